@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 # %% auto #0
 __all__ = ['R', 'SamNbError', 'ParameterError', 'DatasetError', 'CheckpointError', 'RunError', 'TrainingError', 'did_you_mean',
            'Workspace', 'workspace', 'disk_errors', 'atomic_path', 'write_json', 'read_json', 'derive_seed',
-           'seed_everything', 'pick_device', 'Recipe', 'check_recipe', 'notebook_parameters', 'describe']
+           'seed_everything', 'pick_device', 'Recipe', 'check_recipe', 'notebook_parameters', 'describe', 'golden',
+           'samples']
 
 # %% ../nbs/lib/00_core.ipynb #d82cb1d9
 class SamNbError(Exception):
@@ -249,3 +250,18 @@ def describe(recipe: Recipe,  # any recipe
     rows = [(k, getattr(recipe, k), f.description or "") for k, f in type(recipe).model_fields.items()]
     table = pd.DataFrame([r for r in rows if not (only_set and r[1] is None)], columns=["parameter", "value", "meaning"])
     return table.set_index("parameter")
+
+# %% ../nbs/lib/00_core.ipynb #069e442f
+def _optional(variable: str, name: str) -> Path | None:
+    root = os.environ.get(variable)
+    if root and (Path(root) / name).exists(): return Path(root) / name
+    print(f"skipped: {variable}/{name} is not here" if root else f"skipped: {variable} is not set (wanted: {name})")
+    return None
+
+def golden(name: str) -> Path | None:
+    "A file or folder of the golden tensors (`SAM_NB_GOLDEN`), or None after saying so."
+    return _optional("SAM_NB_GOLDEN", name)
+
+def samples(name: str) -> Path | None:
+    "A file or folder of the real samples (`SAM_NB_SAMPLES`), or None after saying so."
+    return _optional("SAM_NB_SAMPLES", name)
