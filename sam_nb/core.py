@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 # %% auto #0
 __all__ = ['R', 'SamNbError', 'ParameterError', 'DatasetError', 'CheckpointError', 'RunError', 'TrainingError', 'did_you_mean',
            'Workspace', 'workspace', 'disk_errors', 'atomic_path', 'write_json', 'read_json', 'derive_seed',
-           'seed_everything', 'pick_device', 'Recipe', 'check_recipe', 'notebook_parameters', 'describe', 'golden',
-           'samples']
+           'seed_everything', 'pick_device', 'Recipe', 'check_recipe', 'notebook_parameters', 'describe', 'count_skip',
+           'golden', 'samples']
 
 # %% ../nbs/lib/00_core.ipynb #d82cb1d9
 class SamNbError(Exception):
@@ -255,8 +255,15 @@ def describe(recipe: Recipe,  # any recipe
 def _optional(variable: str, name: str) -> Path | None:
     root = os.environ.get(variable)
     if root and (Path(root) / name).exists(): return Path(root) / name
-    print(f"skipped: {variable}/{name} is not here" if root else f"skipped: {variable} is not set (wanted: {name})")
+    said = f"{variable}/{name} is not here" if root else f"{variable} is not set (wanted: {name})"
+    count_skip(said)
     return None
+
+def count_skip(reason: str) -> None:
+    "Say that something was skipped, and add a line to the file that `make test` counts (`SAM_NB_SKIPPED`)."
+    print("skipped:", reason)
+    if log := os.environ.get("SAM_NB_SKIPPED"):
+        with open(log, "a") as f: f.write(reason + "\n")
 
 def golden(name: str) -> Path | None:
     "A file or folder of the golden tensors (`SAM_NB_GOLDEN`), or None after saying so."

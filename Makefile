@@ -1,0 +1,59 @@
+# make demo: install, make demo data, train, show.   make test: every notebook and every test.   make help: the rest.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export MPLBACKEND ?= agg
+export PATH := $(abspath $(BIN)):$(PATH)
+export TOKENIZERS_PARALLELISM = false
+SHELL := /bin/bash
+
+.PHONY: help setup demo test lab check export bench clean
+help:
+	@printf '%s\n' 'make demo    install, make demo data, train SARTM on it (papermill), print scores and where everything is' \
+	 'make test    run every notebook (nbdev_test) and tests/ (pytest)' 'make lab     JupyterLab' \
+	 'make check   export, clean, lint, test; fails on any difference' 'make export  notebooks -> sam_nb/' 'make bench   timings against the released schedule of calls'
+
+setup: $(INSTALLED)
+$(INSTALLED): settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; this is $$($(PYTHON) -V). Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian or Ubuntu: apt-get install -y python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools<81" wheel
+	$(BIN)/python -m pip install --quiet torch torchvision
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation "sam2>=1.1.0,<2"
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
+	@# the full OpenCV wants libGL, which bare servers lack: the headless build is the same library without windows
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { v=$$($(BIN)/python -m pip show opencv-python | sed -n 's/^Version: //p'); \
+	 echo "libGL is missing: using opencv-python-headless $$v"; $(BIN)/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless; $(BIN)/python -c 'import cv2'; }
+	@touch $@
+
+demo: setup
+	@name=demo-$$(date +%Y%m%d-%H%M%S); mkdir -p runs/$$name && \
+	 papermill nbs/train_sartm.ipynb runs/$$name/notebook.ipynb -p dataset demo -p run_name $$name --log-output --no-progress-bar && \
+	 sam_nb runs show $$name
+
+test: setup
+	@rm -f runs/.skipped
+	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
+	SAM_NB_SKIPPED=$(abspath runs/.skipped) pytest -q tests
+	@if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skipped) cells or tests that want material which is not here:"; sort runs/.skipped | uniq -c; else echo "skipped: nothing"; fi
+
+check: setup
+	nbdev_export
+	nbdev_clean
+	ruff check sam_nb nbs tests benchmarks setup.py
+	git diff --exit-code --stat
+	$(MAKE) test
+
+export: setup
+	nbdev_export
+	nbdev_clean
+
+lab: setup
+	jupyter lab nbs/index.ipynb
+
+bench: setup
+	python -m benchmarks.sartm
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
