@@ -88,7 +88,7 @@ def png_bytes(figure: Any,  # a matplotlib figure
     from PIL import Image
     with _style(), io.BytesIO() as raw, io.BytesIO() as small:
         figure.savefig(raw, format="png", dpi=dpi or figure.dpi)
-        image = Image.open(raw).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        image = Image.open(raw).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         image.save(small, "PNG", optimize=True)
         return small.getvalue()
 
@@ -155,8 +155,8 @@ def _grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]],
 # %% ../nbs/lib/05_show.ipynb #774ea025
 def distinct_colours(count: int) -> np.ndarray:  # uint8 [count, 3]
     "Colours that differ, the same ones every time."
-    colours = [colorsys.hsv_to_rgb((0.58 + 0.618034 * i) % 1, (0.75, 0.55, 0.9)[i % 3], (0.95, 0.85, 0.7)[i // 3 % 3]) for i in range(count)]
-    return np.array(colours, np.float64).reshape(-1, 3).__mul__(255).round().astype(np.uint8)
+    colours = [colorsys.hsv_to_rgb((0.58 + 0.618034 * i) % 1, (0.68, 0.45, 0.85)[i % 3], (0.92, 0.8, 0.66)[i // 3 % 3]) for i in range(count)]
+    return (255 * np.array(colours, np.float64).reshape(-1, 3)).round().astype(np.uint8)
 
 # %% ../nbs/lib/05_show.ipynb #672b266a
 def colourise(labels: Any,  # [H, W] class or instance ids
@@ -248,7 +248,8 @@ def draw_prompts(image: Any,  # anything `to_image` takes
     for i, box in enumerate(to_array(boxes if boxes is not None else np.zeros((0, 4))).round().astype(int).tolist()):
         colour = distinct_colours(i + 1)[-1].tolist()
         cv2.rectangle(drawn, box[:2], box[2:], colour, size)
-        if names: cv2.putText(drawn, names[i], (box[0], max(box[1] - 3, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.33 * max(1, size / 1.5), colour, 1, cv2.LINE_AA)
+        for ink, thickness in ((0, 0, 0), 3 * size), (colour, size):
+            if names: cv2.putText(drawn, names[i], (box[0], max(box[1] - 3, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.35 * size, ink, thickness, cv2.LINE_AA)
     points = to_array(points if points is not None else np.zeros((0, 2))).round().astype(int).tolist()
     for point, inside in zip(points, np.ones(len(points)) if point_labels is None else to_array(point_labels), strict=True):
         cv2.circle(drawn, point, 3 * size, (255, 255, 255), -1, cv2.LINE_AA)
@@ -341,7 +342,7 @@ def confusion_figure(confusion: Any,  # [K, K] counts, row: truth, column: predi
         ax.set_yticks(range(len(classes)), classes)
         ax.set(xlabel="prediction", ylabel="truth", title={"true": "percent of each true class", "prediction": "percent of each predicted class", None: "percent of all pixels"}[normalise])
         ax.spines[:].set_visible(False); ax.tick_params(length=0)
-        if len(classes) <= 25: _write_cells(ax, percent, min(8.0, 45 * width / 5 / len(classes)))
+        if len(classes) <= 25: _write_cells(ax, percent, min(8.0, 85 * width / 5 / len(classes)))
     return figure
 
 # %% ../nbs/lib/05_show.ipynb #b2a42d1e
@@ -375,7 +376,7 @@ def class_bars(values: Any,  # [K] scores, or a dict: name of a model -> [K]
             ax.bar_label(bars, [f"{s:.1f}" if np.isfinite(s) else "absent" for s in scores], padding=3, fontsize=7.5, color="0.3")
         if published is not None: _mark_published(ax, at, published)
         ax.set_yticks(at, classes); ax.invert_yaxis(); ax.margins(x=0.08, y=0.01); ax.set_xlabel(label); ax.tick_params(axis="y", length=0)
-        if len(models) > 1 or published is not None: ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        if len(models) > 1 or published is not None: ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
 
 # %% ../nbs/lib/05_show.ipynb #7ac58c15
@@ -426,7 +427,8 @@ def training_curves(metrics: Any,  # DataFrame, metrics.jsonl or run folder
         for ax, (title, columns) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
             for column in columns: _curve(ax, table, column)
             ax.set(title=title, xlabel="step"); ax.grid(axis="y"); ax.set_axisbelow(True)
-            if len(columns) > 1 or title not in columns: ax.legend(loc="best")
+            if columns != ["lr"]: ax.legend(loc="best")
+            else: ax.ticklabel_format(axis="y", scilimits=(-2, 3))
     return figure
 
 # %% ../nbs/lib/05_show.ipynb #6edd1b03
