@@ -146,12 +146,17 @@ def describe_family(state: Mapping[str, Tensor],  # a state dict
 
 # %% ../nbs/lib/04_weights.ipynb #fea357d8
 def _folded(names: Iterable[str], limit: int | None = None) -> str:
-    "Names with the numbers replaced, counted: 'blocks.#.norm1.weight (24)'."
-    counts: dict[str, list[str]] = {}
-    for name in names: counts.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "#", name), []).append(name)
-    lines = [v[0] if len(v) == 1 else f"{k} ({len(v)})" for k, v in counts.items()]
+    "Names counted by kind, 'blocks.#.norm1.weight (24)'; more than `limit` kinds are counted by their first two words."
+    names = list(names)
+    lines = _counted(names, lambda n: re.sub(r"(?<=\.)\d+(?=\.)", "#", n))
+    if limit is not None and len(lines) > limit: lines = _counted(names, lambda n: ".".join(n.split(":")[0].split(".")[:2]) + ".*")
     if limit is not None and len(lines) > limit: lines = [*lines[:limit], f"and {len(lines) - limit} more kinds"]
     return ", ".join(lines)
+
+def _counted(names: list[str], kind: Callable[[str], str]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for name in names: groups.setdefault(kind(name), []).append(name)
+    return [v[0] if len(v) == 1 else f"{k} ({len(v)})" for k, v in groups.items()]
 
 # %% ../nbs/lib/04_weights.ipynb #bcf08443
 @dataclass(repr=False)
