@@ -27,9 +27,8 @@ import psutil
 from .core import ParameterError, Recipe, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, read_json, workspace, write_json
 
 # %% auto #0
-__all__ = ['MAY_DIFFER', 'git_state', 'package_versions', 'hardware', 'fingerprint', 'this_process', 'is_alive', 'read_lines',
-           'recipe_changes', 'Run', 'peak_memory', 'cut_metrics', 'list_runs', 'compare_runs', 'metrics_table',
-           'save_figure']
+__all__ = ['MAY_DIFFER', 'git_state', 'package_versions', 'hardware', 'fingerprint', 'this_process', 'is_alive', 'recipe_changes',
+           'Run', 'peak_memory', 'cut_metrics', 'list_runs', 'compare_runs', 'metrics_table']
 
 # %% ../nbs/lib/50_runs.ipynb #3f0c5d15
 def git_state(folder: str | Path,  # any folder of the checkout
@@ -94,18 +93,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping): return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-# %% ../nbs/lib/50_runs.ipynb #e9594ba2
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    "The lines of a metrics file; a torn last line is left out."
-    lines = Path(path).read_text().split("\n") if Path(path).exists() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip(): continue
-        try: rows.append(json.loads(line))
-        except ValueError as error:
-            if number != len(lines): raise RunError(f"line {number} is not JSON ({error})", file=path) from error
-    return rows
 
 # %% ../nbs/lib/50_runs.ipynb #0cb5ddae
 _NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|\.ipynb_checkpoints$")
@@ -309,17 +296,9 @@ def metrics_table(run: Run | str,  # a run or its name
                   ):  # -> pandas.DataFrame with a row a step
     "What was logged, a row a step; columns that a step did not log are empty."
     import pandas as pd
-    rows = read_lines((run if isinstance(run, Run) else Run.open(run)).metrics_file)
-    if not rows: return pd.DataFrame(index=pd.Index([], name="step"))
-    table = pd.DataFrame(rows).groupby("step").last()
-    return table.apply(lambda column: pd.to_numeric(column, errors="coerce") if column.dtype == object else column)
 
-# %% ../nbs/lib/50_runs.ipynb #b597c120
-def save_figure(run: Run,  # whose folder takes it
-                figure: Any,  # a matplotlib figure
-                name: str,  # without ending
-                ) -> Path:  # runs/<name>/figures/<name>.png
-    "Keep a figure with its run."
-    path = run.folder / "figures" / f"{name}.png"
-    with atomic_path(path) as temporary: figure.savefig(temporary, format="png", bbox_inches="tight")
-    return path
+    from sam_nb.show import read_metrics
+    run = run if isinstance(run, Run) else Run.open(run)
+    if not run.metrics_file.exists(): return pd.DataFrame(index=pd.Index([], name="step"))
+    table = read_metrics(run.metrics_file).groupby("step").last()
+    return table.apply(lambda column: pd.to_numeric(column, errors="coerce") if column.dtype == object else column)
