@@ -241,8 +241,11 @@ def load_state(module: nn.Module,  # gets the tensors, cast to its own types and
     return report
 
 # %% ../nbs/lib/04_weights.ipynb #bbaa7634
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" ... in {_folded(names, 3)}" if len(names) > 3 else "")
+
 def _refusal(report: LoadReport, state: Mapping[str, Tensor], file: Path | None) -> CheckpointError:
-    lines = [f"{len(v)} {fate}: {_folded(v, 3)}" for fate in ("missing", "mismatched", "unexpected") if (v := getattr(report, fate))]
+    lines = [f"{len(v)} {fate}: {_first(v)}" for fate in ("missing", "mismatched", "unexpected") if (v := getattr(report, fate))]
     known = guess_family(state) != "unknown"
     looks = f"this looks like a {describe_family(state)} checkpoint; " if known else ""
     return CheckpointError(f"{looks}{len(report.loaded)} keys fit, but " + "; ".join(lines) + " (nothing was loaded)", file=file,
