@@ -43,6 +43,7 @@ def to_image(image: Any,  # [3|1, H, W], [H, W, 3|1] or [H, W]; bytes, floats in
              ) -> np.ndarray:  # uint8 [H, W, 3]
     "Any image as bytes that can be shown."
     pixels = _channels_last(to_array(image))
+    if pixels.dtype == bool: pixels = pixels.astype(np.uint8) * 255
     if pixels.dtype != np.uint8:
         if pixels.dtype.kind == "f": pixels = _undo(pixels, normalised, mean, std) * 255
         pixels = np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
