@@ -27,7 +27,7 @@ from ..core import DatasetError, ParameterError, derive_seed, did_you_mean
 __all__ = ['ENDINGS', 'FOLDERS', 'UNKNOWN', 'NOT_FOR_READING', 'Problem', 'read_pixels', 'read_rgb', 'read_thermal', 'read_label',
            'list_pictures', 'Pair', 'pair_up', 'Layout', 'find_layout', 'read_names', 'hold_out', 'Split', 'find_split',
            'PictureReader', 'value_table', 'LabelReader', 'RGBTDataset', 'fingerprint', 'open_folders', 'open_split',
-           'open_info', 'DatasetReport', 'check_dataset', 'class_balance']
+           'open_info', 'DatasetReport', 'check_dataset', 'class_balance', 'check_info']
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #9f23456d
 @dataclass(frozen=True)
@@ -532,3 +532,11 @@ def _add(report: DatasetReport, found: _Look) -> None:
 def class_balance(dataset: RGBTDataset, sample: int | None = None):  # -> pandas.DataFrame
     "Pixels and images of each class."
     return check_dataset(dataset, sample).balance()
+
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #28c03506
+def check_info(info: Any,  # an entry of the catalog
+               split: str, root: str | Path, sample: int | None = None,  # pairs to read; None: all
+               **options) -> DatasetReport:  # as open_info
+    "The report of one split; a split that cannot be opened is a problem in it."
+    try: return check_dataset(open_info(RGBTDataset, info, split, root, strict=False, **options), sample)
+    except DatasetError as error: return DatasetReport(info.name, split, info.classes, 0, problems=[error.problem])
