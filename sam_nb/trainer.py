@@ -446,7 +446,7 @@ class NaNGuard(Callback):
 
     def after_loss(self, t: Trainer) -> None:
         self.seen.setdefault(t.step, []).extend(map(str, t.batch.get("name", [])))
-        if self.first is None: self.first = torch.full((), -1, dtype=torch.int64, device=t.device)
+        if self.first is None: self.first = torch.full((), -1, dtype=torch.int64, device=t.loss.device)
         bad = ~torch.isfinite(t.loss.detach()) & (self.first < 0)
         self.first = torch.where(bad, t.step, self.first)
         if t.device.type == "cpu": self.check(t)

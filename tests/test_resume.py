@@ -1,0 +1,71 @@
+"""A run that is killed with `kill -9` and resumed equals an unbroken one, bit for bit."""
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sam_nb.trainer
+from tests import toy
+
+
+def kill_after(process, root: Path, name: str, step: int, delay: float) -> int:
+    "SIGKILL the process a moment after it has logged `step`; returns the last step it logged."
+    toy.wait_for_step(process, root, name, step)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    return toy.lines(root, name)[-1]["step"]
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    "Names of the tensors that are not bit-identical in two training states (and best weights)."
+    different = []
+    for file in ("last/training.safetensors", "weights.safetensors"):
+        one, other = load_file(a / file), load_file(b / file)
+        assert one.keys() == other.keys()
+        different += [name for name in one if one[name].numpy().tobytes() != other[name].numpy().tobytes()]
+    return different
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    "Two runs of the same recipe: `whole` (never broken) and `broken` (killed twice; resumed to the end as `resumed`)."
+    root, chance = tmp_path_factory.mktemp("runs"), random.Random(os.environ.get("SAM_NB_TEST_SEED", time.time()))
+    whole, broken = toy.train(root, "whole"), toy.train(root, "broken", slow=0.03)
+    first = kill_after(broken, root, "broken", chance.randint(4, 8), chance.random() * 0.06)
+    for other in ("reseeded", "forgetful"): shutil.copytree(root / "broken", root / other)
+    second = kill_after(toy.train(root, "broken", slow=0.03, resume=True), root, "broken", chance.randint(first + 4, 22), chance.random() * 0.06)
+    toy.finish(toy.train(root, "broken", resume=True), root, "broken")
+    toy.finish(whole, root, "whole")
+    print(f"killed at steps {first} and {second} of 28")
+    return root
+
+
+def test_resumed_run_is_bit_identical(runs):
+    assert differences(runs / "whole", runs / "broken") == []
+    names = load_file(runs / "whole/last/training.safetensors").keys()
+    assert {n.split(".")[0] for n in names} == {"model", "optimizer", "callback"}
+
+
+def test_logged_numbers_are_identical(runs):
+    assert toy.lines(runs, "whole") == toy.lines(runs, "broken")
+    assert [row["step"] for row in toy.lines(runs, "whole") if "loss" in row] == list(range(1, 29))
+    assert (runs / "broken.log").read_text().count("goes on at step") == 2
+
+
+@pytest.mark.parametrize("name, changes, broken_part", [("reseeded", dict(seed=1), "recipe_digest"), ("forgetful", {}, "restore_optimizer")])
+def test_a_wrong_resume_is_noticed(runs, monkeypatch, name, changes, broken_part):
+    "Negative controls: another seed, or forgotten moments, must give other weights; else the test above proves nothing."
+    torch.set_num_threads(1)
+    state = sam_nb.trainer.load_training_state(runs / name / "last" / "training.safetensors")[1]
+    monkeypatch.setattr(sam_nb.trainer, broken_part, lambda *a: state["recipe"])
+    monkeypatch.setattr("sam_nb.runs.recipe_changes", lambda *a: {})
+    toy.trainer(runs, name, resume=True, **changes).fit()
+    assert any(n.startswith("model.body") for n in differences(runs / "whole", runs / name))
