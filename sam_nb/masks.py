@@ -57,9 +57,13 @@ def rle_to_mask(rle: Mapping[str, Any] | Sequence[Mapping[str, Any]],  # one RLE
 def _compressed(rle: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(rle["counts"], str): return {"size": rle["size"], "counts": rle["counts"].encode()}
     if isinstance(rle["counts"], bytes): return dict(rle)
-    if sum(rle["counts"]) != math.prod(rle["size"]): raise ParameterError(f"the runs cover {sum(rle['counts'])} pixels, the size {list(rle['size'])} has {math.prod(rle['size'])}", remedy="the annotation belongs to an image of another size, or is cut off")
+    covered, pixels = sum(rle["counts"]), math.prod(rle["size"])
+    if covered != pixels:
+        raise ParameterError(f"the runs cover {covered} pixels, the size {list(rle['size'])} has {pixels}",
+                             remedy="the annotation belongs to an image of another size, or is cut off")
     return coco.frPyObjects(dict(rle), *rle["size"])
 
+# %% ../nbs/lib/01_masks.ipynb #3dea7855
 def rle_area(rles: Sequence[Mapping[str, Any]]) -> Tensor:  # int64 [N], pixels
     "Pixels of run-length coded masks, without decoding them."
     return torch.from_numpy(coco.area([_compressed(r) for r in rles]).astype(np.int64)) if rles else torch.zeros(0, dtype=torch.int64)
@@ -93,11 +97,13 @@ def mask_iou(a: Tensor,  # [N, H, W] bool
              empty: float = 0.0,  # the overlap of two empty masks
              ) -> Tensor:  # float32 [N, M]
     "Overlap of every mask of `a` with every mask of `b`."
-    if a.shape[1:] != b.shape[1:]: raise ParameterError(f"masks of {tuple(a.shape[1:])} and of {tuple(b.shape[1:])} pixels", remedy="resize one of them (nearest)")
+    if a.shape[1:] != b.shape[1:]:
+        raise ParameterError(f"masks of {tuple(a.shape[1:])} and of {tuple(b.shape[1:])} pixels", remedy="resize one of them (nearest)")
     shared = intersections(a, b)
     union = a.bool().flatten(1).sum(1)[:, None] + b.bool().flatten(1).sum(1)[None] - shared
     return torch.where(union > 0, shared / union.clamp(min=1), empty).float()
 
+# %% ../nbs/lib/01_masks.ipynb #9a5075f0
 def intersections(a: Tensor,  # [N, H, W] bool
                   b: Tensor,  # [M, H, W] bool
                   ) -> Tensor:  # float64 [N, M], pixels
@@ -228,6 +234,7 @@ def tile_weights(tile: tuple[int, int],  # (h, w)
     h, w = (torch.linspace(-1, 1, t + 2)[1:-1].abs().neg().add(1).clamp(min=floor) for t in tile)
     return h[:, None] * w[None]
 
+# %% ../nbs/lib/01_masks.ipynb #9e2e347c
 def stitch(tiles: Tensor,  # [T, C, h, w] logits or probabilities of the windows
            windows: Tensor,  # [T, 4] of `tile_windows`
            size: tuple[int, int],  # (H, W) of the image

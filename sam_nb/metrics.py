@@ -24,17 +24,25 @@ def confusion_matrix(prediction: Tensor,  # int [...], class ids 0..K-1
                      ignore_index: int = 255,
                      ) -> Tensor:  # int64 [K, K], row: truth, column: prediction
     "Count the pixels of every pair of true and predicted class. Raises `ParameterError` for an id that is no class."
-    if prediction.shape != target.shape: raise ParameterError(f"the prediction is {tuple(prediction.shape)}, the target {tuple(target.shape)}", remedy="bring the prediction to the size of the label; pass class ids (logits.argmax(1)), not logits")
-    if prediction.is_floating_point(): raise ParameterError(f"the prediction is {prediction.dtype}, not class ids", remedy="pass logits.argmax(1)")
+    _check_shapes(prediction, target, "class ids", "logits.argmax(1)")
     valid = target != ignore_index
     t, p = target[valid].long(), prediction[valid].long()
     _check_ids(t, num_classes, "label"); _check_ids(p, num_classes, "predicted")
     return torch.bincount(t * num_classes + p, minlength=num_classes ** 2).view(num_classes, num_classes)
 
+# %% ../nbs/lib/02_metrics.ipynb #efc52ada
+def _check_shapes(prediction: Tensor, target: Tensor, wanted: str, remedy: str) -> None:
+    if prediction.shape != target.shape:
+        raise ParameterError(f"the prediction is {tuple(prediction.shape)}, the target {tuple(target.shape)}",
+                             remedy=f"bring the prediction to the size of the target, as {wanted} ({remedy})")
+    if prediction.is_floating_point(): raise ParameterError(f"the prediction is {prediction.dtype}, not {wanted}", remedy=f"pass {remedy}")
+
 def _check_ids(ids: Tensor, num_classes: int, what: str) -> None:
     if not ids.numel(): return
     low, high = torch.stack(torch.aminmax(ids)).tolist()
-    if low < 0 or high >= num_classes: raise ParameterError(f"{what} id {low if low < 0 else high} is outside 0..{num_classes - 1}", remedy="check the number of classes, the ids of the label files, and ignore_index")
+    if low < 0 or high >= num_classes:
+        raise ParameterError(f"{what} id {low if low < 0 else high} is outside 0..{num_classes - 1}",
+                             remedy="check the number of classes, the ids of the label files, and ignore_index")
 
 # %% ../nbs/lib/02_metrics.ipynb #4838e4bf
 def class_scores(confusion: Tensor,  # int [K, K], row: truth, column: prediction
@@ -73,11 +81,12 @@ class SemanticScores(Metric):
 # %% ../nbs/lib/02_metrics.ipynb #11d43433
 def per_class_table(scores: Mapping[str, Any],  # of `SemanticScores.compute()`
                     classes: Sequence[str],
-                    published: Mapping[str, float | None] | Sequence[float | None] | None = None,  # IoU by class name (and "Mean"), or in the order of the rows
+                    published: Mapping[str, float | None] | Sequence[float | None] | None = None,  # IoU by class and "Mean", or by row
                     ) -> Any:  # pandas DataFrame, a row a class and a row "Mean", percent
     "IoU, F1 and accuracy of each class, with their means."
     import pandas as pd
-    if len(classes) != len(scores["iou"]): raise ParameterError(f"{len(classes)} class names for {len(scores['iou'])} classes", remedy="pass the dataset's classes")
+    if len(classes) != len(scores["iou"]):
+        raise ParameterError(f"{len(classes)} class names for {len(scores['iou'])} classes", remedy="pass the dataset's classes")
     columns = {title: [*scores[k].tolist(), scores[f"m{k}"]] for title, k in (("IoU", "iou"), ("F1", "f1"), ("Acc", "acc"))}
     frame = pd.DataFrame(columns, index=pd.Index([*classes, "Mean"], name="class"))
     if published is None: return frame
@@ -90,8 +99,7 @@ def mask_counts(prediction: Tensor,  # [..., H, W] bool
                 target: Tensor,  # [..., H, W] bool
                 ) -> tuple[Tensor, Tensor]:  # int64 [...] intersections and unions, pixels
     "Shared and covered pixels of each predicted mask and its target."
-    if prediction.shape != target.shape: raise ParameterError(f"the masks are {tuple(prediction.shape)}, their targets {tuple(target.shape)}", remedy="bring the prediction to the size of the target")
-    if prediction.is_floating_point(): raise ParameterError(f"the prediction is {prediction.dtype}, not a mask", remedy="pass logits > 0")
+    _check_shapes(prediction, target, "masks", "logits > 0")
     a, b = prediction.bool(), target.bool()
     return (a & b).sum((-2, -1)), (a | b).sum((-2, -1))
 
@@ -111,14 +119,17 @@ class ReferringScores(Metric):
 
     def update(self, prediction: Tensor,  # bool [H, W] or [N, H, W], a mask an object
                target: Tensor) -> None:  # bool, same shape
-        for state, counts in zip((self.intersection, self.union), mask_counts(prediction, target), strict=True): state.append(counts.to(self.device, torch.float64).reshape(-1))
+        shared, covered = (c.to(self.device, torch.float64).reshape(-1) for c in mask_counts(prediction, target))
+        self.intersection.append(shared); self.union.append(covered)
 
     def compute(self) -> dict[str, Any]:
         i, u = (_joined(s) for s in (self.intersection, self.union))
         iou, dice = (torch.where(u > 0, v, self.empty) for v in (i / u, 2 * i / (i + u)))
         hits = {f"p{round(100 * x)}": 100 * ((iou > x) if self.strict else (iou >= x)).double().mean().item() for x in self.thresholds}
-        return {"miou": 100 * iou.mean().item(), "oiou": 100 * (i.sum() / u.sum()).item(), "mdice": 100 * dice.mean().item(), **hits, "iou": 100 * iou, "objects": len(iou)}
+        means = {"miou": 100 * iou.mean().item(), "oiou": 100 * (i.sum() / u.sum()).item(), "mdice": 100 * dice.mean().item()}
+        return {**means, **hits, "iou": 100 * iou, "objects": len(iou)}
 
+# %% ../nbs/lib/02_metrics.ipynb #58c8dd1f
 def _joined(state: Tensor | list[Tensor]) -> Tensor:
     "A list state: a list before, a tensor after gathering."
     if isinstance(state, Tensor): return state

@@ -57,6 +57,7 @@ def _channels_last(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4): return pixels[:3].transpose(1, 2, 0)
     raise ParameterError(f"an array of shape {pixels.shape} is no image", remedy="pass one image: [3, H, W], [H, W, 3] or [H, W]")
 
+# %% ../nbs/lib/05_show.ipynb #5d5e9851
 def _undo(pixels: np.ndarray, normalised: bool | None, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     if normalised is None: normalised = bool(pixels.size) and (pixels.min() < 0 or pixels.max() > 1)
     if normalised and pixels.shape[-1] == 3: return pixels * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
@@ -72,10 +73,10 @@ def _through(colormap: str, values: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/lib/05_show.ipynb #5084c235
 _STYLE = {"font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
-          "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.6", "axes.linewidth": 0.7,
-          "xtick.color": "0.3", "ytick.color": "0.3", "grid.color": "0.9", "grid.linewidth": 0.6, "lines.linewidth": 1.5, "figure.facecolor": "white",
-          "figure.dpi": 80, "axes.prop_cycle": "cycler('color', ['#3b6fb6', '#e07b39', '#4a9c6d', '#b3446c', '#8a6fb0', '#7f7f7f', '#c9a227', '#2a9fb5'])",
-          "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42}
+          "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.6",
+          "xtick.color": "0.3", "ytick.color": "0.3", "grid.color": "0.9", "grid.linewidth": 0.6, "lines.linewidth": 1.5, "axes.linewidth": 0.7, "figure.facecolor": "white",
+          "axes.prop_cycle": "cycler('color', ['#3b6fb6', '#e07b39', '#4a9c6d', '#b3446c', '#8a6fb0', '#7f7f7f', '#c9a227', '#2a9fb5'])",
+          "figure.dpi": 80, "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42}
 
 def _style():
     import matplotlib
@@ -88,10 +89,17 @@ def png_bytes(figure: Any,  # a matplotlib figure
     "The figure as a PNG of at most 256 colours; equal figures give equal bytes."
     from PIL import Image
     with _style(), io.BytesIO() as raw, io.BytesIO() as small:
+        _settle(figure)
         figure.savefig(raw, format="png", dpi=dpi or figure.dpi)
         image = Image.open(raw).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         image.save(small, "PNG", optimize=True)
         return small.getvalue()
+
+def _settle(figure: Any) -> None:
+    "Lay the axes out once: constrained layout, run again, moves them a little further each time."
+    if figure.get_layout_engine() is None: return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 # %% ../nbs/lib/05_show.ipynb #d206a131
 @cache
@@ -104,6 +112,7 @@ def _picture_class() -> type:
             display({"image/png": png_bytes(self), "text/plain": f"<Picture of {len(self.axes)} axes>"}, raw=True)
     return Picture
 
+# %% ../nbs/lib/05_show.ipynb #e0e49b6e
 def picture(width: float = 9,  # inches
             height: float = 3,
             ) -> Any:  # a matplotlib Figure
@@ -120,8 +129,10 @@ def save_figure(figure: Any,  # a matplotlib figure
     "Write a figure to a file, atomically and without a date."
     path = Path(path)
     kind = path.suffix[1:].lower()
-    if kind not in _NO_DATE: raise ParameterError(f"cannot write a figure as {path.suffix or 'a file without suffix'}", file=path, remedy="end the name in .png, .pdf or .svg")
-    with _style(), atomic_path(path) as temporary: figure.savefig(temporary, format=kind, dpi=dpi, metadata=_NO_DATE[kind])
+    if kind not in _NO_DATE: raise ParameterError(f"no figure format has the suffix {path.suffix!r}", file=path, remedy="end the name in .png, .pdf or .svg")
+    with _style(), atomic_path(path) as temporary:
+        _settle(figure)
+        figure.savefig(temporary, format=kind, dpi=dpi, metadata=_NO_DATE[kind])
     return path
 
 # %% ../nbs/lib/05_show.ipynb #37f42da7
@@ -134,8 +145,8 @@ def show_images(images: Sequence[Any],  # anything `to_image` takes
     images = [to_image(i) for i in images]
     if not images: raise ParameterError("no image to show", remedy="pass at least one image")
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    return _grid([images[r * columns:(r + 1) * columns] for r in range(rows)], [list(titles or [])[r * columns:(r + 1) * columns] for r in range(rows)], width)
+    rows = [slice(first, first + columns) for first in range(0, len(images), columns)]
+    return _grid([images[r] for r in rows], [list(titles or [])[r] for r in rows], width)
 
 # %% ../nbs/lib/05_show.ipynb #4e51cc61
 def _grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], width: float, below: float = 0) -> Any:
@@ -143,8 +154,9 @@ def _grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]],
     columns = max(map(len, rows))
     heights = [width / columns * max(i.shape[0] / i.shape[1] for i in row) + (0.2 if any(t) else 0) for row, t in zip(rows, titles, strict=True)]
     with _style():
-        figure = picture(width, sum(heights) + below)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0, rect=(0, below / (sum(heights) + below), 1, sum(heights) / (sum(heights) + below)))
+        height = sum(heights) + below
+        figure = picture(width, height)
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0, rect=(0, below / height, 1, 1 - below / height))
         axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
         for ax in axes.flat: ax.set_axis_off()
         for r, row in enumerate(rows):
@@ -171,7 +183,9 @@ def colourise(labels: Any,  # [H, W] class or instance ids
     if palette is None: palette = distinct_colours(int(labels[known].max(initial=0)) + 1)
     colours = np.concatenate([to_array(palette).astype(np.uint8), np.asarray([ignore_colour], np.uint8)])
     wrong = known & ((labels < 0) | (labels >= len(colours) - 1))
-    if wrong.any(): raise ParameterError(f"label id {labels[wrong][0]} has no colour: the palette holds {len(colours) - 1}", remedy=f"pass the dataset's palette, or ignore={labels[wrong][0]}")
+    if wrong.any():
+        raise ParameterError(f"label id {labels[wrong][0]} has no colour: the palette holds {len(colours) - 1}",
+                             remedy=f"pass the dataset's palette, or ignore={labels[wrong][0]}")
     return colours[np.where(known, labels, -1)]
 
 # %% ../nbs/lib/05_show.ipynb #42fd1aaf
@@ -185,20 +199,23 @@ def legend(classes: Sequence[str],
     _draw_legend(figure, classes, palette, width, columns)
     return figure
 
+# %% ../nbs/lib/05_show.ipynb #a291d2c9
 def _columns(classes: Sequence[str], width: float, columns: int | None) -> int:
     return columns or max(1, min(len(classes), int(width / (0.35 + 0.075 * max(map(len, classes))))))
 
 def _legend_height(classes: Sequence[str], width: float, columns: int | None = None) -> float:
     return 0.12 + 0.19 * -(-len(classes) // _columns(classes, width, columns))
 
-# %% ../nbs/lib/05_show.ipynb #a291d2c9
+# %% ../nbs/lib/05_show.ipynb #9fd94998
 def _draw_legend(figure: Any, classes: Sequence[str], palette: Any, width: float, columns: int | None = None) -> None:
     from matplotlib.patches import Patch
     columns = _columns(classes, width, columns)
-    handles = [Patch(facecolor=tuple(c / 255), edgecolor="0.5", linewidth=0.5, label=n) for n, c in zip(classes, to_array(palette)[:len(classes)], strict=True)]
+    colours = to_array(palette)[:len(classes)] / 255
+    handles = [Patch(facecolor=tuple(c), edgecolor="0.5", linewidth=0.5, label=n) for n, c in zip(classes, colours, strict=True)]
     rows = -(-len(handles) // columns)
     by_row = [handles[r * columns + c] for c in range(columns) for r in range(rows) if r * columns + c < len(handles)]
-    with _style(): figure.legend(handles=by_row, ncols=columns, loc="lower center", handlelength=1, handleheight=1, columnspacing=1.2, borderpad=0.2, labelspacing=0.3)
+    spacing = dict(handlelength=1, handleheight=1, columnspacing=1.2, borderpad=0.2, labelspacing=0.3)
+    with _style(): figure.legend(handles=by_row, ncols=columns, loc="lower center", **spacing)
 
 # %% ../nbs/lib/05_show.ipynb #cb20366f
 def overlay(image: Any,  # anything `to_image` takes, [H, W]
@@ -212,7 +229,8 @@ def overlay(image: Any,  # anything `to_image` takes, [H, W]
     "Colour the labelled regions of an image."
     image, labels = to_image(image), to_array(labels)
     if labels.ndim == 3: labels, palette, ignore = _stack(labels, palette, set(hide))
-    if labels.shape != image.shape[:2]: raise ParameterError(f"the labels are {labels.shape}, the image is {image.shape[:2]} pixels", remedy="resize the labels to the image (nearest)")
+    if labels.shape != image.shape[:2]:
+        raise ParameterError(f"the labels are {labels.shape}, the image is {image.shape[:2]} pixels", remedy="resize the labels to the image (nearest)")
     shown = (labels != ignore) & ~np.isin(labels, list(hide) or [ignore])
     mixed = np.where(shown[..., None], (1 - alpha) * image + alpha * colourise(labels, palette, ignore), image)
     if contours: mixed[_edges(labels, max(1, min(labels.shape) // 400))] *= 0.25
@@ -227,6 +245,7 @@ def _stack(masks: np.ndarray, palette: Any, hidden: set[int]) -> tuple[np.ndarra
         if n not in hidden: labels[masks[n]] = n
     return labels, distinct_colours(len(masks)) if palette is None else palette, -1
 
+# %% ../nbs/lib/05_show.ipynb #f0779560
 def _edges(labels: np.ndarray, thickness: int) -> np.ndarray:
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
@@ -284,6 +303,7 @@ def error_map(truth: Any,  # [H, W] ids
     kind = np.where(truth == ignore, 2, (truth != prediction).astype(int))
     return np.array([(118, 186, 138), (208, 60, 56), (200, 200, 200)], np.uint8)[kind]
 
+# %% ../nbs/lib/05_show.ipynb #76480c81
 def hits_and_misses(truth: Any,  # [H, W] bool
                     prediction: Any,  # [H, W] bool
                     ) -> np.ndarray:  # uint8 [H, W, 3]
@@ -300,9 +320,9 @@ def panel(rows: Sequence[Mapping[str, Any]],  # each with any of image, thermal,
           width: float = 9,  # inches
           ) -> Any:  # Picture
     "Image, thermal, truth, prediction and error, one row a sample."
-    rows = list(rows)
     if not rows: raise ParameterError("no row to show", remedy="pass at least one dict with an image")
-    columns = [c for c in ("image", "thermal", "truth", "prediction", "error") if any(c in r or (c == "error" and {"truth", "prediction"} <= r.keys()) for r in rows)]
+    rows = [r | {"error": None} if {"truth", "prediction"} <= r.keys() else r for r in map(dict, rows)]
+    columns = [c for c in _PANEL_TITLES if any(c in r for r in rows)]
     pictures = [[_panel_cell(row, c, palette, ignore, thermal_colormap) for c in columns] for row in rows]
     below = _legend_height(classes, width) if classes else 0
     figure = _grid(pictures, [_panel_titles(row, columns, first=not i) for i, row in enumerate(rows)], width, below)
@@ -313,13 +333,13 @@ def panel(rows: Sequence[Mapping[str, Any]],  # each with any of image, thermal,
 _PANEL_TITLES = {"image": "RGB", "thermal": "thermal", "truth": "truth", "prediction": "prediction", "error": "error"}
 
 def _panel_cell(row: Mapping[str, Any], column: str, palette: Any, ignore: int, colormap: str | None) -> np.ndarray:
-    if column == "image" and "image" in row: return to_image(row["image"])
-    if column == "thermal" and "thermal" in row: return to_image(row["thermal"], colormap)
-    if column == "error" and "truth" in row and "prediction" in row: return error_map(row["truth"], row["prediction"], ignore)
-    if column in ("truth", "prediction") and column in row: return colourise(row[column], palette, ignore)
-    shape = next(to_array(row[c]).shape[-2:] if c in ("truth", "prediction") else to_image(row[c]).shape[:2] for c in _PANEL_TITLES if c in row)
-    return np.full((*shape, 3), 255, np.uint8)
+    if column not in row: return np.full_like(_panel_cell(row, next(c for c in _PANEL_TITLES if c in row), palette, ignore, colormap), 255)
+    if column == "image": return to_image(row["image"])
+    if column == "thermal": return to_image(row["thermal"], colormap)
+    if column == "error": return error_map(row["truth"], row["prediction"], ignore)
+    return colourise(row[column], palette, ignore)
 
+# %% ../nbs/lib/05_show.ipynb #9f10f21b
 def _panel_titles(row: Mapping[str, Any], columns: Sequence[str], first: bool) -> list[str]:
     titles = [_PANEL_TITLES[c] if first else "" for c in columns]
     if row.get("name"): titles[0] = str(row["name"])
@@ -327,13 +347,15 @@ def _panel_titles(row: Mapping[str, Any], columns: Sequence[str], first: bool) -
     return titles
 
 # %% ../nbs/lib/05_show.ipynb #0c7ef4bb
+_OF = {"true": "percent of each true class", "prediction": "percent of each predicted class", None: "percent of all pixels"}
+
 def confusion_figure(confusion: Any,  # [K, K] counts, row: truth, column: prediction
                      classes: Sequence[str],
                      normalise: str | None = "true",  # "true": percent of each row, "prediction": of each column, None: of all
                      width: float = 5,  # inches
                      ) -> Any:  # Picture
     "A confusion matrix in percent."
-    if normalise not in ("true", "prediction", None): raise ParameterError(f"normalise={normalise!r}", remedy="one of 'true', 'prediction', None")
+    if normalise not in _OF: raise ParameterError(f"normalise={normalise!r}", remedy="one of 'true', 'prediction', None")
     percent = _percent(to_array(confusion).astype(np.float64), normalise)
     with _style():
         figure = picture(width, width * 0.95)
@@ -341,7 +363,7 @@ def confusion_figure(confusion: Any,  # [K, K] counts, row: truth, column: predi
         ax.imshow(percent, cmap="Blues", vmin=0, vmax=max(np.nanmax(np.nan_to_num(percent)), 1e-9))
         ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(len(classes)), classes)
-        ax.set(xlabel="prediction", ylabel="truth", title={"true": "percent of each true class", "prediction": "percent of each predicted class", None: "percent of all pixels"}[normalise])
+        ax.set(xlabel="prediction", ylabel="truth", title=_OF[normalise])
         ax.spines[:].set_visible(False); ax.tick_params(length=0)
         if len(classes) <= 25: _write_cells(ax, percent, min(8.0, 85 * width / 5 / len(classes)))
     return figure
@@ -355,7 +377,8 @@ def _write_cells(ax: Any, percent: np.ndarray, size: float) -> None:
     top = max(np.nanmax(np.nan_to_num(percent)), 1e-9)
     for (r, c), value in np.ndenumerate(percent):
         if not np.isfinite(value) or (value < 0.05 and r != c): continue
-        ax.text(c, r, f"{value:.0f}" if value >= 9.95 else f"{value:.1f}", ha="center", va="center", fontsize=size, color="white" if value > 0.55 * top else "0.2")
+        text, ink = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}", "white" if value > 0.55 * top else "0.2"
+        ax.text(c, r, text, ha="center", va="center", fontsize=size, color=ink)
 
 # %% ../nbs/lib/05_show.ipynb #987d9350
 def class_bars(values: Any,  # [K] scores, or a dict: name of a model -> [K]
@@ -373,7 +396,8 @@ def class_bars(values: Any,  # [K] scores, or a dict: name of a model -> [K]
         ax = figure.subplots()
         for i, (name, scores) in enumerate(models.items()):
             colour = to_array(palette)[:len(classes)] / 255 if palette is not None and len(models) == 1 else None
-            bars = ax.barh(at + (i - (len(models) - 1) / 2) * thick, np.nan_to_num(scores), thick * 0.92, color=colour, label=name or None, edgecolor="0.5", linewidth=0.4)
+            y = at + (i - (len(models) - 1) / 2) * thick
+            bars = ax.barh(y, np.nan_to_num(scores), thick * 0.92, color=colour, label=name or None, edgecolor="0.5", linewidth=0.4)
             ax.bar_label(bars, [f"{s:.1f}" if np.isfinite(s) else "absent" for s in scores], padding=3, fontsize=7.5, color="0.3")
         if published is not None: _mark_published(ax, at, published)
         ax.set_yticks(at, classes); ax.invert_yaxis(); ax.margins(x=0.08, y=0.01); ax.set_xlabel(label); ax.tick_params(axis="y", length=0)
@@ -422,7 +446,9 @@ def training_curves(metrics: Any,  # DataFrame, metrics.jsonl or run folder
     table = read_metrics(metrics) if isinstance(metrics, str | Path) else metrics
     groups = {t: [c for c in columns if c in table] for t, columns in (groups or _groups(table)).items()}
     groups = {t: c for t, c in groups.items() if c}
-    if not groups: raise ParameterError(f"nothing to draw among {', '.join(map(str, table.columns)) or 'no columns'}", remedy="name the columns: groups={'title': ['column']}")
+    if not groups:
+        raise ParameterError(f"nothing to draw among {', '.join(map(str, table.columns)) or 'no columns'}",
+                             remedy="name the columns: groups={'title': ['column']}")
     with _style():
         figure = picture(width, 2.3)
         for ax, (title, columns) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
@@ -440,14 +466,16 @@ def _groups(table: Any) -> dict[str, list[str]]:
     losses, rates = [c for c in numbers if "loss" in c], [c for c in numbers if c == "lr" or c.startswith("lr_")]
     return {"loss": losses, "learning rate": rates, "score (%)": [c for c in numbers if c not in losses + rates]}
 
+# %% ../nbs/lib/05_show.ipynb #1c925bc7
 def _curve(ax: Any, table: Any, column: str) -> None:
     series = table[["step", column]].dropna()
-    if len(series) < len(table) / 2 and len(series) <= 40 and "loss" not in column:
+    if len(series) < len(table) / 2 and "loss" not in column:
         best = series.loc[series[column].idxmax()]
-        ax.plot(series["step"], series[column], marker="o", markersize=3, label=f"{column.removeprefix('val_')} (best {best[column]:.1f})")
+        ax.plot(series["step"], series[column], marker="o" if len(series) <= 40 else None, markersize=3, label=f"{column} (best {best[column]:.1f})")
     elif len(series) > 50 and "loss" in column:
         line, = ax.plot(series["step"], series[column], alpha=0.25, linewidth=0.8)
-        ax.plot(series["step"], series[column].rolling(max(5, len(series) // 20), min_periods=1, center=True).mean(), color=line.get_color(), label=column)
+        smooth = series[column].rolling(max(5, len(series) // 20), min_periods=1, center=True).mean()
+        ax.plot(series["step"], smooth, color=line.get_color(), label=column)
     else: ax.plot(series["step"], series[column], label=column)
 
 # %% ../nbs/lib/05_show.ipynb #d7c646a0
