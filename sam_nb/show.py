@@ -74,7 +74,8 @@ def _through(colormap: str, values: np.ndarray) -> np.ndarray:
 # %% ../nbs/lib/05_show.ipynb #5084c235
 _STYLE = {"font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
           "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.6",
-          "xtick.color": "0.3", "ytick.color": "0.3", "grid.color": "0.9", "grid.linewidth": 0.6, "lines.linewidth": 1.5, "axes.linewidth": 0.7, "figure.facecolor": "white",
+          "axes.linewidth": 0.7, "xtick.color": "0.3", "ytick.color": "0.3", "grid.color": "0.9", "grid.linewidth": 0.6, "lines.linewidth": 1.5,
+          "figure.facecolor": "white",
           "axes.prop_cycle": "cycler('color', ['#3b6fb6', '#e07b39', '#4a9c6d', '#b3446c', '#8a6fb0', '#7f7f7f', '#c9a227', '#2a9fb5'])",
           "figure.dpi": 80, "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42}
 
@@ -129,7 +130,7 @@ def save_figure(figure: Any,  # a matplotlib figure
     "Write a figure to a file, atomically and without a date."
     path = Path(path)
     kind = path.suffix[1:].lower()
-    if kind not in _NO_DATE: raise ParameterError(f"no figure format has the suffix {path.suffix!r}", file=path, remedy="end the name in .png, .pdf or .svg")
+    if kind not in _NO_DATE: raise ParameterError(f"no figure format is called {path.suffix!r}", file=path, remedy="one of .png, .pdf, .svg")
     with _style(), atomic_path(path) as temporary:
         _settle(figure)
         figure.savefig(temporary, format=kind, dpi=dpi, metadata=_NO_DATE[kind])
@@ -230,7 +231,7 @@ def overlay(image: Any,  # anything `to_image` takes, [H, W]
     image, labels = to_image(image), to_array(labels)
     if labels.ndim == 3: labels, palette, ignore = _stack(labels, palette, set(hide))
     if labels.shape != image.shape[:2]:
-        raise ParameterError(f"the labels are {labels.shape}, the image is {image.shape[:2]} pixels", remedy="resize the labels to the image (nearest)")
+        raise ParameterError(f"the labels are {labels.shape}, the image is {image.shape[:2]} pixels", remedy="resize the labels (nearest)")
     shown = (labels != ignore) & ~np.isin(labels, list(hide) or [ignore])
     mixed = np.where(shown[..., None], (1 - alpha) * image + alpha * colourise(labels, palette, ignore), image)
     if contours: mixed[_edges(labels, max(1, min(labels.shape) // 400))] *= 0.25
@@ -268,13 +269,22 @@ def draw_prompts(image: Any,  # anything `to_image` takes
     for i, box in enumerate(to_array(boxes if boxes is not None else np.zeros((0, 4))).round().astype(int).tolist()):
         colour = distinct_colours(i + 1)[-1].tolist()
         cv2.rectangle(drawn, box[:2], box[2:], colour, size)
-        for ink, thickness in ((0, 0, 0), 3 * size), (colour, size):
-            if names: cv2.putText(drawn, names[i], (box[0], max(box[1] - 3, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.35 * size, ink, thickness, cv2.LINE_AA)
+        if names: _tag(drawn, names[i], box[0], box[1], colour, size)
     points = to_array(points if points is not None else np.zeros((0, 2))).round().astype(int).tolist()
     for point, inside in zip(points, np.ones(len(points)) if point_labels is None else to_array(point_labels), strict=True):
         cv2.circle(drawn, point, 3 * size, (255, 255, 255), -1, cv2.LINE_AA)
         cv2.circle(drawn, point, 2 * size, (40, 170, 70) if inside else (210, 40, 40), -1, cv2.LINE_AA)
     return drawn
+
+# %% ../nbs/lib/05_show.ipynb #2557f372
+def _tag(image: np.ndarray, text: str, x: int, y: int, colour: Sequence[int], size: int) -> None:
+    "White words on a coloured ground that ends at (x, y), or begins there at the upper border."
+    import cv2
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.3 * size + 0.05
+    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
+    y = max(y, height + 4)
+    cv2.rectangle(image, (x, y - height - 4), (x + width + 3, y), colour, -1)
+    cv2.putText(image, text, (x + 2, y - 3), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
 
 # %% ../nbs/lib/05_show.ipynb #d11c9f71
 def heat_map(values: Any,  # [h, w] numbers
