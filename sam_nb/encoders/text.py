@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TEXT_ENCODERS', 'class_relation', 'ngram_features', 'clip_tokenizer', 'clip_tokens', 'clip_from_openai',
-           'clip_config', 'ClipText', 'load_clip_text', 'find_clip', 'class_text_features', 'BertText',
+           'clip_config', 'ClipText', 'find_clip', 'hub_snapshot', 'load_clip_text', 'class_text_features', 'BertText',
            'sentence_tokens', 'load_bert', 'encode_sentences']
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #b15064fe
@@ -136,6 +136,36 @@ class ClipText:
         ids = self.tokens(names, template)
         return torch.cat([self.model(input_ids=chunk.to(self.model.device)).text_embeds.float().cpu() for chunk in ids.split(256)]).clone()
 
+# %% ../../nbs/lib/20_encoders.text.ipynb #0011e137
+def _clip_folder() -> Path: return workspace().checkpoints / "clip-vit-base-patch32"
+
+def find_clip(checkpoint: str | Path | None = None) -> Path:
+    "The folder or file of CLIP's weights; raises `CheckpointError` with where to put them and the way without them."
+    if place := _local_or_hub(checkpoint, _clip_folder(), "openai/clip-vit-base-patch32"): return place
+    raise CheckpointError("CLIP's text encoder is not here", file=checkpoint or _clip_folder(),
+                          remedy="run `sam_nb fetch clip-vit-base-patch32` on a machine with network and copy the folder (config.json, model.safetensors, vocab.json, merges.txt); or do without: text_encoder='ngram'")
+
+def _local_or_hub(given: str | Path | None, default: Path, hub_name: str) -> Path | None:
+    "A path if it exists; else the hub's repository: from its cache, or downloaded when it was asked for by its name."
+    place = Path(given).expanduser() if given else default
+    if place.exists(): return place
+    if given and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(given)): return None
+    for download in (False, True) if given else (False,):
+        try: return hub_snapshot(str(given or hub_name), download=download)
+        except (OSError, ValueError): continue
+    return None
+
+# %% ../../nbs/lib/20_encoders.text.ipynb #d4bde1ef
+def hub_snapshot(name: str,  # owner/repository
+                 into: str | Path | None = None,  # folder to write; None: the hub's own cache
+                 download: bool = True,  # False: only what the cache holds
+                 ) -> Path:
+    "The configuration, vocabulary and PyTorch weights of a repository of the Hugging Face hub; safetensors where it has them."
+    from huggingface_hub import HfApi, snapshot_download
+    wanted = ["config.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer*.json"]
+    safe = not download or "model.safetensors" in HfApi().list_repo_files(name)
+    return Path(snapshot_download(name, allow_patterns=[*wanted, "model.safetensors" if safe else "pytorch_model.bin"], local_dir=into, local_files_only=not download))
+
 # %% ../../nbs/lib/20_encoders.text.ipynb #6929b08d
 _NOT_TEXT = (r"^vision_model\.", r"^visual_projection", r"^logit_scale$", r"position_ids$")
 
@@ -155,27 +185,6 @@ def load_clip_text(checkpoint: str | Path | Mapping[str, Tensor] | None = None, 
     beside = [] if place is None else [place if place.is_dir() else place.parent]
     words = [Path(tokenizer)] if tokenizer else [*(b for b in beside if (b / "vocab.json").is_file() or (b / _BPE).is_file()), _clip_folder()]
     return ClipText(model, clip_tokenizer(words[0]), report)
-
-# %% ../../nbs/lib/20_encoders.text.ipynb #81859502
-def _clip_folder() -> Path: return workspace().checkpoints / "clip-vit-base-patch32"
-
-def find_clip(checkpoint: str | Path | None = None) -> Path:
-    "The folder or file of CLIP's weights; raises `CheckpointError` with where to put them and the way without them."
-    if place := _local_or_hub(checkpoint, _clip_folder(), "openai/clip-vit-base-patch32"): return place
-    raise CheckpointError("CLIP's text encoder is not here", file=checkpoint or _clip_folder(),
-                          remedy="run `sam_nb fetch clip-vit-base-patch32` on a machine with network and copy the folder (config.json, model.safetensors, vocab.json, merges.txt); or do without: text_encoder='ngram'")
-
-def _local_or_hub(given: str | Path | None, default: Path, hub_name: str) -> Path | None:
-    "A path if it exists; else the hub's repository: from its cache, or downloaded when it was asked for by its name."
-    place = Path(given).expanduser() if given else default
-    if place.exists(): return place
-    if given and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(given)): return None
-    from huggingface_hub import snapshot_download
-    wanted = ["config.json", "*.safetensors", "vocab.json", "merges.txt", "vocab.txt", "tokenizer*.json"]
-    for local in (True, False) if given else (True,):
-        try: return Path(snapshot_download(str(given or hub_name), allow_patterns=wanted, local_files_only=local))
-        except (OSError, ValueError): continue
-    return None
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #c9752e36
 TEXT_ENCODERS = ("clip-vit-b32", "ngram")
