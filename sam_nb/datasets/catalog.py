@@ -18,7 +18,7 @@ from ..core import DatasetError, ParameterError, SamNbError, did_you_mean, read_
 # %% auto #0
 __all__ = ['FMB', 'MFNET', 'PST900', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
            'read_dataset_file', 'info_from_folder', 'dataset_names', 'dataset_folder', 'dataset_info',
-           'require_dataset', 'load_dataset', 'prepare_dataset', 'check']
+           'require_dataset', 'load_dataset', 'prepare_dataset', 'check', 'ExploreRecipe']
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #7770d667
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ for _layout in ("mfnet", "pst900"):
 class DatasetFile(BaseModel):
     "What a dataset.json may say."
     model_config = ConfigDict(extra="forbid")
-    classes: list[str] = Field(min_length=2, description="names by id")
+    classes: list[str] = Field([], description="names by id")
     title: str = Field("", description="one line about it")
     palette: list[tuple[int, int, int]] | None = Field(None, description="RGB by id; None: distinct colours")
     folders: dict[Literal["rgb", "thermal", "label"], str] = Field({}, description="names of the folders; left out: the usual ones are looked for")
@@ -130,6 +130,7 @@ class DatasetFile(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetFile:
+        if self.labels and len(self.classes) < 2: raise ValueError('"classes" must name at least two classes (or say "labels": false for unlabelled pictures)')
         for name in ("palette", "label_values"):
             if (given := getattr(self, name)) is not None and len(given) != len(self.classes): raise ValueError(f"{name} has {len(given)} entries for {len(self.classes)} classes")
         if self.label_colours and self.palette is None: raise ValueError("label_colours needs a palette")
@@ -244,3 +245,15 @@ def check(name: str, root: str | Path | None = None,
     info = dataset_info(name, root)
     folder = prepare_dataset(name, root)
     return {split: resolve(info.checker)(info, split, folder, sample) for split in splits or info.splits}
+
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #eb975339
+class ExploreRecipe(BaseModel):
+    "What `explore_data` takes."
+    model_config = ConfigDict(extra="forbid", strict=True)
+    dataset: str = Field("demo", description="a name of the catalog, or of a folder in data/ with a dataset.json")
+    data_root: str | None = Field(None, description="folder of the dataset; None: data/<dataset>")
+    split: str = Field("train", description="train, val, test, or another that the dataset has")
+    samples: int = Field(6, gt=0, le=60, description="pictures to show")
+    limit: int | None = Field(300, gt=0, description="pairs to read for the statistics, evenly spread; None: all")
+    seed: int = Field(0, ge=0, description="which pictures")
+    preset: None = None

@@ -443,6 +443,7 @@ class DatasetReport:
     classes: tuple[str, ...]
     total: int  # pairs in the split
     read: int = 0  # pairs read
+    good: list[int] = field(default_factory=list)  # numbers of the pairs that were read without an error
     problems: list[Problem] = field(default_factory=list)
     sizes: Counter = field(default_factory=Counter)  # (height, width) -> pictures
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # per id
@@ -516,14 +517,15 @@ def check_dataset(dataset: RGBTDataset,
     report = DatasetReport(dataset.name, dataset.split, dataset.classes, len(dataset), problems=list(dataset.problems))
     chosen = range(len(dataset)) if sample is None or sample >= len(dataset) else np.linspace(0, len(dataset) - 1, sample).round().astype(int)
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for found in pool.map(lambda index: _look(dataset, dataset.pairs[index]), chosen): _add(report, found)
+        for index, found in zip(chosen, pool.map(lambda index: _look(dataset, dataset.pairs[index]), chosen), strict=True): _add(report, int(index), found)
     if sample is None and dataset.labelled:
         report.problems += [Problem("class never occurs", f"no pixel of {name!r} in this split", dataset.split or dataset.name, "check the ids, or expect a score of 0 for it", "warning")
                             for i, name in enumerate(dataset.classes) if not report.pixels[i]]
     return report
 
-def _add(report: DatasetReport, found: _Look) -> None:
+def _add(report: DatasetReport, index: int, found: _Look) -> None:
     report.read += 1
+    if not any(p.severity == "error" for p in found.problems): report.good.append(index)
     report.problems += found.problems
     if found.size: report.sizes[found.size] += 1
     for modality, counts in found.levels.items(): report.levels[modality] += counts
