@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/30_heads.fusion.ipynb #53a9bcac
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -105,7 +106,8 @@ class ChannelEmbed(nn.Module):
     def __init__(self, dim: int):  # C
         super().__init__()
         self.residual = nn.Conv2d(2 * dim, dim, 1, bias=False)
-        self.channel_embed = nn.Sequential(nn.Conv2d(2 * dim, dim, 1), nn.Conv2d(dim, dim, 3, padding=1, groups=dim), nn.ReLU(), nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim))
+        self.channel_embed = nn.Sequential(nn.Conv2d(2 * dim, dim, 1), nn.Conv2d(dim, dim, 3, padding=1, groups=dim), nn.ReLU(),
+                                           nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim))
         self.norm = nn.BatchNorm2d(dim)
 
     def forward(self, both: Tensor) -> Tensor:  # [B, 2C, H, W] -> [B, C, H, W]
@@ -129,7 +131,7 @@ class FFM(nn.Module):
 
 def _init_fusion(module: nn.Module) -> None:
     if isinstance(module, nn.Linear): nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d): nn.init.normal_(module.weight, std=(2 * module.groups / (module.kernel_size[0] * module.kernel_size[1] * module.out_channels)) ** 0.5)
+    elif isinstance(module, nn.Conv2d): nn.init.normal_(module.weight, std=(2 * module.groups / (module.out_channels * math.prod(module.kernel_size))) ** 0.5)
     else: return
     if module.bias is not None: nn.init.zeros_(module.bias)
 
@@ -141,7 +143,7 @@ class Fusion(nn.Module):
                  mode: Literal["frm_ffm", "mean", "none"] = "frm_ffm"):
         super().__init__()
         if mode not in ("frm_ffm", "mean", "none"): raise ParameterError(f"fusion mode {mode!r}", remedy="choose one of: frm_ffm, mean, none")
-        if len(heads) != len(dims): raise ParameterError(f"{len(dims)} levels but {len(heads)} head numbers", remedy="give one number of heads a level")
+        if mode == "frm_ffm" and len(heads) != len(dims): raise ParameterError(f"{len(dims)} levels but {len(heads)} head numbers", remedy="give one number of heads a level")
         self.mode = mode
         if mode != "frm_ffm": return
         self.FRMs = nn.ModuleList(FRM(dim) for dim in dims)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from sam2.modeling.sam.mask_decoder import MaskDecoder
 from sam2.modeling.sam.transformer import TwoWayTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import ParameterError
 
@@ -82,9 +82,11 @@ class ClassMaskDecoder(TokenMaskDecoder):
                  mlp_dim: int = 2048,  # width inside the transformer
                  heads: int = 8, depth: int = 2,
                  iou_hidden: int = 256):  # width of the IoU head
-        if dim % (2 * heads): raise ParameterError(f"dim={dim} is not a multiple of {2 * heads}", remedy="the decoder halves dim and splits it over its heads")
+        if dim % (2 * heads):
+            raise ParameterError(f"dim={dim} is not a multiple of {2 * heads}", remedy="the decoder halves dim and splits it over its heads")
         if num_classes < 1: raise ParameterError(f"num_classes={num_classes}", remedy="give at least one class")
-        super().__init__(transformer_dim=dim, transformer=TwoWayTransformer(depth, dim, heads, mlp_dim), num_multimask_outputs=num_classes,
+        transformer = TwoWayTransformer(depth, dim, heads, mlp_dim)
+        super().__init__(transformer_dim=dim, transformer=transformer, num_multimask_outputs=num_classes,
                          iou_head_hidden_dim=iou_hidden, use_high_res_features=True, iou_prediction_use_sigmoid=True,
                          pred_obj_scores=True, pred_obj_scores_mlp=True)
 
@@ -101,7 +103,7 @@ class ClassMaskDecoder(TokenMaskDecoder):
 
     @property
     def unused(self) -> list[str]:
-        "Names of the parameters that no mask loss can reach: token 0's hypernetwork, the IoU head, the object head (a hard gate)."
+        "Parameters that no mask loss can reach: token 0's hypernetwork, the IoU head, the object head (a hard gate)."
         parts = ("output_hypernetworks_mlps.0.", "iou_prediction_head.", "pred_obj_score_head.")
         return [name for name, _ in self.named_parameters() if name.startswith(parts)]
 
@@ -119,7 +121,9 @@ def upsample_mean(logits: Tensor,  # [m*b, K, h, w], modality by modality
                   size: int | tuple[int, int],  # height and width wanted
                   ) -> Tensor:  # [b, K, H, W], float32 or better
     "The mean over modalities, enlarged bilinearly."
-    if logits.shape[0] % modalities: raise ParameterError(f"{logits.shape[0]} maps cannot be shared by {modalities} modalities", remedy="stack the modalities one after another: all RGB, then all thermal")
+    if logits.shape[0] % modalities:
+        raise ParameterError(f"{logits.shape[0]} maps cannot be shared by {modalities} modalities",
+                             remedy="stack the modalities one after another: all RGB, then all thermal")
     mean = logits.unflatten(0, (modalities, -1)).mean(0)
     if mean.dtype in (torch.float16, torch.bfloat16): mean = mean.float()
     return F.interpolate(mean, size, mode="bilinear", align_corners=False)
