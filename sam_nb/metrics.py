@@ -26,9 +26,10 @@ def confusion_matrix(prediction: Tensor,  # int [...], class ids 0..K-1
     "Count the pixels of every pair of true and predicted class. Raises `ParameterError` for an id that is no class."
     _check_shapes(prediction, target, "class ids", "logits.argmax(1)")
     valid = target != ignore_index
-    t, p = target[valid].long(), prediction[valid].long()
+    t, p = (torch.where(valid, ids, 0) for ids in (target, prediction))
     _check_ids(t, num_classes, "label"); _check_ids(p, num_classes, "predicted")
-    return torch.bincount(t * num_classes + p, minlength=num_classes ** 2).view(num_classes, num_classes)
+    pairs = torch.where(valid, t.long() * num_classes + p, num_classes ** 2)  # ignored pixels go into one bin more
+    return torch.bincount(pairs.flatten(), minlength=num_classes ** 2 + 1)[:-1].view(num_classes, num_classes)
 
 # %% ../nbs/lib/02_metrics.ipynb #efc52ada
 def _check_shapes(prediction: Tensor, target: Tensor, wanted: str, remedy: str) -> None:
