@@ -29,7 +29,8 @@ from .core import CheckpointError, ParameterError, atomic_path
 __all__ = ['read_state_dict', 'guess_family', 'describe_family', 'LoadReport', 'load_state', 'save_state', 'read_metadata']
 
 # %% ../nbs/lib/04_weights.ipynb #af5dba04
-_IMPOSTORS = {b"<!doctype": "a web page, not weights: the download was refused or asked for a click", b"<html": "a web page, not weights: the download was refused or asked for a click",
+_IMPOSTORS = {b"<!doctype": "a web page, not weights: the download was refused or asked for a click",
+              b"<html": "a web page, not weights: the download was refused or asked for a click",
               b"version https://git-lfs": "a Git LFS pointer, not the weights themselves"}
 
 def _weights_file(path: str | Path) -> Path:
@@ -39,7 +40,9 @@ def _weights_file(path: str | Path) -> Path:
         found = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
         if not found: raise CheckpointError("no model.safetensors or pytorch_model.bin in this folder", file=path)
         path = found[0]
-    if not path.is_file(): raise CheckpointError("no such weights file", file=path, remedy="`sam_nb fetch` lists the published weights, and where each belongs")
+    if not path.is_file():
+        raise CheckpointError("no such weights file", file=path,
+                              remedy="`sam_nb fetch` lists the published weights, and where each belongs")
     with open(path, "rb") as f: head = f.read(64).lstrip().lower()
     for start, fact in _IMPOSTORS.items():
         if head.startswith(start): raise CheckpointError(fact, file=path, remedy="delete it and download it again (for Git LFS: `git lfs pull`)")
@@ -47,9 +50,11 @@ def _weights_file(path: str | Path) -> Path:
     return path
 
 # %% ../nbs/lib/04_weights.ipynb #05045832
-_HARMLESS = [argparse.Namespace, np.dtype, np.float64, np.float32, np.int64, type(np.dtype("f8")), type(np.dtype("f4")), type(np.dtype("i8")), type(np.dtype("bool")),
+_HARMLESS = [argparse.Namespace, np.dtype, np.float64, np.float32, np.int64, type(np.dtype("f8")), type(np.dtype("f4")), type(np.dtype("i8")),
+             type(np.dtype("bool")),
              (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"), (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar")]
-_BROKEN = (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError, IndexError, AttributeError, UnicodeDecodeError, OSError)
+_BROKEN = (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError, IndexError, AttributeError, UnicodeDecodeError,
+           OSError)
 
 def _read_pickle(path: Path) -> object:
     if zipfile.is_zipfile(path) and any(n.endswith("constants.pkl") for n in zipfile.ZipFile(path).namelist()):
@@ -71,8 +76,10 @@ def _why_unreadable(path: Path, error: Exception) -> CheckpointError:
         what = f"calls {', '.join(dict.fromkeys(a or b for a, b in code))}" if code else "was not written by torch.save"
         return CheckpointError(f"this pickle wants to run code (it {what}); nothing of it was executed", file=path,
                                remedy="get the weights as .safetensors, or let somebody who trusts the file save its tensors alone")
-    short = next((line for line in said.splitlines() if line.strip()), type(error).__name__) if not isinstance(error, pickle.UnpicklingError) else "not a pickle of tensors"
-    return CheckpointError(f"truncated or corrupt, or no weights file at all ({short[:120]})", file=path, remedy="delete it and download it again; compare its size with the published one")
+    first_line = next((line for line in said.splitlines() if line.strip()), type(error).__name__)
+    short = "not a pickle of tensors" if isinstance(error, pickle.UnpicklingError) else first_line
+    return CheckpointError(f"truncated or corrupt, or no weights file at all ({short[:120]})", file=path,
+                           remedy="delete it and download it again; compare its size with the published one")
 
 # %% ../nbs/lib/04_weights.ipynb #2f705e1b
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "weights")
@@ -88,7 +95,8 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
             if all(k.startswith("module.") for k in tensors): return {k.removeprefix("module."): v for k, v in tensors.items()}
             return tensors
     inside = f"a mapping with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-    raise CheckpointError(f"no tensors by name in this file: it holds {inside}", file=path, remedy=f"expected a state dict, bare or under one of {', '.join(_WRAPPERS)}")
+    raise CheckpointError(f"no tensors by name in this file: it holds {inside}", file=path,
+                          remedy=f"expected a state dict, bare or under one of {', '.join(_WRAPPERS)}")
 
 # %% ../nbs/lib/04_weights.ipynb #0b762203
 def read_state_dict(path: str | Path,  # .safetensors, .pt, .pth, .bin, or a folder holding one
@@ -98,7 +106,8 @@ def read_state_dict(path: str | Path,  # .safetensors, .pt, .pth, .bin, or a fol
     if path.suffix != ".safetensors": return _unwrap(_read_pickle(path), path)
     try: return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f"truncated or corrupt ({error})", file=path, remedy="delete it and download it again; compare its size with the published one") from None
+        raise CheckpointError(f"truncated or corrupt ({error})", file=path,
+                              remedy="delete it and download it again; compare its size with the published one") from None
 
 # %% ../nbs/lib/04_weights.ipynb #a7661fd9
 _FAMILIES = [  # name, title, patterns of which each must match some key; the first family that fits is taken

@@ -38,16 +38,23 @@ class Weights:
 
 # %% ../nbs/lib/52_zoo.ipynb #bac68076
 _META = "https://dl.fbaipublicfiles.com/"
-_SAM1 = {"b": ("b_01ec64", 375, "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"), "l": ("l_0b3195", 1250, "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
+_SAM1 = {"b": ("b_01ec64", 375, "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
+         "l": ("l_0b3195", 1250, "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
          "h": ("h_4b8939", 2565, "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e")}
-_SAM2 = {"t": ("tiny", 156, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125", "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
-         "s": ("small", 184, "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3", "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
-         "b+": ("base_plus", 324, "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071", "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
-         "l": ("large", 898, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b", "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318")}
+_SAM2 = {"t": ("tiny", 156, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+               "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
+         "s": ("small", 184, "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+               "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
+         "b+": ("base_plus", 324, "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+                "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
+         "l": ("large", 898, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+               "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318")}
 
 def _meta_weights() -> list[Weights]:
-    sam1 = [Weights(f"sam-vit-{s}", f"SAM 1 ViT-{s.upper()}", f"sam_vit_{n}.pth", f"{_META}segment_anything/sam_vit_{n}.pth", "Apache-2.0", "web", mb, sha) for s, (n, mb, sha) in _SAM1.items()]
-    sam2 = [Weights(f"sam{version}-{s}", f"SAM {version} Hiera-{s.upper()}", file := f"sam{version}_hiera_{n}.pt", f"{_META}segment_anything_2/{date}/{file}", "Apache-2.0", "web", mb, shas[i])
+    sam1 = [Weights(f"sam-vit-{s}", f"SAM 1 ViT-{s.upper()}", file := f"sam_vit_{n}.pth", f"{_META}segment_anything/{file}",
+                    "Apache-2.0", "web", mb, sha) for s, (n, mb, sha) in _SAM1.items()]
+    sam2 = [Weights(f"sam{version}-{s}", f"SAM {version} Hiera-{s.upper()}", file := f"sam{version}_hiera_{n}.pt",
+                    f"{_META}segment_anything_2/{date}/{file}", "Apache-2.0", "web", mb, shas[i])
             for i, (version, date) in enumerate((("2", "072824"), ("2.1", "092824"))) for s, (n, mb, *shas) in _SAM2.items()]
     return sam1 + sam2
 
@@ -58,15 +65,18 @@ ZOO: dict[str, Weights] = {w.name: w for w in [
     Weights("bert-base-uncased", "BERT base, uncased", "bert-base-uncased", "google-bert/bert-base-uncased", "Apache-2.0", "hub", 440),
     Weights("swin-base-22k", "Swin-B, window 12, ImageNet-22k", "swin_base_patch4_window12_384_22k.pth",
             "https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_base_patch4_window12_384_22k.pth", "MIT"),
-    Weights("sartm-pst900", "SARTM, the authors' PST900 weights", "SARMT_PST_89.88.pth", "https://github.com/wahaha-debug/SARTM (README, link to Google Drive)", "none given", "manual"),
-    Weights("remotesam", "RemoteSAM, the authors' weights", "remotesam_checkpoint.pth", "https://huggingface.co/1e12Leon/RemoteSAM/resolve/main/checkpoint.pth", "none given"),
+    Weights("sartm-pst900", "SARTM, the authors' PST900 weights", "SARMT_PST_89.88.pth",
+            "https://github.com/wahaha-debug/SARTM (README, link to Google Drive)", "none given", "manual"),
+    Weights("remotesam", "RemoteSAM, the authors' weights", "remotesam_checkpoint.pth",
+            "https://huggingface.co/1e12Leon/RemoteSAM/resolve/main/checkpoint.pth", "none given"),
 ]}
 
 # %% ../nbs/lib/52_zoo.ipynb #7ab55613
 def list_zoo() -> pd.DataFrame:
     "All published weights this project knows, and which of them are in checkpoints/."
     import pandas as pd
-    rows = [(w.name, w.title, "yes" if w.present else "", w.megabytes, w.licence, {"web": "", "hub": "Hugging Face", "manual": "by hand"}[w.kind], w.file) for w in ZOO.values()]
+    source = {"web": "", "hub": "Hugging Face", "manual": "by hand"}
+    rows = [(w.name, w.title, "yes" if w.present else "", w.megabytes, w.licence, source[w.kind], w.file) for w in ZOO.values()]
     table = pd.DataFrame(rows, columns=["name", "weights", "here", "MB", "licence", "source", "in checkpoints/"]).set_index("name")
     return table.astype({"MB": "Int64"})
 
@@ -76,7 +86,9 @@ def find_weights(name: str | Path,  # a name of the zoo, a path, or a file in ch
     "Where these weights lie. Raises `CheckpointError` with the address, the place and the command when they do not."
     for place in (Path(name).expanduser(), workspace().checkpoints / name):
         if place.is_file() or (place.is_dir() and (place / "config.json").is_file()): return place
-    if str(name) not in ZOO: raise CheckpointError(f"no weights {str(name)!r}", file=name, remedy=f"{did_you_mean(str(name), ZOO)} (or give the path of a file that exists)")
+    if str(name) not in ZOO:
+        raise CheckpointError(f"no weights {str(name)!r}", file=name,
+                              remedy=f"{did_you_mean(str(name), ZOO)} (or give the path of a file that exists)")
     weights = ZOO[str(name)]
     if weights.present: return weights.path
     raise CheckpointError(f"not here yet: {weights.title}", file=weights.path, remedy=_how_to_get(weights))
@@ -101,13 +113,16 @@ def fetch(name: str | Weights,  # a name of the zoo
 
 # %% ../nbs/lib/52_zoo.ipynb #54658aa2
 def _from_web(weights: Weights, progress: bool) -> Path:
-    import pooch, requests
+    import pooch
+    import requests
     pooch.get_logger().setLevel("WARNING")
     if weights.sha256 is None and weights.path.is_file(): return weights.path
-    try: got = pooch.retrieve(weights.url, known_hash=weights.sha256, fname=weights.path.name, path=weights.path.parent, downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30))
+    try: got = pooch.retrieve(weights.url, known_hash=weights.sha256, fname=weights.path.name, path=weights.path.parent,
+                              downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30))
     except requests.RequestException as error: raise _no_network(weights, error) from None
     except ValueError as error:
-        raise CheckpointError(f"the download of {weights.title} is not the published file ({error})", file=weights.path, remedy="try again; a proxy may have answered in the server's place") from None
+        raise CheckpointError(f"the download of {weights.title} is not the published file ({error})", file=weights.path,
+                              remedy="try again; a proxy may have answered in the server's place") from None
     return Path(got)
 
 def _from_hub(weights: Weights) -> Path:
@@ -117,4 +132,5 @@ def _from_hub(weights: Weights) -> Path:
     except (OSError, ValueError) as error: raise _no_network(weights, error) from None
 
 def _no_network(weights: Weights, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{weights.title} cannot be downloaded from here ({type(error).__name__})", file=weights.path, remedy=_how_to_get(weights).replace(f"run `sam_nb fetch {weights.name}`; or, o", "o"))
+    return CheckpointError(f"{weights.title} cannot be downloaded from here ({type(error).__name__})", file=weights.path,
+                           remedy=_how_to_get(weights).removeprefix(f"run `sam_nb fetch {weights.name}`; or, "))

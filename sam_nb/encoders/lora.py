@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,9 @@ def target_rows(target: str,  # q, k or v
                 ) -> slice:
     "The rows of a fused qkv layer that an adapter of `in_features` outputs is added to."
     if target not in TARGETS: raise ParameterError(f"unknown LoRA target {target!r}", remedy=f"any of {', '.join(TARGETS)}")
-    if out_features % 3 or out_features // 3 < in_features: raise ParameterError(f"a linear layer {in_features} -> {out_features} is no fused qkv", remedy="use peft for other layers")
+    if out_features % 3 or out_features // 3 < in_features:
+        raise ParameterError(f"a linear layer {in_features} -> {out_features} is no fused qkv",
+                             remedy="use peft for other layers")
     start = {"q": 0, "k": out_features // 3, "v": out_features - in_features}[target]
     return slice(start, start + in_features)
 
@@ -79,9 +82,9 @@ def _start(rank: int, d: int, generator: torch.Generator | None) -> Tensor:
 def _merged_linear(layer: QVLoRA) -> nn.Linear:
     "The plain linear layer that computes the same: W + scale * B A on the target rows."
     base = layer.qkv
-    plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device=base.weight.device, dtype=base.weight.dtype).requires_grad_(False)
-    plain.load_state_dict(base.state_dict())
-    for a, (target, rows) in zip(layer.lora_a.split(layer.pairs * layer.rank), layer.rows.items(), strict=True): plain.weight[rows] += layer.scale * (layer.b(target) @ a)
+    plain = copy.deepcopy(base).requires_grad_(False)
+    parts = layer.lora_a.split(layer.pairs * layer.rank)
+    for a, (target, rows) in zip(parts, layer.rows.items(), strict=True): plain.weight[rows] += layer.scale * (layer.b(target) @ a)
     return plain
 
 # %% ../../nbs/lib/20_encoders.lora.ipynb #7e7cc0bd
@@ -136,7 +139,8 @@ def lora_to_released(state: Mapping[str, Tensor],  # with ...lora_a, ...lora_b_q
         if a.shape[0] % (2 * pairs): raise CheckpointError(f"{name} has {a.shape[0]} rows, which are not {pairs} pairs for q and v")
         for i, t in enumerate("qv"):
             for j, (suffix, b) in enumerate(zip(_suffixes(pairs), state[f"{prefix}lora_b_{t}"].chunk(pairs, dim=1), strict=True)):
-                released[f"{prefix}linear_a_{t}{suffix}.weight"], released[f"{prefix}linear_b_{t}{suffix}.weight"] = parts[i * pairs + j], b.contiguous()
+                released[f"{prefix}linear_a_{t}{suffix}.weight"] = parts[i * pairs + j]
+                released[f"{prefix}linear_b_{t}{suffix}.weight"] = b.contiguous()
     return released
 
 # %% ../../nbs/lib/20_encoders.lora.ipynb #b37d434b
@@ -147,7 +151,9 @@ def add_lora(module: nn.Module,  # a trunk or encoder with layers named qkv
     "Wrap every fused qkv layer of a module in a `QVLoRA`, in place."
     if any(isinstance(m, QVLoRA) for m in module.modules()): raise ParameterError("this module has LoRA adapters already")
     found = [(parent, layer) for parent in list(module.modules()) if isinstance(layer := getattr(parent, "qkv", None), nn.Linear)]
-    if not found: raise ParameterError(f"no linear layer named 'qkv' in {type(module).__name__}", remedy="use peft for models with separate q, k and v")
+    if not found:
+        raise ParameterError(f"no linear layer named 'qkv' in {type(module).__name__}",
+                             remedy="use peft for models with separate q, k and v")
     for parent, layer in found: parent.qkv = QVLoRA(layer, rank, pairs, targets, alpha, dropout, generator)
     return sum(p.numel() for p in lora_parameters(module))
 
@@ -189,7 +195,8 @@ def fold_lora(state: Mapping[str, Tensor],  # an adapted state dict, ours or rel
         prefix = name.removesuffix("lora_a")
         bs = {t: state[f"{prefix}lora_b_{t}"] for t in TARGETS if f"{prefix}lora_b_{t}" in state}
         weight = folded[f"{prefix}weight"].clone()
-        for (t, b), part in zip(bs.items(), a.chunk(len(bs)), strict=True): weight[target_rows(t, weight.shape[1], weight.shape[0])] += scale * (b @ part)
+        for (t, b), part in zip(bs.items(), a.chunk(len(bs)), strict=True):
+            weight[target_rows(t, weight.shape[1], weight.shape[0])] += scale * (b @ part)
         folded[f"{prefix}weight"] = weight
     return folded
 

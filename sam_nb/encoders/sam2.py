@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,8 +60,10 @@ def _check_size(size: Sam2Size) -> None:
                 (len(size.window_spec) != 4, f"window_spec={size.window_spec}: one window side per stage is needed"),
                 (size.embed_dim % size.num_heads, f"embed_dim={size.embed_dim} does not divide by num_heads={size.num_heads}"),
                 (size.d_model % 16, f"d_model={size.d_model} is not a multiple of 16 (eight decoder heads at half the width)"),
-                (any(not 0 <= b < size.depth for b in size.global_att_blocks), f"global_att_blocks={size.global_att_blocks}: there are blocks 0 to {size.depth - 1}"),
-                (set(size.global_att_blocks) & set(starts), f"global_att_blocks={size.global_att_blocks}: {starts} start a stage and pool by windows, they cannot be global")]
+                (any(not 0 <= b < size.depth for b in size.global_att_blocks),
+                 f"global_att_blocks={size.global_att_blocks}: there are blocks 0 to {size.depth - 1}"),
+                (set(size.global_att_blocks) & set(starts),
+                 f"global_att_blocks={size.global_att_blocks}: {starts} start a stage and pool by windows, they cannot be global")]
     for wrong, fact in problems:
         if wrong: raise ParameterError(fact, remedy="compare with SAM2_SIZES")
 
@@ -110,8 +112,9 @@ def build_image_encoder(size: str | Sam2Size,  # a name of SAM2_SIZES, or any si
     size = sam2_size(size)
     trunk = Hiera(embed_dim=size.embed_dim, num_heads=size.num_heads, stages=size.stages, global_att_blocks=size.global_att_blocks,
                   window_pos_embed_bkg_spatial_size=size.window_pos_embed_bkg_spatial_size, window_spec=size.window_spec)
-    sine = PositionEmbeddingSine(num_pos_feats=size.d_model, normalize=True, scale=None, temperature=10000, warmup_cache=False) if positions else NoPositions()
-    neck = FpnNeck(sine, d_model=size.d_model, backbone_channel_list=list(size.channels[::-1]), fpn_top_down_levels=list(size.fpn_top_down_levels), fpn_interp_model="nearest")
+    sine = PositionEmbeddingSine(size.d_model, temperature=10000, normalize=True, scale=None, warmup_cache=False) if positions else NoPositions()
+    neck = FpnNeck(sine, d_model=size.d_model, backbone_channel_list=list(size.channels[::-1]), fpn_interp_model="nearest",
+                   fpn_top_down_levels=list(size.fpn_top_down_levels))
     return ImageEncoder(trunk, neck, scalp=1)
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #d2916fab
@@ -120,7 +123,8 @@ def build_prompt_encoder(size: str | Sam2Size,
                          ) -> PromptEncoder:
     "SAM 2's prompt encoder, randomly initialised."
     height, width = check_image_size(image_size, size)
-    return PromptEncoder(embed_dim=sam2_size(size).d_model, image_embedding_size=(height // 16, width // 16), input_image_size=(height, width), mask_in_chans=16)
+    return PromptEncoder(embed_dim=sam2_size(size).d_model, image_embedding_size=(height // 16, width // 16), input_image_size=(height, width),
+                         mask_in_chans=16)
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #5ed90a2c
 def build_mask_decoder(size: str | Sam2Size,
@@ -131,8 +135,10 @@ def build_mask_decoder(size: str | Sam2Size,
     "SAM 2's mask decoder with its object score and high-resolution features, randomly initialised."
     size = sam2_size(size)
     transformer = TwoWayTransformer(depth=2, embedding_dim=size.d_model, mlp_dim=size.decoder_mlp_dim, num_heads=8)
-    return decoder_class(transformer_dim=size.d_model, transformer=transformer, num_multimask_outputs=num_multimask_outputs, iou_head_depth=3, iou_head_hidden_dim=size.iou_hidden,
-                         **{"use_high_res_features": True, "iou_prediction_use_sigmoid": True, "pred_obj_scores": True, "pred_obj_scores_mlp": True, "use_multimask_token_for_obj_ptr": True, **extra})
+    options = dict(use_high_res_features=True, iou_prediction_use_sigmoid=True, pred_obj_scores=True, pred_obj_scores_mlp=True,
+                   use_multimask_token_for_obj_ptr=True)
+    return decoder_class(transformer_dim=size.d_model, transformer=transformer, num_multimask_outputs=num_multimask_outputs,
+                         iou_head_depth=3, iou_head_hidden_dim=size.iou_hidden, **{**options, **extra})
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #92b2d6a9
 class ImageFeatures(NamedTuple):
@@ -160,7 +166,8 @@ def prompt_constants(prompt_encoder: PromptEncoder,
     return sparse, dense, prompt_encoder.get_dense_pe()
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #9242f921
-VIDEO_KEYS = (r"^memory_attention\.", r"^memory_encoder\.", r"^obj_ptr_proj\.", r"^obj_ptr_tpos_proj\.", r"^mask_downsample\.", r"^maskmem_tpos_enc$", r"^no_mem_embed$", r"^no_mem_pos_enc$", r"^no_obj_ptr$", r"^no_obj_embed_spatial$")
+VIDEO_KEYS = (r"^memory_attention\.", r"^memory_encoder\.", r"^obj_ptr_proj\.", r"^obj_ptr_tpos_proj\.", r"^mask_downsample\.",
+              r"^maskmem_tpos_enc$", r"^no_mem_embed$", r"^no_mem_pos_enc$", r"^no_obj_ptr$", r"^no_obj_embed_spatial$")
 _PARTS = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
 
 def load_sam2_weights(source: str | Path | Mapping[str, Tensor],  # a SAM 2 or 2.1 file, or its state dict
@@ -176,9 +183,11 @@ def load_sam2_weights(source: str | Path | Mapping[str, Tensor],  # a SAM 2 or 2
     given = nn.ModuleDict({k: v for k, v in parts.items() if v is not None})
     if guess_family(state) not in ("sam2", "sam2.1") and not allow_partial: _refuse_family(state, None if isinstance(source, Mapping) else source)
     drop = [*VIDEO_KEYS, *fresh, *(rf"^{name}\." for name in _PARTS if name not in given)]
-    return load_state(given, state, drop=drop, optional=list(fresh), allow_partial=allow_partial, source="state dict" if isinstance(source, Mapping) else Path(source).name)
+    return load_state(given, state, drop=drop, optional=list(fresh), allow_partial=allow_partial,
+                      source="state dict" if isinstance(source, Mapping) else Path(source).name)
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #3a24b745
 def _refuse_family(state: Mapping[str, Tensor], file: str | Path | None) -> None:
     from sam_nb.weights import describe_family
-    raise CheckpointError(f"not a SAM 2 checkpoint: this looks like {describe_family(state)}", file=file, remedy="`sam_nb fetch sam2-b+` gets SAM 2's weights")
+    raise CheckpointError(f"not a SAM 2 checkpoint: this looks like {describe_family(state)}", file=file,
+                          remedy="`sam_nb fetch sam2-b+` gets SAM 2's weights")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import CheckpointError, ParameterError, SamNbError, did_you_mean, workspace
 from ..weights import LoadReport, load_state, read_state_dict, save_state
@@ -64,10 +64,12 @@ def clip_tokenizer(path: str | Path,  # a folder with vocab.json and merges.txt,
     "CLIP's tokenizer from local files."
     from transformers import CLIPTokenizer
     path = Path(path)
-    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file(): return CLIPTokenizer(vocab=str(path / "vocab.json"), merges=str(path / "merges.txt"))
+    vocab, merges = path / "vocab.json", path / "merges.txt"
+    if vocab.is_file() and merges.is_file(): return CLIPTokenizer(vocab=str(vocab), merges=str(merges))
     bpe = path if path.is_file() else path / _BPE
     if not bpe.is_file():
-        raise CheckpointError(f"no CLIP vocabulary here (vocab.json with merges.txt, or {_BPE})", file=path, remedy="`sam_nb fetch clip-vit-base-patch32` gets it with the weights")
+        raise CheckpointError(f"no CLIP vocabulary here (vocab.json with merges.txt, or {_BPE})", file=path,
+                              remedy="`sam_nb fetch clip-vit-base-patch32` gets it with the weights")
     return CLIPTokenizer(*_openai_vocabulary(bpe))
 
 def _openai_vocabulary(bpe: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -85,22 +87,28 @@ def clip_tokens(tokenizer: CLIPTokenizer,
                 template: str = "{}",  # what each is put into; SARTM uses the bare names
                 length: int = 77) -> Tensor:  # [K, length] int64
     "Token ids as OpenAI's CLIP makes them: start, pieces, end, zeros."
-    if "{}" not in template: raise ParameterError(f"text_template={template!r} has no place for the name", remedy="put {} where the class name goes, e.g. 'a photo of a {}'")
+    if "{}" not in template:
+        raise ParameterError(f"text_template={template!r} has no place for the name",
+                             remedy="put {} where the class name goes, e.g. 'a photo of a {}'")
     rows = tokenizer([template.format(name) for name in names])["input_ids"]
     for name, row in zip(names, rows, strict=True):
         if len(row) > length: raise ParameterError(f"{name!r} needs {len(row)} tokens; CLIP takes {length}", remedy="shorten the class name")
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #c2c6acf5
-_CLIP_NAMES = {"positional_embedding": "text_model.embeddings.position_embedding.weight", "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+_CLIP_NAMES = {"positional_embedding": "text_model.embeddings.position_embedding.weight",
+               "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
                "ln_final.weight": "text_model.final_layer_norm.weight", "ln_final.bias": "text_model.final_layer_norm.bias"}
 _CLIP_BLOCK = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
 
 def clip_from_openai(state: Mapping[str, Tensor],  # OpenAI's names, with or without "model_clip." before them
                      ) -> dict[str, Tensor]:  # names of transformers' CLIPTextModelWithProjection
     "OpenAI's CLIP text tower under the names of transformers, in float32."
-    state = {k.removeprefix("model_clip."): v.float() for k, v in state.items() if k.startswith("model_clip.")} or {k: v.float() for k, v in state.items()}
-    if "text_projection" not in state: raise CheckpointError("no CLIP text tower among these weights", remedy="a file with OpenAI's names (text_projection, transformer.resblocks...) is needed")
+    inside = {k.removeprefix("model_clip."): v for k, v in state.items() if k.startswith("model_clip.")}
+    state = {k: v.float() for k, v in (inside or state).items() if not k.startswith("visual.")}
+    if "text_projection" not in state:
+        raise CheckpointError("no CLIP text tower among these weights",
+                              remedy="OpenAI's names are needed (text_projection, transformer.resblocks...)")
     named = {new: state[old] for old, new in _CLIP_NAMES.items()} | {"text_projection.weight": state["text_projection"].T.contiguous()}
     for name, value in state.items():
         if not (m := re.match(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)$", name)): continue
@@ -118,8 +126,10 @@ def clip_config(state: Mapping[str, Tensor],  # names of transformers
     tokens, places = state["text_model.embeddings.token_embedding.weight"], state["text_model.embeddings.position_embedding.weight"]
     width = tokens.shape[1]
     layers = len({k for k in state if k.endswith("layer_norm1.weight")})
-    return CLIPTextConfig(vocab_size=tokens.shape[0], hidden_size=width, intermediate_size=state["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0], num_hidden_layers=layers,
-                          num_attention_heads=heads or max(1, width // 64), max_position_embeddings=places.shape[0], projection_dim=state["text_projection.weight"].shape[0], eos_token_id=49407)
+    return CLIPTextConfig(vocab_size=tokens.shape[0], hidden_size=width,
+                          intermediate_size=state["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0], num_hidden_layers=layers,
+                          num_attention_heads=heads or max(1, width // 64), max_position_embeddings=places.shape[0],
+                          projection_dim=state["text_projection.weight"].shape[0], eos_token_id=49407)
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #6886fc3d
 class ClipText:
@@ -143,7 +153,8 @@ def find_clip(checkpoint: str | Path | None = None) -> Path:
     "The folder or file of CLIP's weights; raises `CheckpointError` with where to put them and the way without them."
     if place := _local_or_hub(checkpoint, _clip_folder(), "openai/clip-vit-base-patch32"): return place
     raise CheckpointError("CLIP's text encoder is not here", file=checkpoint or _clip_folder(),
-                          remedy="run `sam_nb fetch clip-vit-base-patch32` on a machine with network and copy the folder (config.json, model.safetensors, vocab.json, merges.txt); or do without: text_encoder='ngram'")
+                          remedy="run `sam_nb fetch clip-vit-base-patch32` on a machine with network and copy the folder "
+                                 "(config.json, weights, vocab.json, merges.txt); or do without: text_encoder='ngram'")
 
 def _local_or_hub(given: str | Path | None, default: Path, hub_name: str) -> Path | None:
     "A path if it exists; else the hub's repository: from its cache, or downloaded when it was asked for by its name."
@@ -164,13 +175,14 @@ def hub_snapshot(name: str,  # owner/repository
     from huggingface_hub import HfApi, snapshot_download
     wanted = ["config.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer*.json"]
     safe = not download or "model.safetensors" in HfApi().list_repo_files(name)
-    return Path(snapshot_download(name, allow_patterns=[*wanted, "model.safetensors" if safe else "pytorch_model.bin"], local_dir=into, local_files_only=not download))
+    return Path(snapshot_download(name, allow_patterns=[*wanted, "model.safetensors" if safe else "pytorch_model.bin"], local_dir=into,
+                                  local_files_only=not download))
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #6929b08d
 _NOT_TEXT = (r"^vision_model\.", r"^visual_projection", r"^logit_scale$", r"position_ids$")
 
-def load_clip_text(checkpoint: str | Path | Mapping[str, Tensor] | None = None,  # folder, file, hub id, tensors; None: checkpoints/clip-vit-base-patch32
-                   tokenizer: str | Path | None = None,  # where the vocabulary lies; None: beside the weights, or in checkpoints/clip-vit-base-patch32
+def load_clip_text(checkpoint: str | Path | Mapping[str, Tensor] | None = None,  # folder, file, hub id or tensors; None: the folder in checkpoints/
+                   tokenizer: str | Path | None = None,  # where the vocabulary lies; None: beside the weights, or in checkpoints/
                    heads: int | None = None,  # attention heads of a tower with OpenAI's names that is not OpenAI's
                    ) -> ClipText:
     "CLIP's text tower from any of its forms. Raises `CheckpointError` with the remedy when the weights are not here."
@@ -214,7 +226,9 @@ def class_text_features(names: Sequence[str],  # class names, in the order of th
 def _content_hash(place: Path) -> str:
     "A hash of the weights themselves: equal files are equal, wherever they lie."
     files = [f for f in (place / "model.safetensors", place / "pytorch_model.bin") if f.is_file()] if place.is_dir() else [place]
-    if not files: raise CheckpointError("no model.safetensors or pytorch_model.bin in this folder", file=place, remedy="run `sam_nb fetch clip-vit-base-patch32` again")
+    if not files:
+        raise CheckpointError("no model.safetensors or pytorch_model.bin in this folder", file=place,
+                              remedy="run `sam_nb fetch clip-vit-base-patch32` again")
     digest = hashlib.blake2b(digest_size=16)
     with open(files[0], "rb") as f:
         while block := f.read(1 << 22): digest.update(block)
@@ -240,7 +254,9 @@ def sentence_tokens(tokenizer: BertTokenizer,
     rows = [ids[:cut] for ids in rows]
     length = pad_to or max(map(len, rows))
     for sentence, ids in zip(sentences, rows, strict=True):
-        if len(ids) > min(length, longest): raise ParameterError(f"a sentence of {len(ids)} tokens, more than {min(length, longest)}: {sentence[:60]!r}...", remedy="shorten it, or pass cut=")
+        if len(ids) <= min(length, longest): continue
+        raise ParameterError(f"a sentence of {len(ids)} tokens, more than {min(length, longest)}: {sentence[:60]!r}...",
+                             remedy="shorten it, or pass cut=")
     ids = torch.tensor([r + [0] * (length - len(r)) for r in rows])
     return ids, torch.arange(length) < torch.tensor([len(r) for r in rows])[:, None]
 
@@ -252,7 +268,9 @@ def load_bert(path: str | Path | None = None,  # folder of save_pretrained or a 
     home = workspace().checkpoints / "bert-base-uncased"
     place = _local_or_hub(path, home, "google-bert/bert-base-uncased")
     if place is None or not (place / "config.json").is_file():
-        raise CheckpointError("BERT is not here", file=path or home, remedy="run `sam_nb fetch bert-base-uncased` on a machine with network and copy the folder (config.json, model.safetensors, vocab.txt)")
+        raise CheckpointError("BERT is not here", file=path or home,
+                              remedy="run `sam_nb fetch bert-base-uncased` on a machine with network and copy the folder "
+                                     "(config.json, weights, vocab.txt)")
     model = BertModel(BertConfig.from_pretrained(place), add_pooling_layer=False)
     state = read_state_dict(place)
     old = {name: re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name.removeprefix("bert."))) for name in state}
