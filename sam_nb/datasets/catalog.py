@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..core import DatasetError, ParameterError, SamNbError, did_you_mean, read_json, workspace
+from ..core import DatasetError, ParameterError, did_you_mean, read_json, workspace
 
 # %% auto #0
 __all__ = ['FMB', 'MFNET', 'PST900', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
@@ -62,18 +62,22 @@ def register_dataset(info: DatasetInfo,
                      replace: bool = False,  # allow another entry of this name to be replaced
                      ) -> DatasetInfo:
     "Add an entry to the catalog."
-    if info.palette and len(info.palette) != len(info.classes): raise ParameterError(f"dataset {info.name!r} has {len(info.classes)} classes and {len(info.palette)} colours")
-    if info.name in _REGISTRY and not replace and _REGISTRY[info.name] != info: raise ParameterError(f"there is a dataset {info.name!r} already", remedy="choose another name, or replace=True")
+    if info.palette and len(info.palette) != len(info.classes):
+        raise ParameterError(f"dataset {info.name!r} has {len(info.classes)} classes and {len(info.palette)} colours")
+    if not replace and _REGISTRY.get(info.name, info) != info:
+        raise ParameterError(f"there is a dataset {info.name!r} already", remedy="choose another name, or replace=True")
     _REGISTRY[info.name] = info
     return info
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #4cbafaa5
 FMB = register_dataset(DatasetInfo(
     "fmb", "FMB: full-time multi-modality benchmark (visible and infrared street scenes)",
-    classes=("background", "Road", "Sidewalk", "Building", "Lamp", "Sign", "Vegetation", "Sky", "Person", "Car", "Truck", "Bus", "Motorcycle", "Bicycle", "Pole"),
-    palette=((0, 0, 0), (228, 228, 179), (133, 57, 181), (177, 162, 67), (50, 178, 200), (199, 45, 132), (84, 172, 66), (79, 73, 179), (166, 99, 76), (253, 121, 66), (91, 165, 137),
-             (152, 97, 155), (140, 153, 105), (158, 215, 222), (90, 113, 135)),
-    image_size_hint=(600, 800), source="https://github.com/JinyuanLiu-CV/SegMiF", licence="offered for public download by its authors (Liu et al., ICCV 2023), no licence stated",
+    classes=("background", "Road", "Sidewalk", "Building", "Lamp", "Sign", "Vegetation", "Sky", "Person", "Car",
+             "Truck", "Bus", "Motorcycle", "Bicycle", "Pole"),
+    palette=((0, 0, 0), (228, 228, 179), (133, 57, 181), (177, 162, 67), (50, 178, 200), (199, 45, 132), (84, 172, 66), (79, 73, 179),
+             (166, 99, 76), (253, 121, 66), (91, 165, 137), (152, 97, 155), (140, 153, 105), (158, 215, 222), (90, 113, 135)),
+    image_size_hint=(600, 800), source="https://github.com/JinyuanLiu-CV/SegMiF",
+    licence="offered for public download by its authors (Liu et al., ICCV 2023), no licence stated",
     layout="{train,test}/{Visible,Infrared,Label}/NNNNN.png, or {Visible,Infrared,Label}/ with train.txt and test.txt",
     needs=(("{split}/Visible", "{split}/Infrared", "{split}/Label"), ("Visible", "Infrared", "Label", "{split}.txt")),
     options={"folders": {"rgb": ("Visible",), "thermal": ("Infrared",), "label": ("Label",)}}))
@@ -83,7 +87,8 @@ MFNET = register_dataset(DatasetInfo(
     "mfnet", "MFNet: RGB-thermal street scenes by day and night",
     classes=("unlabeled", "car", "person", "bike", "curve", "car_stop", "guardrail", "color_cone", "bump"),
     palette=((0, 0, 0), (64, 0, 128), (64, 64, 0), (0, 128, 192), (0, 0, 192), (128, 128, 0), (64, 64, 128), (192, 128, 128), (192, 64, 0)),
-    image_size_hint=(480, 640), source="https://www.mi.t.u-tokyo.ac.jp/static/projects/mil_multispectral/", licence="published by Ha et al. (IROS 2017) without a stated licence",
+    image_size_hint=(480, 640), source="https://www.mi.t.u-tokyo.ac.jp/static/projects/mil_multispectral/",
+    licence="published by Ha et al. (IROS 2017) without a stated licence",
     layout="images/NNNNN{D,N}.png (four channels), labels/ and train.txt, val.txt, test.txt; or {rgb,ther,labels}/ with train.txt and test.txt",
     needs=(("images", "labels", "{split}.txt"), ("rgb", "ther", "labels", "{split}.txt")),
     options={"folders": {"rgb": ("rgb", "images"), "thermal": ("ther", "thermal"), "label": ("labels",)}}))
@@ -101,9 +106,12 @@ PST900 = register_dataset(DatasetInfo(
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #d877182b
 _STREET = dict(classes=("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign"),
-               palette=((91, 96, 120), (200, 178, 214), (201, 143, 107), (88, 166, 98), (140, 199, 239), (246, 189, 60), (228, 71, 107), (139, 79, 214), (23, 179, 166)),
-               splits=("train", "val", "test", "hard"), image_size_hint=(128, 128), source="sam_nb.datasets.demo", licence="generated", generator="sam_nb.datasets.demo:ensure_demo")
-register_dataset(DatasetInfo("demo", "Demo: a generated street in the layout of FMB", layout="{train,val,test,hard}/{Visible,Infrared,Label}/NNNNN.png", **_STREET))
+               palette=((91, 96, 120), (200, 178, 214), (201, 143, 107), (88, 166, 98), (140, 199, 239), (246, 189, 60), (228, 71, 107),
+                        (139, 79, 214), (23, 179, 166)),
+               splits=("train", "val", "test", "hard"), image_size_hint=(128, 128), source="sam_nb.datasets.demo", licence="generated",
+               generator="sam_nb.datasets.demo:ensure_demo")
+register_dataset(DatasetInfo("demo", "Demo: a generated street in the layout of FMB",
+                             layout="{train,val,test,hard}/{Visible,Infrared,Label}/NNNNN.png", **_STREET))
 for _layout in ("mfnet", "pst900"):
     register_dataset(DatasetInfo(f"demo-{_layout}", f"Demo: a generated street in the layout of {_layout}", layout=_REGISTRY[_layout].layout,
                                  generator_args={"layout": _layout, "train": 60, "val": 15, "test": 15}, **_STREET))
@@ -120,7 +128,7 @@ class DatasetFile(BaseModel):
     label_values: list[int] | None = Field(None, description="stored value of each class, such as [0, 255]; None: values are ids")
     label_colours: bool = Field(False, description="labels are drawn in the colours of the palette")
     ignore_index: int = Field(255, description="stored value of pixels without a class")
-    thermal_range: tuple[float, float] | Literal["auto"] | None = Field(None, description="raw counts that become 0 and 255; for 16-bit thermal pictures")
+    thermal_range: tuple[float, float] | Literal["auto"] | None = Field(None, description="raw counts that become 0 and 255, for 16-bit thermal")
     resize_thermal: bool = Field(False, description="stretch thermal pictures of another size")
     sequence: str | None = Field(None, description="regular expression that finds the recording in a name; whole recordings are held out")
     every: int = Field(10, gt=1, description="hold out one pair in so many where there is no val or test split")
@@ -130,9 +138,11 @@ class DatasetFile(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetFile:
-        if self.labels and len(self.classes) < 2: raise ValueError('"classes" must name at least two classes (or say "labels": false for unlabelled pictures)')
-        for name in ("palette", "label_values"):
-            if (given := getattr(self, name)) is not None and len(given) != len(self.classes): raise ValueError(f"{name} has {len(given)} entries for {len(self.classes)} classes")
+        if self.labels and len(self.classes) < 2:
+            raise ValueError('"classes" must name at least two classes (or say "labels": false for unlabelled pictures)')
+        for name, given in {"palette": self.palette, "label_values": self.label_values}.items():
+            if given is not None and len(given) != len(self.classes):
+                raise ValueError(f"{name} has {len(given)} entries for {len(self.classes)} classes")
         if self.label_colours and self.palette is None: raise ValueError("label_colours needs a palette")
         return self
 
@@ -161,7 +171,8 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         import yaml
         try: values = yaml.safe_load(path.read_text())
         except yaml.YAMLError as error: raise DatasetError(f"not a YAML file ({error})", file=path) from error
-    if not isinstance(values, dict): raise DatasetError("this file should hold names and values", file=path, remedy='for instance {"classes": ["background", "crack"]}')
+    if not isinstance(values, dict):
+        raise DatasetError("this file should hold names and values", file=path, remedy='for instance {"classes": ["background", "crack"]}')
     return values
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #32489b11
@@ -174,8 +185,11 @@ def info_from_folder(folder: str | Path,  # a folder with a dataset.json
     if file is None: return None
     said = read_dataset_file(file)
     options = {key: value for key, value in said.model_dump(exclude_unset=True).items() if key not in _NOT_OPTIONS}
-    layout = "folders " + ", ".join(said.folders.values()) if said.folders else "rgb/, thermal/, labels/ (or train/, test/ with these inside, or lists train.txt, test.txt)"
-    return DatasetInfo(name or folder.name, said.title or (name or folder.name), classes=tuple(said.classes), palette=tuple(said.palette or ()), layout=layout, source=said.source, licence=said.licence, options=options)
+    layout = "rgb/, thermal/, labels/ (or train/, test/ with these inside, or lists train.txt, test.txt)"
+    if said.folders: layout = "folders " + ", ".join(said.folders.values())
+    name = name or folder.name
+    return DatasetInfo(name, said.title or name, classes=tuple(said.classes), palette=tuple(said.palette or ()), layout=layout,
+                       source=said.source, licence=said.licence, options=options)
 
 def _own_names() -> list[str]:
     data = workspace().data
@@ -199,10 +213,12 @@ def dataset_info(name: str,
     if name in _REGISTRY: return _REGISTRY[name]
     folder = dataset_folder(name, root)
     if (info := info_from_folder(folder, name)) is not None: return info
-    if folder.is_dir(): raise DatasetError(f"nothing says what the ids in dataset {name!r} mean", file=folder, remedy=f"lay a dataset.json beside the pictures, for instance {_EXAMPLE}")
-    raise ParameterError(f"unknown dataset {name!r}", remedy=f"{did_you_mean(name, dataset_names())}; for data of your own, write {_own_file(name, root)}, for instance {_EXAMPLE}")
-
-def _own_file(name: str, root: str | Path | None) -> str: return f"data/{name}/dataset.json" if root is None else f"{root}/dataset.json"
+    if folder.is_dir():
+        remedy = f"lay a dataset.json beside the pictures, for instance {_EXAMPLE}"
+        raise DatasetError(f"nothing says what the ids in dataset {name!r} mean", file=folder, remedy=remedy)
+    own = f"data/{name}/dataset.json" if root is None else f"{root}/dataset.json"
+    remedy = f"{did_you_mean(name, dataset_names())}; for data of your own, write {own}, for instance {_EXAMPLE}"
+    raise ParameterError(f"unknown dataset {name!r}", remedy=remedy)
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #f569704f
 def require_dataset(name: str, root: str | Path | None = None,
@@ -213,7 +229,8 @@ def require_dataset(name: str, root: str | Path | None = None,
     if info.generator: return folder
     if not folder.is_dir(): raise DatasetError(f"dataset {name!r} is not here", file=folder, remedy=_where_to_get(info))
     candidates = {"val": ("val", "train", "test")}.get(split, (split,))
-    if not info.needs or any(all((folder / path.format(split=s)).exists() for path in paths) for s in candidates for paths in info.needs): return folder
+    def complete(paths: tuple[str, ...], split: str) -> bool: return all((folder / path.format(split=split)).exists() for path in paths)
+    if not info.needs or any(complete(paths, s) for s in candidates for paths in info.needs): return folder
     found = ", ".join(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())[:10]) or "nothing"
     raise DatasetError(f"this folder is not laid out as {name!r} (split {split!r}); found: {found}", file=folder, remedy=_where_to_get(info))
 

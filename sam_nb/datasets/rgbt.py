@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ..core import DatasetError, ParameterError, derive_seed, did_you_mean
+from ..core import DatasetError, derive_seed, did_you_mean
 
 # %% auto #0
 __all__ = ['ENDINGS', 'FOLDERS', 'UNKNOWN', 'NOT_FOR_READING', 'Problem', 'read_pixels', 'read_rgb', 'read_thermal', 'read_label',
@@ -50,7 +50,8 @@ def read_pixels(path: str | Path,
                 ) -> np.ndarray:  # [H, W] or [H, W, C], colours in BGR order
     "Decode one picture; raises `DatasetError` if it is missing, empty or damaged."
     try: data = np.fromfile(path, np.uint8)
-    except FileNotFoundError: raise _trouble("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
+    except FileNotFoundError:
+        raise _trouble("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
     pixels = cv2.imdecode(data, flags) if len(data) else None
     if pixels is not None: return pixels
     kind, fact = "file damaged", f"not a whole picture ({len(data)} bytes): truncated or damaged"
@@ -67,7 +68,7 @@ def read_rgb(path: str | Path) -> Tensor:  # uint8 [3, H, W]
     return _tensor(cv2.cvtColor(read_pixels(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
 
 def read_thermal(path: str | Path,
-                 thermal_range: tuple[float, float] | str | None = None,  # raw counts shown as 0 and 255; "auto": 1st and 99th percentile of each picture
+                 thermal_range: tuple[float, float] | str | None = None,  # raw counts for 0 and 255; "auto": 1st and 99th percentile of each picture
                  ) -> Tensor:  # uint8 [3, H, W]
     "A thermal picture; one channel is repeated without copying."
     pixels = read_pixels(path)
@@ -89,13 +90,15 @@ def read_label(path: str | Path,
                palette: Sequence[Sequence[int]] | None = None,  # RGB per class, for labels drawn in colours
                ) -> np.ndarray:  # uint8 [H, W] as stored
     "A label picture as ids."
-    if str(path).lower().endswith((".jpg", ".jpeg")): raise _trouble("label is a JPEG", "JPEG changes label values at every edge", path, "export the labels as PNG")
+    if str(path).lower().endswith((".jpg", ".jpeg")):
+        raise _trouble("label is a JPEG", "JPEG changes label values at every edge", path, "export the labels as PNG")
     with open(path, "rb") if os.path.exists(path) else open(os.devnull, "rb") as file: header = file.read(26)
     depth, colour_type = header[24:26] if header[:4] == b"\x89PNG" and len(header) == 26 else (8, 0)
     pixels = read_pixels(path)
     if colour_type == 3 and palette is None: return _palette_indices(path)
     if pixels.ndim == 3: return _ids_of_colours(pixels, palette, path)
-    if pixels.dtype != np.uint8 and pixels.max() > 255: raise _trouble("label id too large", f"a label of {pixels.max()}; ids end at 255", path, "map the ids to 0..254 first (255: ignore)")
+    if pixels.dtype != np.uint8 and pixels.max() > 255:
+        raise _trouble("label id too large", f"a label of {pixels.max()}; ids end at 255", path, "map the ids to 0..254 first (255: ignore)")
     return (pixels // (255 // (2**depth - 1)) if depth < 8 else pixels).astype(np.uint8, copy=False)
 
 def _palette_indices(path: str | Path) -> np.ndarray:
@@ -114,7 +117,8 @@ def _ids_of_colours(pixels: np.ndarray, palette: Sequence[Sequence[int]] | None,
     wrong = table[found] != codes
     if wrong.any():
         colour = pixels[wrong][0][2::-1].tolist()
-        raise _trouble("colour outside the palette", f"{int(wrong.sum())} pixels of a colour outside the palette, such as {colour}", path, "add the colour to the palette")
+        fact = f"{int(wrong.sum())} pixels of a colour outside the palette, such as {colour}"
+        raise _trouble("colour outside the palette", fact, path, "add the colour to the palette")
     return found.astype(np.uint8)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #f4862cbb
@@ -125,9 +129,10 @@ def list_pictures(folder: str | Path,
                   ) -> dict[str, str]:  # name -> file
     "The pictures of a folder by name."
     try: files = sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError): raise _trouble("folder missing", "this folder is not there", folder, "check the path and the layout of the dataset") from None
-    stems = ((os.path.splitext(f), f) for f in files if not f.startswith("."))
-    return {stem[:len(stem) - len(suffix)]: os.path.join(folder, f) for (stem, ending), f in stems if ending.lower() in ENDINGS and stem.endswith(suffix)}
+    except (FileNotFoundError, NotADirectoryError):
+        raise _trouble("folder missing", "this folder is not there", folder, "check the path and the layout of the dataset") from None
+    stems = [(os.path.splitext(f)[0], f) for f in files if not f.startswith(".") and f.lower().endswith(ENDINGS)]
+    return {stem.removesuffix(suffix): os.path.join(folder, f) for stem, f in stems if stem.endswith(suffix)}
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #7ac9bb30
 @dataclass(frozen=True)
@@ -144,10 +149,10 @@ def pair_up(names: Iterable[str],  # wanted, in this order
             label: Mapping[str, str] | None,  # None: unlabelled
             ) -> tuple[list[Pair], list[Problem]]:  # complete pairs, and what is missing
     "Put the files of each name together."
-    pairs, problems = [], []
+    pairs, problems, remedy = [], [], "copy the file, or take the name out of the split"
     for name in names:
         missing = [role for role, files in (("RGB", rgb), ("thermal", thermal), ("label", label)) if files is not None and name not in files]
-        problems += [Problem(f"{role} partner missing", f"no {role} picture for {name!r}", name, "copy the file, or take the name out of the split") for role in missing]
+        problems += [Problem(f"{role} partner missing", f"no {role} picture for {name!r}", name, remedy) for role in missing]
         if not missing: pairs.append(Pair(name, rgb[name], thermal and thermal[name], label and label[name]))
     return pairs, problems
 
@@ -158,9 +163,9 @@ FOLDERS = {"rgb": ("Visible", "visible", "rgb", "RGB", "vi", "color", "images"),
 
 def _find_folders(root: Path, folders: Mapping[str, Sequence[str]]) -> dict[str, Path]:
     "Which roles have a folder in `root`."
-    there = {entry.name for entry in os.scandir(root) if entry.is_dir()} if root.is_dir() else set()
-    found = {role: next((name for name in ([names] if isinstance(names, str) else names) if name in there or (name and (root / name).is_dir())), None) for role, names in folders.items()}
-    return {role: root / name for role, name in found.items() if name}
+    def first(names: str | Sequence[str]) -> str | None:
+        return next((n for n in ([names] if isinstance(names, str) else names) if (root / n).is_dir()), None)
+    return {role: root / name for role, names in folders.items() if (name := first(names))}
 
 @dataclass(frozen=True)
 class Layout:
@@ -211,12 +216,11 @@ def hold_out(names: Sequence[str],
 def _missing_split(root: Path, split: str, folders: Mapping[str, Sequence[str]]) -> DatasetError:
     if not root.is_dir(): return _trouble("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo'")
     here = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:12]
-    splits = sorted({name.removesuffix("/").removesuffix(".txt") for name in here if find_layout(root, name.removesuffix("/").removesuffix(".txt"), folders)})
+    splits = sorted(s for s in {name.removesuffix("/").removesuffix(".txt") for name in here} if find_layout(root, s, folders))
     if splits: return _trouble("split missing", f"no split {split!r} here; there are: {', '.join(splits)}", root, did_you_mean(split, splits))
-    wanted = " or ".join(f"{split}/{r}, {split}/{t}" for r, t in [(_first(folders["rgb"]), _first(folders["thermal"]))])
-    return _trouble("layout unknown", f"no RGB-thermal folders here; found: {', '.join(here) or 'nothing'}", root, f"expected {wanted}, or {_first(folders['rgb'])}, {_first(folders['thermal'])} with {split}.txt")
-
-def _first(names: str | Sequence[str]) -> str: return names if isinstance(names, str) else names[0]
+    rgb, thermal = (folders[role] if isinstance(folders[role], str) else folders[role][0] for role in ("rgb", "thermal"))
+    remedy = f"expected {split}/{rgb} and {split}/{thermal}, or {rgb} and {thermal} with {split}.txt"
+    return _trouble("layout unknown", f"no RGB-thermal folders here; found: {', '.join(here) or 'nothing'}", root, remedy)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #4e907c72
 @dataclass(frozen=True)
@@ -246,7 +250,8 @@ def find_split(root: str | Path, split: str,  # train, val, test, or any other t
     root, suffixes = Path(root), suffixes or {}
     if split == "val" and val_is_test: split = "test"
     layout = find_layout(root, split, folders)
-    if layout is not None and layout.kind == "flat": return _flat_split(_whole_split(root, split, folders, suffixes), split, val_is_test, every, sequence)
+    if layout is not None and layout.kind == "flat":
+        return _flat_split(_whole_split(root, split, folders, suffixes), split, val_is_test, every, sequence)
     if split not in ("train", "val") or val_is_test or find_layout(root, "val", folders): return _whole_split(root, split, folders, suffixes)
     whole = _whole_split(root, "train", folders, suffixes)
     held = hold_out(whole.names, every, sequence)
@@ -264,8 +269,11 @@ def _flat_split(whole: Split, split: str, val_is_test: bool, every: int, sequenc
     rest = sorted(set(whole.names) - set(test))
     val = [] if val_is_test else hold_out(rest, every, sequence)
     parts = {"train": sorted(set(rest) - set(val)), "val": val, "test": test, "all": whole.names}
-    if split not in parts: raise _trouble("split missing", f"no split {split!r} in a folder without lists", whole.layout.folders["rgb"], "train, val, test or all; or write a list file")
-    return Split(whole.layout, parts[split], whole.files, f"no lists: {len(test)} of {len(whole.names)} held out for test, {len(val)} for validation ({_how(every, sequence)})")
+    if split not in parts:
+        remedy = "train, val, test or all; or write a list file"
+        raise _trouble("split missing", f"no split {split!r} in a folder without lists", whole.layout.folders["rgb"], remedy)
+    note = f"no lists: {len(test)} of {len(whole.names)} held out for test, {len(val)} for validation ({_how(every, sequence)})"
+    return Split(whole.layout, parts[split], whole.files, note)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #81a9f8a6
 @dataclass(frozen=True)
@@ -280,11 +288,13 @@ class PictureReader:
         (h, w), (y, x) = image.shape[-2:], thermal.shape[-2:]
         if (h, w) == (y, x): return image, thermal
         if self.resize_thermal: return image, _tensor(cv2.resize(thermal.permute(1, 2, 0).contiguous().numpy(), (w, h)))
-        raise _trouble("thermal size differs", f"thermal is {y} x {x}, RGB is {h} x {w}", pair.thermal, "register the two cameras and store one size; resize_thermal=True if they only differ in scale")
+        remedy = "register the two cameras and store one size; resize_thermal=True if they only differ in scale"
+        raise _trouble("thermal size differs", f"thermal is {y} x {x}, RGB is {h} x {w}", pair.thermal, remedy)
 
 def _four_channels(path: str) -> tuple[Tensor, Tensor]:
     pixels = read_pixels(path)
-    if pixels.ndim == 3 and pixels.shape[2] == 4: return _tensor(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)), torch.from_numpy(pixels[..., 3].copy())[None].expand(3, -1, -1)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return _tensor(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)), torch.from_numpy(pixels[..., 3].copy())[None].expand(3, -1, -1)
     fact = f"{1 if pixels.ndim == 2 else pixels.shape[2]} channels, but thermal should be the fourth"
     raise _trouble("not four channels", fact, path, "take the four-channel original, or add a folder of thermal pictures")
 
@@ -312,12 +322,14 @@ class LabelReader:
     def __call__(self, path: str, size: tuple[int, int] | None = None) -> Tensor:  # uint8 [H, W], 255 = ignore
         stored = read_label(path, self.palette)
         if size and stored.shape != size:
-            raise _trouble("label size differs", f"label is {stored.shape[0]} x {stored.shape[1]}, RGB is {size[0]} x {size[1]}", path, "export the label at the size of its picture")
+            fact = f"label is {stored.shape[0]} x {stored.shape[1]}, RGB is {size[0]} x {size[1]}"
+            raise _trouble("label size differs", fact, path, "export the label at the size of its picture")
         ids = stored if self.table is None else self.table[stored]
         if self.num_classes and int((ids + np.uint8(1)).max()) > self.num_classes:
             wrong = np.unique(stored[(ids >= self.num_classes) & (ids != 255)]).tolist()
             fact = f"label id {', '.join(map(str, wrong[:5]))} is outside 0..{self.num_classes - 1} ({self.num_classes} classes)"
-            raise _trouble("label id out of range", fact, path, "correct the label, name all classes, set label_values, or use 255 for pixels without a class")
+            remedy = "correct the label, name all classes, set label_values, or use 255 for pixels without a class"
+            raise _trouble("label id out of range", fact, path, remedy)
         return torch.from_numpy(ids)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #bcf3e416
@@ -368,7 +380,8 @@ class RGBTDataset(torch.utils.data.Dataset):
         return open_split(cls, root, split, classes, **options)
 
     @classmethod
-    def from_folders(cls, rgb: str | Path, thermal: str | Path, labels: str | Path | None = None, classes: Sequence[str] = (), **options) -> RGBTDataset:
+    def from_folders(cls, rgb: str | Path, thermal: str | Path, labels: str | Path | None = None,
+                     classes: Sequence[str] = (), **options) -> RGBTDataset:
         "Everything in two or three folders, whatever they are called; options as in `open_folders`."
         return open_folders(cls, rgb, thermal, labels, classes, **options)
 
@@ -393,7 +406,9 @@ def _complete(pairs: list[Pair], problems: list[Problem], where: str | Path, spl
     if problems and strict:
         first = problems[0]
         raise _trouble(first.kind, first.fact + (f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""), where, first.remedy)
-    if not pairs: raise _trouble("split empty", f"no complete pairs{f' in split {split!r}' if split else ''}", where, "check the folders and the list file; with fewer than 2 training pairs nothing can be held out")
+    if not pairs:
+        remedy = "check the folders and the list file; with fewer than 2 training pairs nothing can be held out"
+        raise _trouble("split empty", f"no complete pairs{f' in split {split!r}' if split else ''}", where, remedy)
 
 def open_folders(cls: type[RGBTDataset], rgb: str | Path, thermal: str | Path, labels: str | Path | None = None, classes: Sequence[str] = (), *,
                  names: Sequence[str] | None = None,  # only these; None: all of the RGB folder
@@ -417,7 +432,9 @@ def open_split(cls: type[RGBTDataset], root: str | Path, split: str = "train", c
     "One split of a dataset folder."
     found = find_split(root, split, {**FOLDERS, **folders}, val_is_test, every, sequence, suffixes)
     label = found.files.get("label") if labels is not False else None
-    if label is None and labels: raise _trouble("folder missing", "no folder of labels", root, f"a folder called {' or '.join(FOLDERS['label'][:3])} beside RGB; or labels=False to do without")
+    if label is None and labels:
+        remedy = f"a folder called {' or '.join(FOLDERS['label'][:3])} beside RGB; or labels=False to do without"
+        raise _trouble("folder missing", "no folder of labels", root, remedy)
     pairs, problems = pair_up(found.names, found.files["rgb"], found.files.get("thermal"), label)
     _complete(pairs, problems, root, split, strict)
     return cls(pairs, classes, **{"split": split, "root": Path(root), "note": found.note, "problems": problems, **options})
@@ -448,7 +465,7 @@ class DatasetReport:
     sizes: Counter = field(default_factory=Counter)  # (height, width) -> pictures
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # per id
     images: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # pictures that show the id
-    levels: dict[str, np.ndarray] = field(default_factory=lambda: {"image": np.zeros(256, np.int64), "thermal": np.zeros(256, np.int64)})  # histograms of grey levels
+    levels: dict[str, np.ndarray] = field(default_factory=lambda: {m: np.zeros(256, np.int64) for m in ("image", "thermal")})  # grey levels
 
     @property
     def errors(self) -> list[Problem]: return [p for p in self.problems if p.severity == "error"]
@@ -465,8 +482,8 @@ class DatasetReport:
         import pandas as pd
         names = list(self.classes) or [str(i) for i in np.flatnonzero(self.pixels[:255])]
         ids = range(len(names)) if self.classes else np.flatnonzero(self.pixels[:255])
-        pixels = np.array([self.pixels[i] for i in ids], np.int64)
-        return pd.DataFrame({"class": names, "pixels": pixels, "percent": (100 * pixels / max(1, pixels.sum())).round(3), "images": [int(self.images[i]) for i in ids]})
+        pixels, images = self.pixels[list(ids)], self.images[list(ids)]
+        return pd.DataFrame({"class": names, "pixels": pixels, "percent": (100 * pixels / max(1, pixels.sum())).round(3), "images": images})
 
     def brightness(self, modality: str = "thermal") -> tuple[float, float]:  # mean, standard deviation of value / 255
         counts, values = self.levels[modality], np.arange(256) / 255
@@ -474,9 +491,11 @@ class DatasetReport:
         return mean, float(np.sqrt((counts * (values - mean) ** 2).sum() / max(1, counts.sum())))
 
     def __str__(self) -> str:
-        head = f"{self.name} {self.split}: {self.read} of {self.total} pairs read, {len(self.errors)} errors, {len(self.problems) - len(self.errors)} warnings"
-        lines = [f"  {len(same)} x {kind} ({severity}): {same[0].fact}\n      for example {same[0].file}\n      to do: {same[0].remedy}" for (kind, severity), same in _by_kind(self.problems).items()]
-        return "\n".join([head, *lines])
+        errors, lines = len(self.errors), []
+        lines.append(f"{self.name} {self.split}: {self.read} of {self.total} pairs read, {errors} errors, {len(self.problems) - errors} warnings")
+        for (kind, severity), (first, *rest) in _by_kind(self.problems).items():
+            lines += [f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}", f"      to do: {first.remedy}"]
+        return "\n".join(lines)
 
 def _by_kind(problems: Iterable[Problem]) -> dict[tuple[str, str], list[Problem]]:
     grouped: dict[tuple[str, str], list[Problem]] = {}
@@ -490,18 +509,20 @@ class _Look:  # what one pair told
     size: tuple[int, int] | None = None
     levels: dict[str, np.ndarray] = field(default_factory=dict)
     ids: np.ndarray | None = None
+    def warn(self, kind: str, fact: str, file: str, remedy: str) -> None: self.problems.append(Problem(kind, fact, file, remedy, "warning"))
 
 def _look(dataset: RGBTDataset, pair: Pair) -> _Look:
     found = _Look()
     try:
         image, thermal = dataset.read_pictures(pair)
         found.size, found.levels = tuple(image.shape[-2:]), {"image": _levels(image[1]), "thermal": _levels(thermal[0])}
-        if (found.levels["thermal"] > 0).sum() == 1: found.problems.append(Problem("thermal picture is constant", "every thermal pixel has one value", pair.thermal or pair.rgb, "look at the recording", "warning"))
+        if (found.levels["thermal"] > 0).sum() == 1:
+            found.warn("thermal picture is constant", "every thermal pixel has one value", pair.thermal or pair.rgb, "look at the recording")
     except DatasetError as error: found.problems.append(error.problem)
     if pair.label is None: return found
     try:
         found.ids = _levels(dataset.read_label(pair.label, found.size))
-        if not found.ids[:255].any(): found.problems.append(Problem("everything ignored", "no labelled pixel", pair.label, "set label_values if 255 is a class here", "warning"))
+        if not found.ids[:255].any(): found.warn("everything ignored", "no labelled pixel", pair.label, "set label_values if 255 is a class here")
     except DatasetError as error: found.problems.append(error.problem)
     return found
 
@@ -517,11 +538,15 @@ def check_dataset(dataset: RGBTDataset,
     report = DatasetReport(dataset.name, dataset.split, dataset.classes, len(dataset), problems=list(dataset.problems))
     chosen = range(len(dataset)) if sample is None or sample >= len(dataset) else np.linspace(0, len(dataset) - 1, sample).round().astype(int)
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for index, found in zip(chosen, pool.map(lambda index: _look(dataset, dataset.pairs[index]), chosen), strict=True): _add(report, int(index), found)
-    if sample is None and dataset.labelled:
-        report.problems += [Problem("class never occurs", f"no pixel of {name!r} in this split", dataset.split or dataset.name, "check the ids, or expect a score of 0 for it", "warning")
-                            for i, name in enumerate(dataset.classes) if not report.pixels[i]]
+        looks = pool.map(lambda index: _look(dataset, dataset.pairs[index]), chosen)
+        for index, found in zip(chosen, looks, strict=True): _add(report, int(index), found)
+    if sample is None and dataset.labelled: report.problems += _absent(report)
     return report
+
+def _absent(report: DatasetReport) -> list[Problem]:
+    where, remedy = report.split or report.name, "check the ids, or expect a score of 0 for it"
+    names = [name for i, name in enumerate(report.classes) if not report.pixels[i]]
+    return [Problem("class never occurs", f"no pixel of {name!r} in this split", where, remedy, "warning") for name in names]
 
 def _add(report: DatasetReport, index: int, found: _Look) -> None:
     report.read += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -285,7 +285,9 @@ class SegmentationAugment:
         return {**sample, **changed, "content_size": (window[1] - window[0], window[3] - window[2])}
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
-        if generator is None: raise ParameterError("a random transform was called without a generator", remedy="pass a torch.Generator, seeded by derive_seed(seed, 'augment', epoch, index)")
+        if generator is None:
+            remedy = "pass a torch.Generator, seeded by derive_seed(seed, 'augment', epoch, index)"
+            raise ParameterError("a random transform was called without a generator", remedy=remedy)
         return self.apply(sample, self.draw(generator, *_height_width(sample)))
 
 # %% ../../nbs/lib/10_datasets.transforms.ipynb #f19e2ff0
