@@ -33,7 +33,9 @@ def semantic_cross_entropy(logits: Tensor,  # [B, K, h, w]; enlarged bilinearly 
                            ) -> Tensor:  # scalar
     "Mean cross-entropy over the labelled pixels."
     if lean is None: lean = logits.requires_grad and labels.numel() * logits.shape[1] > _LEAN_ABOVE
-    if lean: total = sum(checkpoint(_entropy_sum, *pair, ignore, class_weights, use_reentrant=False) for pair in zip(logits.split(1), labels.split(1), strict=True))
+    if lean:
+        pairs = zip(logits.split(1), labels.split(1), strict=True)
+        total = sum(checkpoint(_entropy_sum, *pair, ignore, class_weights, use_reentrant=False) for pair in pairs)
     else: total = _entropy_sum(logits, labels, ignore, class_weights)
     valid = labels != ignore
     count = valid.sum() if class_weights is None else class_weights[labels.long().where(valid, 0)].where(valid, 0).sum()
@@ -82,7 +84,8 @@ def over_outputs(loss: Callable[..., Tensor],  # e.g. semantic_cross_entropy
                  weights: Sequence[float] = (1, 0.4, 0.4),  # one for each output
                  **options) -> Tensor:  # scalar
     "The weighted sum of one loss over several outputs."
-    if len(weights) != len(outputs): raise ParameterError(f"{len(outputs)} outputs but {len(weights)} weights", remedy="give one weight for each output")
+    if len(weights) != len(outputs):
+        raise ParameterError(f"{len(outputs)} outputs but {len(weights)} weights", remedy="give one weight for each output")
     return sum(weight * loss(output, labels, **options) for output, weight in zip(outputs, weights, strict=True))
 
 # %% ../nbs/lib/03_losses.ipynb #0c115b09
@@ -179,8 +182,8 @@ def relation_loss(batch: Tensor,  # [K, D] prototypes of the batch; the gradient
                   absent: Literal["zero", "skip"] = "zero",  # classes without a pixel: cosine 0, or left out
                   ) -> Tensor:  # [K, K]; take the mean
     "KL terms between the similarity of names and the similarity of prototypes."
-    both = _present(batch)
-    both = both[:, None] & both
+    present = _present(batch)
+    both = present[:, None] & present
     names, own = (_cosines(_precise(x)) / temperature for x in (text.detach(), batch))
     if _skips(absent): names, own = (x.masked_fill(~both, -1e4) for x in (names, own))
     loss = F.kl_div(own.log_softmax(-1), names.softmax(-1), reduction="none")

@@ -131,7 +131,9 @@ class FFM(nn.Module):
 
 def _init_fusion(module: nn.Module) -> None:
     if isinstance(module, nn.Linear): nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d): nn.init.normal_(module.weight, std=(2 * module.groups / (module.out_channels * math.prod(module.kernel_size))) ** 0.5)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.out_channels * math.prod(module.kernel_size) / module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
     else: return
     if module.bias is not None: nn.init.zeros_(module.bias)
 
@@ -143,7 +145,8 @@ class Fusion(nn.Module):
                  mode: Literal["frm_ffm", "mean", "none"] = "frm_ffm"):
         super().__init__()
         if mode not in ("frm_ffm", "mean", "none"): raise ParameterError(f"fusion mode {mode!r}", remedy="choose one of: frm_ffm, mean, none")
-        if mode == "frm_ffm" and len(heads) != len(dims): raise ParameterError(f"{len(dims)} levels but {len(heads)} head numbers", remedy="give one number of heads a level")
+        if mode == "frm_ffm" and len(heads) != len(dims):
+            raise ParameterError(f"{len(dims)} levels but {len(heads)} head numbers", remedy="give one number of heads a level")
         self.mode = mode
         if mode != "frm_ffm": return
         self.FRMs = nn.ModuleList(FRM(dim) for dim in dims)
