@@ -66,7 +66,8 @@ def channel_context(u: Tensor,  # [B, N, C] tokens
     with torch.autocast(u.device.type, enabled=False):
         precise = torch.promote_types(u.dtype, torch.float32)
         k, v = F.linear(u.to(precise), kv.weight.to(precise)).unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
-        return (k.transpose(-2, -1) @ v * k.shape[-1] ** -0.5).softmax(-2)
+        if not torch.is_grad_enabled() and u.device.type != "mps": k, v = k.double(), v.double()
+        return (k.transpose(-2, -1) @ v * k.shape[-1] ** -0.5).softmax(-2).to(precise)
 
 # %% ../../nbs/lib/30_heads.fusion.ipynb #cf80e63e
 class CrossAttention(nn.Module):
