@@ -78,6 +78,7 @@ def _start(rank: int, d: int, generator: torch.Generator | None) -> Tensor:
     "Start values of one A: uniform, as a linear layer's. (B starts at zero, so the adapted layer starts as the frozen one.)"
     return nn.init.kaiming_uniform_(torch.empty(rank, d), a=math.sqrt(5), generator=generator)
 
+# %% ../../nbs/lib/20_encoders.lora.ipynb #774a7354
 @torch.no_grad()
 def _merged_linear(layer: QVLoRA) -> nn.Linear:
     "The plain linear layer that computes the same: W + scale * B A on the target rows."
@@ -157,6 +158,7 @@ def add_lora(module: nn.Module,  # a trunk or encoder with layers named qkv
     for parent, layer in found: parent.qkv = QVLoRA(layer, rank, pairs, targets, alpha, dropout, generator)
     return sum(p.numel() for p in lora_parameters(module))
 
+# %% ../../nbs/lib/20_encoders.lora.ipynb #10e2dd62
 def lora_parameters(module: nn.Module) -> list[nn.Parameter]:
     "The trained parameters of all adapters in a module."
     return [p for m in module.modules() if isinstance(m, QVLoRA) for n, p in m.named_parameters(recurse=False) if n.startswith("lora_")]
@@ -172,6 +174,7 @@ def restore_lora(module: nn.Module, adapted: Mapping[str, QVLoRA]) -> None:
     "Undo `merge_lora`."
     for name, layer in adapted.items(): module.set_submodule(name, layer)
 
+# %% ../../nbs/lib/20_encoders.lora.ipynb #de98f2ac
 @contextlib.contextmanager
 def merged_lora(module: nn.Module) -> Iterator[nn.Module]:
     "A module with its adapters merged, for the length of a with-block."
@@ -184,6 +187,7 @@ def lora_state_dict(module: nn.Module) -> dict[str, Tensor]:
     "The adapters' tensors alone, by their full names."
     return {name: value for name, value in module.state_dict().items() if name.split(".")[-1].startswith("lora_")}
 
+# %% ../../nbs/lib/20_encoders.lora.ipynb #27e37163
 @torch.no_grad()
 def fold_lora(state: Mapping[str, Tensor],  # an adapted state dict, ours or released
               scale: float = 1.0) -> dict[str, Tensor]:  # plain names: ...attn.qkv.weight

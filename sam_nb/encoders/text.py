@@ -22,13 +22,14 @@ from torch import Tensor
 
 from ..core import CheckpointError, ParameterError, SamNbError, did_you_mean, workspace
 from ..weights import LoadReport, load_state, read_state_dict, save_state
+from ..zoo import hub_snapshot
 
 if TYPE_CHECKING:
     from transformers import BertModel, BertTokenizer, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 # %% auto #0
 __all__ = ['TEXT_ENCODERS', 'class_relation', 'ngram_features', 'clip_tokenizer', 'clip_tokens', 'clip_from_openai',
-           'clip_config', 'ClipText', 'find_clip', 'hub_snapshot', 'load_clip_text', 'class_text_features', 'BertText',
+           'clip_config', 'ClipText', 'find_clip', 'load_clip_text', 'class_text_features', 'BertText',
            'sentence_tokens', 'load_bert', 'encode_sentences']
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #b15064fe
@@ -45,6 +46,7 @@ def _grams(name: str) -> list[str]:
     runs = [f"<{w}>"[i:i + n] for w in words for n in (3, 4, 5) for i in range(len(w) + 3 - n)]
     return [f"word {w}" for w in words] * 3 + runs or [f"word {name}"]
 
+# %% ../../nbs/lib/20_encoders.text.ipynb #41eb6cd4
 def ngram_features(names: Sequence[str],  # class names
                    width: int = 512,  # numbers per name, a multiple of 8
                    ) -> Tensor:  # [K, width] float32
@@ -72,6 +74,7 @@ def clip_tokenizer(path: str | Path,  # a folder with vocab.json and merges.txt,
                               remedy="`sam_nb fetch clip-vit-base-patch32` gets it with the weights")
     return CLIPTokenizer(*_openai_vocabulary(bpe))
 
+# %% ../../nbs/lib/20_encoders.text.ipynb #ffb7ae48
 def _openai_vocabulary(bpe: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     "Bytes, bytes that end a word, merges, start and end: in this order they are numbered."
     from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -156,6 +159,7 @@ def find_clip(checkpoint: str | Path | None = None) -> Path:
                           remedy="run `sam_nb fetch clip-vit-base-patch32` on a machine with network and copy the folder "
                                  "(config.json, weights, vocab.json, merges.txt); or do without: text_encoder='ngram'")
 
+# %% ../../nbs/lib/20_encoders.text.ipynb #f28d2ef4
 def _local_or_hub(given: str | Path | None, default: Path, hub_name: str) -> Path | None:
     "A path if it exists; else the hub's repository: from its cache, or downloaded when it was asked for by its name."
     place = Path(given).expanduser() if given else default
@@ -165,18 +169,6 @@ def _local_or_hub(given: str | Path | None, default: Path, hub_name: str) -> Pat
         try: return hub_snapshot(str(given or hub_name), download=download)
         except (OSError, ValueError): continue
     return None
-
-# %% ../../nbs/lib/20_encoders.text.ipynb #d4bde1ef
-def hub_snapshot(name: str,  # owner/repository
-                 into: str | Path | None = None,  # folder to write; None: the hub's own cache
-                 download: bool = True,  # False: only what the cache holds
-                 ) -> Path:
-    "The configuration, vocabulary and PyTorch weights of a repository of the Hugging Face hub; safetensors where it has them."
-    from huggingface_hub import HfApi, snapshot_download
-    wanted = ["config.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer*.json"]
-    safe = not download or "model.safetensors" in HfApi().list_repo_files(name)
-    return Path(snapshot_download(name, allow_patterns=[*wanted, "model.safetensors" if safe else "pytorch_model.bin"], local_dir=into,
-                                  local_files_only=not download))
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #6929b08d
 _NOT_TEXT = (r"^vision_model\.", r"^visual_projection", r"^logit_scale$", r"position_ids$")
@@ -277,6 +269,7 @@ def load_bert(path: str | Path | None = None,  # folder of save_pretrained or a 
     report = load_state(model, state, rename=old.get, drop=[r"^cls\.", r"(^|\.)pooler\.", r"position_ids$"], source=place.name)
     return BertText(model.eval().requires_grad_(False), BertTokenizer.from_pretrained(place), report)
 
+# %% ../../nbs/lib/20_encoders.text.ipynb #af49b7d6
 @torch.inference_mode()
 def encode_sentences(bert: BertText, sentences: Sequence[str],
                      sep: bool = True, cut: int | None = None, pad_to: int | None = None,  # as in sentence_tokens
