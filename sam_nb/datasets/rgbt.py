@@ -22,117 +22,12 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import DatasetError, derive_seed, did_you_mean
+from .pictures import ENDINGS, LabelReader, Problem, as_tensor, list_pictures, read_pixels, read_rgb, read_thermal, trouble, value_table
 
 # %% auto #0
-__all__ = ['ENDINGS', 'FOLDERS', 'UNKNOWN', 'NOT_FOR_READING', 'Problem', 'read_pixels', 'read_rgb', 'read_thermal', 'read_label',
-           'list_pictures', 'Pair', 'pair_up', 'Layout', 'find_layout', 'read_names', 'hold_out', 'Split', 'find_split',
-           'PictureReader', 'value_table', 'LabelReader', 'RGBTDataset', 'fingerprint', 'open_folders', 'open_split',
-           'open_info', 'DatasetReport', 'check_dataset', 'class_balance', 'check_info']
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #9f23456d
-@dataclass(frozen=True)
-class Problem:
-    "One thing that is wrong with one file."
-    kind: str  # what is counted
-    fact: str
-    file: str
-    remedy: str
-    severity: str = "error"  # "error": reading the sample fails; "warning": it works, but look at it
-
-def _trouble(kind: str, fact: str, file: str | Path, remedy: str) -> DatasetError:
-    error = DatasetError(fact, file=file, remedy=remedy)
-    error.problem = Problem(kind, fact, str(file), remedy)
-    return error
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #5cb9889f
-def read_pixels(path: str | Path,
-                flags: int = cv2.IMREAD_UNCHANGED,  # OpenCV reading mode
-                ) -> np.ndarray:  # [H, W] or [H, W, C], colours in BGR order
-    "Decode one picture; raises `DatasetError` if it is missing, empty or damaged."
-    try: data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise _trouble("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
-    pixels = cv2.imdecode(data, flags) if len(data) else None
-    if pixels is not None: return pixels
-    kind, fact = "file damaged", f"not a whole picture ({len(data)} bytes): truncated or damaged"
-    if not len(data): kind, fact = "file empty", "this file is empty"
-    elif data[:7].tobytes() == b"version": kind, fact = "file is a pointer", "a Git LFS pointer, not the picture itself"
-    raise _trouble(kind, fact, path, "copy this file again from the source")
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #df2ca79d
-def _tensor(pixels: np.ndarray) -> Tensor:  # [H, W, C] -> [C, H, W], not copied
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-def read_rgb(path: str | Path) -> Tensor:  # uint8 [3, H, W]
-    "A colour picture (grey is repeated, alpha dropped, 16 bits become 8)."
-    return _tensor(cv2.cvtColor(read_pixels(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
-
-def read_thermal(path: str | Path,
-                 thermal_range: tuple[float, float] | str | None = None,  # raw counts for 0 and 255; "auto": 1st and 99th percentile of each picture
-                 ) -> Tensor:  # uint8 [3, H, W]
-    "A thermal picture; one channel is repeated without copying."
-    pixels = read_pixels(path)
-    if pixels.dtype != np.uint8: pixels = _to_grey_levels(pixels, thermal_range, path)
-    if pixels.ndim == 2: return torch.from_numpy(pixels)[None].expand(3, -1, -1)
-    return _tensor(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB))
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #72860ee8
-def _to_grey_levels(pixels: np.ndarray, thermal_range: tuple[float, float] | str | None, path: str | Path) -> np.ndarray:
-    "Raw counts (16 bits, floats) to 0..255."
-    if thermal_range is None:
-        fact = f"raw counts of {pixels.dtype} from {pixels.min()} to {pixels.max()}, not 8-bit grey levels"
-        raise _trouble("raw thermal counts", fact, path, "set thermal_range to (lowest, highest) count of the whole dataset, or to 'auto'")
-    low, high = np.percentile(pixels, (1, 99)) if thermal_range == "auto" else thermal_range
-    return ((pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-6))).clip(0, 255).round().astype(np.uint8)
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #577c806d
-def read_label(path: str | Path,
-               palette: Sequence[Sequence[int]] | None = None,  # RGB per class, for labels drawn in colours
-               ) -> np.ndarray:  # uint8 [H, W] as stored
-    "A label picture as ids."
-    if str(path).lower().endswith((".jpg", ".jpeg")):
-        raise _trouble("label is a JPEG", "JPEG changes label values at every edge", path, "export the labels as PNG")
-    with open(path, "rb") if os.path.exists(path) else open(os.devnull, "rb") as file: header = file.read(26)
-    depth, colour_type = header[24:26] if header[:4] == b"\x89PNG" and len(header) == 26 else (8, 0)
-    pixels = read_pixels(path)
-    if colour_type == 3 and palette is None: return _palette_indices(path)
-    if pixels.ndim == 3: return _ids_of_colours(pixels, palette, path)
-    if pixels.dtype != np.uint8 and pixels.max() > 255:
-        raise _trouble("label id too large", f"a label of {pixels.max()}; ids end at 255", path, "map the ids to 0..254 first (255: ignore)")
-    return (pixels // (255 // (2**depth - 1)) if depth < 8 else pixels).astype(np.uint8, copy=False)
-
-def _palette_indices(path: str | Path) -> np.ndarray:
-    from PIL import Image
-    with Image.open(path) as image: return np.array(image)
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #f873e967
-def _ids_of_colours(pixels: np.ndarray, palette: Sequence[Sequence[int]] | None, path: str | Path) -> np.ndarray:
-    "[H, W, 3|4] BGR to ids: by the palette, or the first channel where all are equal."
-    if palette is None:
-        if (pixels[..., 0] == pixels[..., 2]).all() and (pixels[..., 0] == pixels[..., 1]).all(): return pixels[..., 2].copy()
-        raise _trouble("label in colours", "a colour picture, not class ids", path, "export class ids, or give a palette and label_colours=True")
-    codes, table = (np.asarray(c, np.int64) @ (65536, 256, 1) for c in (pixels[..., 2::-1], palette))
-    order = np.argsort(table)
-    found = order[np.searchsorted(table[order], codes).clip(max=len(table) - 1)]
-    wrong = table[found] != codes
-    if wrong.any():
-        colour = pixels[wrong][0][2::-1].tolist()
-        fact = f"{int(wrong.sum())} pixels of a colour outside the palette, such as {colour}"
-        raise _trouble("colour outside the palette", fact, path, "add the colour to the palette")
-    return found.astype(np.uint8)
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #f4862cbb
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-def list_pictures(folder: str | Path,
-                  suffix: str = "",  # what follows the common name in this folder: "_rgb" in "0001_rgb.png"
-                  ) -> dict[str, str]:  # name -> file
-    "The pictures of a folder by name."
-    try: files = sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        raise _trouble("folder missing", "this folder is not there", folder, "check the path and the layout of the dataset") from None
-    stems = [(os.path.splitext(f)[0], f) for f in files if not f.startswith(".") and f.lower().endswith(ENDINGS)]
-    return {stem.removesuffix(suffix): os.path.join(folder, f) for stem, f in stems if stem.endswith(suffix)}
+__all__ = ['FOLDERS', 'NOT_FOR_READING', 'Pair', 'pair_up', 'Layout', 'find_layout', 'read_names', 'hold_out', 'Split',
+           'find_split', 'PictureReader', 'RGBTDataset', 'fingerprint', 'open_folders', 'open_split', 'open_info',
+           'DatasetReport', 'check_dataset', 'class_balance', 'check_info']
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #7ac9bb30
 @dataclass(frozen=True)
@@ -143,6 +38,7 @@ class Pair:
     thermal: str | None  # None: the fourth channel of `rgb`
     label: str | None  # None: unlabelled
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #65a4935b
 def pair_up(names: Iterable[str],  # wanted, in this order
             rgb: Mapping[str, str],  # name -> file
             thermal: Mapping[str, str] | None,  # None: fourth channel of rgb
@@ -161,12 +57,14 @@ FOLDERS = {"rgb": ("Visible", "visible", "rgb", "RGB", "vi", "color", "images"),
            "thermal": ("Infrared", "infrared", "thermal", "ther", "ir", "IR", "lwir"),
            "label": ("Label", "labels", "label", "Labels", "masks", "mask", "annotations")}
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #d246c7b8
 def _find_folders(root: Path, folders: Mapping[str, Sequence[str]]) -> dict[str, Path]:
     "Which roles have a folder in `root`."
     def first(names: str | Sequence[str]) -> str | None:
         return next((n for n in ([names] if isinstance(names, str) else names) if (root / n).is_dir()), None)
     return {role: root / name for role, names in folders.items() if (name := first(names))}
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #de79be45
 @dataclass(frozen=True)
 class Layout:
     "Where the pictures of one split lie."
@@ -214,13 +112,13 @@ def hold_out(names: Sequence[str],
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #3fc22f38
 def _missing_split(root: Path, split: str, folders: Mapping[str, Sequence[str]]) -> DatasetError:
-    if not root.is_dir(): return _trouble("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo'")
+    if not root.is_dir(): return trouble("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo'")
     here = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:12]
     splits = sorted(s for s in {name.removesuffix("/").removesuffix(".txt") for name in here} if find_layout(root, s, folders))
-    if splits: return _trouble("split missing", f"no split {split!r} here; there are: {', '.join(splits)}", root, did_you_mean(split, splits))
+    if splits: return trouble("split missing", f"no split {split!r} here; there are: {', '.join(splits)}", root, did_you_mean(split, splits))
     rgb, thermal = (folders[role] if isinstance(folders[role], str) else folders[role][0] for role in ("rgb", "thermal"))
     remedy = f"expected {split}/{rgb} and {split}/{thermal}, or {rgb} and {thermal} with {split}.txt"
-    return _trouble("layout unknown", f"no RGB-thermal folders here; found: {', '.join(here) or 'nothing'}", root, remedy)
+    return trouble("layout unknown", f"no RGB-thermal folders here; found: {', '.join(here) or 'nothing'}", root, remedy)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #4e907c72
 @dataclass(frozen=True)
@@ -231,6 +129,7 @@ class Split:
     files: dict[str, dict[str, str]]  # role -> name -> file
     note: str = ""
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #82bb9253
 def _whole_split(root: Path, split: str, folders: Mapping[str, Sequence[str]], suffixes: Mapping[str, str]) -> Split:
     "A split as the disk has it."
     layout = find_layout(root, split, folders)
@@ -239,7 +138,7 @@ def _whole_split(root: Path, split: str, folders: Mapping[str, Sequence[str]], s
     if layout.list_file is None: return Split(layout, list(files["rgb"]), files, f"{split}: all of {layout.folders['rgb'].name}/")
     return Split(layout, read_names(layout.list_file), files, f"{split}: {layout.list_file.name}")
 
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #82bb9253
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #4e33aaf8
 def find_split(root: str | Path, split: str,  # train, val, test, or any other that is there
                folders: Mapping[str, Sequence[str]] = FOLDERS,  # role -> names to look for
                val_is_test: bool = False,  # the released protocol: select on the test split, train on all of train
@@ -259,6 +158,7 @@ def find_split(root: str | Path, split: str,  # train, val, test, or any other t
 
 def _how(every: int, sequence: str | None) -> str: return "whole sequences" if sequence else f"every {every}th name"
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #cdddac8f
 def _part(whole: Split, split: str, held: Sequence[str], note: str) -> Split:
     held = set(held)
     return Split(whole.layout, [n for n in whole.names if (n in held) == (split != "train")], whole.files, note)
@@ -271,7 +171,7 @@ def _flat_split(whole: Split, split: str, val_is_test: bool, every: int, sequenc
     parts = {"train": sorted(set(rest) - set(val)), "val": val, "test": test, "all": whole.names}
     if split not in parts:
         remedy = "train, val, test or all; or write a list file"
-        raise _trouble("split missing", f"no split {split!r} in a folder without lists", whole.layout.folders["rgb"], remedy)
+        raise trouble("split missing", f"no split {split!r} in a folder without lists", whole.layout.folders["rgb"], remedy)
     note = f"no lists: {len(test)} of {len(whole.names)} held out for test, {len(val)} for validation ({_how(every, sequence)})"
     return Split(whole.layout, parts[split], whole.files, note)
 
@@ -287,50 +187,17 @@ class PictureReader:
         image, thermal = read_rgb(pair.rgb), read_thermal(pair.thermal, self.thermal_range)
         (h, w), (y, x) = image.shape[-2:], thermal.shape[-2:]
         if (h, w) == (y, x): return image, thermal
-        if self.resize_thermal: return image, _tensor(cv2.resize(thermal.permute(1, 2, 0).contiguous().numpy(), (w, h)))
+        if self.resize_thermal: return image, as_tensor(cv2.resize(thermal.permute(1, 2, 0).contiguous().numpy(), (w, h)))
         remedy = "register the two cameras and store one size; resize_thermal=True if they only differ in scale"
-        raise _trouble("thermal size differs", f"thermal is {y} x {x}, RGB is {h} x {w}", pair.thermal, remedy)
+        raise trouble("thermal size differs", f"thermal is {y} x {x}, RGB is {h} x {w}", pair.thermal, remedy)
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #7caba7a4
 def _four_channels(path: str) -> tuple[Tensor, Tensor]:
     pixels = read_pixels(path)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        return _tensor(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)), torch.from_numpy(pixels[..., 3].copy())[None].expand(3, -1, -1)
+        return as_tensor(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)), torch.from_numpy(pixels[..., 3].copy())[None].expand(3, -1, -1)
     fact = f"{1 if pixels.ndim == 2 else pixels.shape[2]} channels, but thermal should be the fourth"
-    raise _trouble("not four channels", fact, path, "take the four-channel original, or add a folder of thermal pictures")
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #e09b8510
-UNKNOWN = 254  # what a stored value outside `label_values` becomes
-
-def value_table(label_values: Sequence[int] | None,  # stored value of each class; None: values are ids
-                ignore_index: int = 255,  # stored value that means "ignore"
-                ) -> np.ndarray | None:  # uint8 [256]: stored value -> id; None: nothing to change
-    "How stored label values become class ids."
-    if label_values is None and ignore_index == 255: return None
-    table = np.arange(256, dtype=np.uint8) if label_values is None else np.full(256, UNKNOWN, np.uint8)
-    table[[255, ignore_index]] = 255
-    for class_id, value in enumerate(label_values or ()): table[value] = class_id
-    return table
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #06fba607
-@dataclass(frozen=True)
-class LabelReader:
-    "Reads a label as class ids and checks them."
-    num_classes: int = 0  # 0: ids are not checked
-    palette: Sequence[Sequence[int]] | None = None  # for labels drawn in colours
-    table: np.ndarray | None = None  # see `value_table`
-
-    def __call__(self, path: str, size: tuple[int, int] | None = None) -> Tensor:  # uint8 [H, W], 255 = ignore
-        stored = read_label(path, self.palette)
-        if size and stored.shape != size:
-            fact = f"label is {stored.shape[0]} x {stored.shape[1]}, RGB is {size[0]} x {size[1]}"
-            raise _trouble("label size differs", fact, path, "export the label at the size of its picture")
-        ids = stored if self.table is None else self.table[stored]
-        if self.num_classes and int((ids + np.uint8(1)).max()) > self.num_classes:
-            wrong = np.unique(stored[(ids >= self.num_classes) & (ids != 255)]).tolist()
-            fact = f"label id {', '.join(map(str, wrong[:5]))} is outside 0..{self.num_classes - 1} ({self.num_classes} classes)"
-            remedy = "correct the label, name all classes, set label_values, or use 255 for pixels without a class"
-            raise _trouble("label id out of range", fact, path, remedy)
-        return torch.from_numpy(ids)
+    raise trouble("not four channels", fact, path, "take the four-channel original, or add a folder of thermal pictures")
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #bcf3e416
 class RGBTDataset(torch.utils.data.Dataset):
@@ -405,11 +272,12 @@ def _complete(pairs: list[Pair], problems: list[Problem], where: str | Path, spl
     "Raise for missing partners and for a split without pairs."
     if problems and strict:
         first = problems[0]
-        raise _trouble(first.kind, first.fact + (f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""), where, first.remedy)
+        raise trouble(first.kind, first.fact + (f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""), where, first.remedy)
     if not pairs:
         remedy = "check the folders and the list file; with fewer than 2 training pairs nothing can be held out"
-        raise _trouble("split empty", f"no complete pairs{f' in split {split!r}' if split else ''}", where, remedy)
+        raise trouble("split empty", f"no complete pairs{f' in split {split!r}' if split else ''}", where, remedy)
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #e48896c1
 def open_folders(cls: type[RGBTDataset], rgb: str | Path, thermal: str | Path, labels: str | Path | None = None, classes: Sequence[str] = (), *,
                  names: Sequence[str] | None = None,  # only these; None: all of the RGB folder
                  suffixes: Mapping[str, str] | None = None,  # role -> what follows the common name
@@ -434,7 +302,7 @@ def open_split(cls: type[RGBTDataset], root: str | Path, split: str = "train", c
     label = found.files.get("label") if labels is not False else None
     if label is None and labels:
         remedy = f"a folder called {' or '.join(FOLDERS['label'][:3])} beside RGB; or labels=False to do without"
-        raise _trouble("folder missing", "no folder of labels", root, remedy)
+        raise trouble("folder missing", "no folder of labels", root, remedy)
     pairs, problems = pair_up(found.names, found.files["rgb"], found.files.get("thermal"), label)
     _complete(pairs, problems, root, split, strict)
     return cls(pairs, classes, **{"split": split, "root": Path(root), "note": found.note, "problems": problems, **options})
@@ -497,6 +365,7 @@ class DatasetReport:
             lines += [f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}", f"      to do: {first.remedy}"]
         return "\n".join(lines)
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #abf6e6c0
 def _by_kind(problems: Iterable[Problem]) -> dict[tuple[str, str], list[Problem]]:
     grouped: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems: grouped.setdefault((problem.kind, problem.severity), []).append(problem)
@@ -511,6 +380,7 @@ class _Look:  # what one pair told
     ids: np.ndarray | None = None
     def warn(self, kind: str, fact: str, file: str, remedy: str) -> None: self.problems.append(Problem(kind, fact, file, remedy, "warning"))
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #72df8de9
 def _look(dataset: RGBTDataset, pair: Pair) -> _Look:
     found = _Look()
     try:
@@ -529,7 +399,7 @@ def _look(dataset: RGBTDataset, pair: Pair) -> _Look:
 def _levels(plane: Tensor) -> np.ndarray:  # [H, W] uint8 -> counts [256]
     return np.bincount(plane.numpy().ravel(), minlength=256)
 
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #72df8de9
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #86c66bd8
 def check_dataset(dataset: RGBTDataset,
                   sample: int | None = None,  # read so many pairs, evenly spread; None: all
                   workers: int | None = None,  # threads; None: as many as there are cores, at most 8
@@ -543,11 +413,13 @@ def check_dataset(dataset: RGBTDataset,
     if sample is None and dataset.labelled: report.problems += _absent(report)
     return report
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #440725b7
 def _absent(report: DatasetReport) -> list[Problem]:
     where, remedy = report.split or report.name, "check the ids, or expect a score of 0 for it"
     names = [name for i, name in enumerate(report.classes) if not report.pixels[i]]
     return [Problem("class never occurs", f"no pixel of {name!r} in this split", where, remedy, "warning") for name in names]
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #309be575
 def _add(report: DatasetReport, index: int, found: _Look) -> None:
     report.read += 1
     if not any(p.severity == "error" for p in found.problems): report.good.append(index)
@@ -556,6 +428,7 @@ def _add(report: DatasetReport, index: int, found: _Look) -> None:
     for modality, counts in found.levels.items(): report.levels[modality] += counts
     if found.ids is not None: report.pixels += found.ids; report.images += found.ids > 0
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #b12326a4
 def class_balance(dataset: RGBTDataset, sample: int | None = None):  # -> pandas.DataFrame
     "Pixels and images of each class."
     return check_dataset(dataset, sample).balance()
