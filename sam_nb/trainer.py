@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -22,23 +23,22 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .core import CheckpointError, ParameterError, Recipe, RunError, SamNbError, TrainingError, derive_seed, disk_errors, pick_device
+from .core import CheckpointError, ParameterError, Recipe, RunError, SamNbError, TrainingError, derive_seed, disk_errors, pick_device, seed_everything
 from .datasets.transforms import collate
 from .runs import MAY_DIFFER, Run, cut_metrics, fingerprint
 from .weights import read_metadata, save_state
 
 # %% auto #0
-__all__ = ['schedule', 'epoch_order', 'Draws', 'Drawn', 'default_workers', 'loader', 'Losses', 'decay_groups',
-           'save_training_state', 'load_training_state', 'optimizer_tensors', 'restore_optimizer', 'Callback',
-           'Trainer', 'accelerator_for', 'begin', 'prepare', 'set_learning_rate', 'recipe_digest', 'start_run',
-           'is_main', 'restore', 'save', 'TrainingInterrupted', 'heard_signals', 'heed_signal', 'in_words', 'in_short',
-           'update_semantic', 'evaluate', 'EMA', 'averaged', 'NaNGuard', 'Log', 'Scores', 'BestWeights', 'EarlyStop',
-           'Checkpoint', 'Progress', 'MemoryReport', 'OneBatch', 'usual_callbacks']
+__all__ = ['schedule', 'epoch_order', 'Draws', 'Drawn', 'default_workers', 'batches', 'Losses', 'decay_groups', 'update_semantic',
+           'Callback', 'Trainer', 'accelerator_for', 'begin', 'prepare', 'set_learning_rate', 'save_training_state',
+           'load_training_state', 'optimizer_tensors', 'restore_optimizer', 'recipe_digest', 'start_run', 'is_main',
+           'restore', 'save', 'TrainingInterrupted', 'heard_signals', 'heed_signal', 'in_words', 'in_short', 'EMA',
+           'averaged', 'evaluate', 'NaNGuard', 'Log', 'Scores', 'BestWeights', 'EarlyStop', 'Checkpoint', 'Progress',
+           'MemoryReport', 'OneBatch', 'usual_callbacks']
 
 # %% ../nbs/lib/51_trainer.ipynb #c51a4bd7
 def schedule(name: str,  # "warmup_poly", "poly", "cosine", "constant"
@@ -70,7 +70,8 @@ class Draws:
         self.per_step = batch * accumulate * processes
         self.per_epoch = size // self.per_step  # the rest of an epoch is dropped
         if not self.per_epoch:
-            raise ParameterError(f"{size} training samples do not fill one step of {self.per_step} images", remedy=f"batch_size={max(1, size // accumulate // processes)} or less")
+            raise ParameterError(f"{size} training samples do not fill one step of {self.per_step} images",
+                                 remedy=f"batch_size={max(1, size // accumulate // processes)} or less")
 
     def __len__(self) -> int: return (self.stop - self.start) * self.accumulate
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -94,10 +95,15 @@ class Drawn:
         self.data, self.transform, self.seed, self.keep_target = data, transform, seed, keep_target
 
     def __len__(self) -> int: return len(self.data)
-    def __getitem__(self, draw: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = draw
+    def __getitem__(self, draw: tuple[int, int]) -> Any:  # a sample, or what makes the error
+        try: return self.sample(*draw)
+        except SamNbError as error: return functools.partial(type(error), error.fact, file=error.file, remedy=error.remedy)
+
+    def sample(self, epoch: int, index: int) -> dict[str, Any]:
+        seed = derive_seed(self.seed, "augment", epoch, index)
+        seed_everything(seed)
         raw = sample = self.data[index]
-        if self.transform: sample = self.transform(raw, torch.Generator().manual_seed(derive_seed(self.seed, "augment", epoch, index)))
+        if self.transform: sample = self.transform(raw, torch.Generator().manual_seed(seed))
         if self.keep_target and "semantic" in raw: sample = {**sample, "target": raw["semantic"]}
         return {"name": str(index), **sample}
 
@@ -112,13 +118,20 @@ def _quiet_worker(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
 
 # %% ../nbs/lib/51_trainer.ipynb #f5a15058
-def loader(data: Drawn, draws: Any, workers: int,  # draws: an iterable of lists of (epoch, index)
-           collate_fn: Callable = collate,
-           pin: bool = False,  # page-locked memory, for a GPU
-           ) -> DataLoader:
-    "A loader of the given draws, in their order."
-    many = dict(worker_init_fn=_quiet_worker, prefetch_factor=2) if workers else {}
-    return DataLoader(data, batch_sampler=draws, num_workers=workers, collate_fn=collate_fn, pin_memory=pin, **many)
+def _together(collate: Callable, samples: list[Any]) -> Any:
+    "A batch, or the first error among the samples."
+    return next((s for s in samples if isinstance(s, functools.partial)), None) or collate(samples)
+
+def batches(data: Drawn, draws: Any, workers: int,  # draws: an iterable of lists of (epoch, index)
+            collate: Callable = collate,
+            pin: bool = False,  # page-locked memory, for a GPU
+            ) -> Iterator[dict[str, Any]]:
+    "The batches of the given draws, in their order; errors of the dataset are raised here."
+    many = dict(worker_init_fn=_quiet_worker, multiprocessing_context="fork" if sys.platform == "linux" else None) if workers else {}
+    together = functools.partial(_together, collate)
+    for batch in DataLoader(data, batch_sampler=draws, num_workers=workers, collate_fn=together, pin_memory=pin, **many):
+        if isinstance(batch, functools.partial): raise batch()
+        yield batch
 
 # %% ../nbs/lib/51_trainer.ipynb #05a794d7
 class Losses(nn.Module):
@@ -138,33 +151,12 @@ def decay_groups(module: nn.Module,  # any module
     groups = [("decay", recipe.weight_decay, [p for p in trainable if p.ndim != 1]), ("no decay", 0.0, [p for p in trainable if p.ndim == 1])]
     return [dict(name=name, params=params, lr=recipe.lr, weight_decay=decay) for name, decay, params in groups if params]
 
-# %% ../nbs/lib/51_trainer.ipynb #6d84c690
-def save_training_state(path: str | Path,  # .../training.safetensors
-                        tensors: Mapping[str, Tensor],  # any device
-                        state: Mapping[str, Any],  # plain values
-                        ) -> None:
-    "Write a training state, atomically: a kill or a full disk leaves the file before it."
-    save_state(path, tensors, {"training_state": 1, "state": dict(state)})
-
-def load_training_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    "The tensors and plain values of a training state; a file of another kind is refused."
-    about = read_metadata(path)
-    if about.get("training_state") != 1:
-        raise CheckpointError("this is no training state", file=path, remedy="weights alone are loaded with checkpoint=..., in a new run")
-    with disk_errors(path): return load_file(path), about["state"]
-
-# %% ../nbs/lib/51_trainer.ipynb #96002b3d
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    "The optimiser's state by parameter name: `optimizer.exp_avg.<parameter>` and so on."
-    return {f"optimizer.{key}.{names[p]}": value for p, values in optimizer.state.items() for key, value in values.items()}
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
-    "Put `optimizer_tensors` back."
-    for name in (n for n in tensors if n.startswith("optimizer.")):
-        _, key, parameter = name.split(".", 2)
-        p = next(p for p, n in names.items() if n == parameter)
-        device = p.device if tensors[name].ndim or optimizer.defaults.get("fused") else "cpu"
-        optimizer.state[p][key] = torch.empty_like(tensors[name], device=device, memory_format=torch.preserve_format).copy_(tensors[name])
+# %% ../nbs/lib/51_trainer.ipynb #e3db7467
+def update_semantic(metric: Any, predictions: Sequence[Tensor],  # each [K, H, W] logits or [H, W] labels
+                    batch: Mapping[str, Any]) -> None:
+    "Score semantic predictions against the labels in original size."
+    for prediction, target in zip(predictions, batch["target"], strict=True):
+        metric.update(prediction.argmax(0) if prediction.ndim == 3 else prediction, target.as_subclass(Tensor).to(prediction.device).long())
 
 # %% ../nbs/lib/51_trainer.ipynb #bc794405
 class Callback:
@@ -189,11 +181,12 @@ class Trainer:
                  monitor: str = "miou",  # the score that decides what is best; higher is better
                  callbacks: Sequence[Callback] = (),  # beside the usual ones
                  log_every: int | None = None,  # steps; None: 1 on the CPU, 20 elsewhere
-                 update: Callable | None = None):  # update(metric, predictions, batch); None: `update_semantic`
+                 update: Callable = update_semantic,  # update(metric, predictions, batch)
+                 usual: bool = True):  # False: only the given callbacks
         self.method, self.recipe, self.run, self.train_data, self.val_data = method, recipe, run, train_data, val_data
         self.train_transform, self.val_transform, self.collate = train_transform, val_transform, collate
-        self.metric, self.monitor, self.log_every, self.update = metric, monitor, log_every, update or update_semantic
-        self.callbacks = [*usual_callbacks(recipe, scored=metric is not None and val_data is not None), *callbacks]
+        self.metric, self.monitor, self.log_every, self.update = metric, monitor, log_every, update
+        self.callbacks = [*(usual_callbacks(recipe, scored=metric is not None and val_data is not None) if usual else []), *callbacks]
         self.step, self.epoch, self.scores, self.line = 0, 0, {}, {}
         self.stopping = self.heard = None  # why the run ends early; the signal that came
 
@@ -203,8 +196,8 @@ class Trainer:
             begin(self)
             while self.epoch < self.epochs and not self.stopping:
                 self.model.train()
-                for batches in self.rest_of_epoch():
-                    self.train_step(batches)
+                for batches_of_step in self.rest_of_epoch():
+                    self.train_step(batches_of_step)
                     self.call("after_step")
                     heed_signal(self)
                     if self.stopping: break
@@ -243,7 +236,8 @@ def accelerator_for(recipe: Recipe,  # device, precision
                     ) -> Accelerator:
     "Accelerate, set up for the recipe's device and precision (and for the processes it was launched with)."
     device = pick_device(recipe.device)
-    if recipe.precision == "fp16" and device.type == "cpu": raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
+    if recipe.precision == "fp16" and device.type == "cpu":
+        raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
     if device.index: torch.cuda.set_device(device)
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
@@ -266,7 +260,8 @@ def begin(t: Trainer) -> None:
     start_run(t)
     draws.start, draws.stop = t.step, t.steps
     t.workers = default_workers(t.device, t.processes) if recipe.workers is None else recipe.workers
-    t.stream = iter(loader(Drawn(t.train_data, t.train_transform, recipe.seed), draws, t.workers, t.collate, pin=t.device.type == "cuda"))
+    data = Drawn(t.train_data, t.train_transform, recipe.seed)
+    t.stream = batches(data, draws, t.workers, t.collate, pin=t.device.type == "cuda")
     t.call("begin")
 
 # %% ../nbs/lib/51_trainer.ipynb #dbfd3757
@@ -287,6 +282,35 @@ def set_learning_rate(t: Trainer) -> None:
     factor = schedule(recipe.schedule, t.step, t.steps, t.per_epoch, recipe.warmup_epochs * t.per_epoch, recipe.power)
     for group in t.optimizer.param_groups: group["lr"] = group["base_lr"] * factor
 
+# %% ../nbs/lib/51_trainer.ipynb #6d84c690
+def save_training_state(path: str | Path,  # .../training.safetensors
+                        tensors: Mapping[str, Tensor],  # any device
+                        state: Mapping[str, Any],  # plain values
+                        ) -> None:
+    "Write a training state, atomically: a kill or a full disk leaves the file before it."
+    save_state(path, tensors, {"training_state": 1, "state": dict(state)})
+
+def load_training_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    "The tensors and plain values of a training state; a file of another kind is refused."
+    about = read_metadata(path)
+    if about.get("training_state") != 1:
+        raise CheckpointError("this is no training state", file=path, remedy="weights alone are loaded with checkpoint=..., in a new run")
+    with disk_errors(path): return load_file(path), about["state"]
+
+# %% ../nbs/lib/51_trainer.ipynb #96002b3d
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    "The optimiser's state by parameter name: `optimizer.exp_avg.<parameter>` and so on."
+    return {f"optimizer.{key}.{names[p]}": value for p, values in optimizer.state.items() for key, value in values.items()}
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
+    "Put `optimizer_tensors` back."
+    by_name = {n: p for p, n in names.items()}
+    for name in (n for n in tensors if n.startswith("optimizer.")):
+        _, key, parameter = name.split(".", 2)
+        p = by_name[parameter]
+        device = p.device if tensors[name].ndim or optimizer.defaults.get("fused") else "cpu"
+        optimizer.state[p][key] = torch.empty_like(tensors[name], device=device, memory_format=torch.preserve_format).copy_(tensors[name])
+
 # %% ../nbs/lib/51_trainer.ipynb #5afb24be
 def recipe_digest(recipe: Recipe) -> str:
     "A short hash of everything that a resumed run must have in common with its first part."
@@ -298,7 +322,8 @@ def start_run(t: Trainer) -> None:
     data = {"train": fingerprint(t.train_data), "val": fingerprint(t.val_data) if t.val_data is not None else None}
     before = t.run.info.get("dataset")
     if before not in (None, data):
-        raise RunError(f"the dataset of run {t.run.name!r} has changed: {before} -> {data}", file=t.run.folder, remedy="restore the data, or start a new run")
+        raise RunError(f"the dataset of run {t.run.name!r} has changed: {before} -> {data}", file=t.run.folder,
+                       remedy="restore the data, or start a new run")
     if t.run.last.exists(): restore(t)
     if is_main():
         cut_metrics(t.run, t.step)
@@ -309,13 +334,14 @@ def is_main() -> bool:
     "Whether this process is the one that writes (the only one, or the first)."
     return os.environ.get("RANK", "0") == "0"
 
-# %% ../nbs/lib/51_trainer.ipynb #52bfaf55
+# %% ../nbs/lib/51_trainer.ipynb #8a974fa7
 def restore(t: Trainer) -> None:
     "Put the trainer where its run's training state says."
     tensors, state = load_training_state(t.run.last)
     wanted = {"recipe": recipe_digest(t.recipe), "per_step": t.per_step, "method": type(t.method).__name__}
     for key, value in wanted.items():
-        if state[key] != value: raise RunError(f"the training state does not fit: {key} {state[key]!r} -> {value!r}", file=t.run.last, remedy="start a new run")
+        if state[key] != value:
+            raise RunError(f"the training state does not fit: {key} {state[key]!r} -> {value!r}", file=t.run.last, remedy="start a new run")
     def part(prefix: str) -> dict[str, Tensor]: return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     try: t.method.load_state_dict(part("model."))
     except RuntimeError as error: raise CheckpointError(f"the training state is of another model: {error}", file=t.run.last) from None
@@ -324,6 +350,7 @@ def restore(t: Trainer) -> None:
     for c in t.callbacks: c.restore({**state["callbacks"].get(type(c).__name__, {}), **part(f"callback.{type(c).__name__}.")})
     t.step, t.epoch = state["step"], state["epoch"]
 
+# %% ../nbs/lib/51_trainer.ipynb #a30d8eb6
 def save(t: Trainer, epoch: int) -> None:  # the epoch to go on in
     "Write the training state."
     t.call("before_save")
@@ -357,7 +384,8 @@ def heed_signal(t: Trainer) -> None:
     if t.processes > 1:
         if t.step % t.log_every: return
         heard = bool(t.accelerator.reduce(torch.tensor(float(heard), device=t.device), "sum"))
-    if heard: raise TrainingInterrupted(f"interrupted at step {t.step} of {t.steps}", file=t.run.folder, remedy=f"go on with resume={t.run.name!r}")
+    if heard:
+        raise TrainingInterrupted(f"interrupted at step {t.step} of {t.steps}", file=t.run.folder, remedy=f"go on with resume={t.run.name!r}")
 
 # %% ../nbs/lib/51_trainer.ipynb #10de80d7
 @contextlib.contextmanager
@@ -378,37 +406,18 @@ def in_words(t: Trainer) -> Iterator[None]:
         raise told from error
     finally: t.stream = None
 
+# %% ../nbs/lib/51_trainer.ipynb #3db5718e
 def in_short(t: Trainer, error: BaseException) -> BaseException:
     "Out of memory, with what to lower; other errors as they are."
-    if not (isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))): return error
+    said = str(error)
+    if isinstance(error, RuntimeError) and "DataLoader worker" in said:
+        return TrainingError(f"a loader process died: {said.splitlines()[0]}", file=t.run.folder, remedy="lower workers (memory, /dev/shm)")
+    if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError) and "allocate memory" in said): return error
     r = t.recipe
-    lower = [f"batch_size (now {r.batch_size}; accumulate={r.accumulate * 2} with half of it computes the same)"]
-    lower += [f"{k} (now {getattr(r, k)})" for k in ("image_size",) if hasattr(r, k)] + (["precision='bf16'"] if r.precision == "fp32" else [])
+    lower = [f"batch_size (now {r.batch_size}; with twice the accumulate, now {r.accumulate}, half of it computes the same)"]
+    if hasattr(r, "image_size"): lower.append(f"image_size (now {r.image_size})")
+    if r.precision == "fp32": lower.append("use precision='bf16'")
     return TrainingError(f"out of memory in step {t.step + 1} on {t.device}", file=t.run.folder, remedy="lower " + ", or ".join(lower))
-
-# %% ../nbs/lib/51_trainer.ipynb #e3db7467
-def update_semantic(metric: Any, predictions: Sequence[Tensor],  # each [K, H, W] logits or [H, W] labels
-                    batch: Mapping[str, Any]) -> None:
-    "Score semantic predictions against the labels in original size."
-    for prediction, target in zip(predictions, batch["target"], strict=True):
-        metric.update(prediction.argmax(0) if prediction.ndim == 3 else prediction, target.as_subclass(Tensor).to(prediction.device).long())
-
-# %% ../nbs/lib/51_trainer.ipynb #8b8ce224
-def evaluate(t: Trainer) -> dict[str, Any]:
-    "Scores of the method (with its averaged weights, if they are kept) on the validation split."
-    mine = range(t.rank, len(t.val_data), t.processes)
-    draws = [[(0, i) for i in mine[k:k + t.recipe.batch_size]] for k in range(0, len(mine), t.recipe.batch_size)]
-    data = Drawn(t.val_data, t.val_transform, t.recipe.seed, keep_target=True)
-    metric = t.metric.to(t.device)
-    metric.reset()
-    t.method.eval()
-    with averaged(t), torch.no_grad(), t.accelerator.autocast():
-        for batch in loader(data, draws, min(t.workers, len(draws) // 2), t.collate, pin=t.device.type == "cuda"):
-            if t.processes == 1: heed_signal(t)
-            batch = send_to_device(batch, t.device, non_blocking=True)
-            t.update(metric, t.method.predict(batch), batch)
-    t.method.train()
-    return metric.compute()
 
 # %% ../nbs/lib/51_trainer.ipynb #3746ea95
 class EMA(Callback):
@@ -439,6 +448,23 @@ def averaged(t: Trainer) -> Iterator[None]:
     try: yield
     finally: swap()
 
+# %% ../nbs/lib/51_trainer.ipynb #767d7ede
+def evaluate(t: Trainer) -> dict[str, Any]:
+    "Scores of the method (with its averaged weights, if they are kept) on the validation split."
+    mine = range(t.rank, len(t.val_data), t.processes)
+    draws = [[(0, i) for i in mine[k:k + t.recipe.batch_size]] for k in range(0, len(mine), t.recipe.batch_size)]
+    data = Drawn(t.val_data, t.val_transform, t.recipe.seed, keep_target=True)
+    metric = t.metric.to(t.device)
+    metric.reset()
+    t.method.eval()
+    with averaged(t), torch.no_grad(), t.accelerator.autocast():
+        for batch in batches(data, draws, min(t.workers, len(draws) // 2), t.collate, pin=t.device.type == "cuda"):
+            if t.processes == 1: heed_signal(t)
+            batch = send_to_device(batch, t.device, non_blocking=True)
+            t.update(metric, t.method.predict(batch), batch)
+    t.method.train()
+    return metric.compute()
+
 # %% ../nbs/lib/51_trainer.ipynb #857c598a
 class NaNGuard(Callback):
     "Stops at the first loss that is not finite, and lets nothing be saved after it."
@@ -465,7 +491,8 @@ class NaNGuard(Callback):
         self.check(t)
         values = [p.detach() for p in t.names if p.requires_grad]
         if not all(torch.stack([v.isfinite().all() for v in values]).tolist()):
-            raise TrainingError(f"weights are not numbers any more at step {t.step}; nothing was saved", file=t.run.folder, remedy="lower lr, or set clip_norm")
+            raise TrainingError(f"weights are not numbers any more at step {t.step}; nothing was saved", file=t.run.folder,
+                                remedy="lower lr, or set clip_norm")
 
 # %% ../nbs/lib/51_trainer.ipynb #bf5ab6ba
 class Log(Callback):
@@ -485,7 +512,8 @@ class Log(Callback):
     def write(self, t: Trainer) -> None:
         means = t.accelerator.reduce(torch.stack(list(self.sums.values())) / self.count, "mean").tolist()
         speed = self.count * t.per_step / (time.perf_counter() - self.since)
-        t.line = dict(epoch=t.epoch + 1, lr=max(g["lr"] for g in t.optimizer.param_groups), **dict(zip(self.sums, means, strict=True)), images_per_second=round(speed, 1))
+        rate = max(g["lr"] for g in t.optimizer.param_groups)
+        t.line = dict(epoch=t.epoch + 1, lr=rate, **dict(zip(self.sums, means, strict=True)), images_per_second=round(speed, 1))
         if is_main(): t.run.log(t.step, **t.line)
         self.sums, self.count, self.since = {}, 0, time.perf_counter()
 
@@ -500,12 +528,13 @@ class Scores(Callback):
         t.scores = {}
         if (t.epoch + 1) % t.recipe.eval_every and t.step < t.steps: return
         t.call("before_save")
-        t.scores = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in evaluate(t).items()}
+        t.scores = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in evaluate(t).items() if getattr(v, "ndim", 0) < 2}
         if t.monitor not in t.scores: raise ParameterError(f"monitor={t.monitor!r} is no score", remedy=f"one of {', '.join(t.scores)}")
         scalars = {f"val_{k}": v for k, v in t.scores.items() if isinstance(v, (int, float))}
         if is_main(): t.run.log(t.step, epoch=t.epoch + 1, **scalars)
         t.line.update(scalars)
 
+# %% ../nbs/lib/51_trainer.ipynb #808396e5
 class BestWeights(Callback):
     "Keeps the weights with the best score in weights.safetensors (the last ones if nothing is scored)."
     def __init__(self): self.best, self.step, self.scores = None, None, {}
@@ -518,11 +547,14 @@ class BestWeights(Callback):
 
     def write(self, t: Trainer) -> None:
         if not is_main(): return
-        with averaged(t): save_state(t.run.weights, t.method, {"method": type(t.method).__name__, "run": t.run.name, "step": t.step, "scores": t.scores})
+        about = {"method": type(t.method).__name__, "run": t.run.name, "step": t.step, "scores": t.scores}
+        with averaged(t): save_state(t.run.weights, t.method, about)
         t.run.record(score={"name": t.monitor, "value": self.best, "step": t.step} if self.best is not None else None)
 
     def finish(self, t: Trainer) -> None:
-        if self.best is None: self.write(t)
+        if self.best is None:
+            t.call("before_save")
+            self.write(t)
         t.accelerator.wait_for_everyone()
         t.method.load_state_dict(load_file(t.run.weights))
         t.scores = self.scores

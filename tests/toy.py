@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -105,7 +106,8 @@ def in_process(function: Callable, log: Path, *arguments, **named) -> multiproce
     def main() -> None:
         os.setsid()
         torch.set_num_threads(1)
-        with open(log, "a") as file: os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file = open(log, "a", buffering=1)
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
         try: function(*arguments, **named)
         except BaseException:
             traceback.print_exc()
