@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 # %% ../nbs/lib/50_runs.ipynb #0cb5ddae
-_NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|\.ipynb_checkpoints$")
+_NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|slurm$|\.ipynb_checkpoints$")
 
 def _claim(folder: Path) -> bool:
     "Make `folder` ours by creating its run.json; False if it is somebody's already."
