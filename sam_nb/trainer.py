@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import math
@@ -25,113 +24,19 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from .core import CheckpointError, ParameterError, Recipe, RunError, SamNbError, TrainingError, derive_seed, disk_errors, pick_device, seed_everything
+from .core import CheckpointError, ParameterError, Recipe, RunError, SamNbError, TrainingError, derive_seed, disk_errors, pick_device
 from .datasets.transforms import collate
+from .draws import Drawn, Draws, batches, default_workers, schedule
 from .runs import MAY_DIFFER, Run, cut_metrics, fingerprint
 from .weights import read_metadata, save_state
 
 # %% auto #0
-__all__ = ['schedule', 'epoch_order', 'Draws', 'Drawn', 'default_workers', 'batches', 'Losses', 'decay_groups', 'update_semantic',
-           'Callback', 'Trainer', 'accelerator_for', 'begin', 'prepare', 'set_learning_rate', 'save_training_state',
-           'load_training_state', 'optimizer_tensors', 'restore_optimizer', 'recipe_digest', 'start_run', 'is_main',
-           'restore', 'save', 'TrainingInterrupted', 'heard_signals', 'heed_signal', 'in_words', 'in_short', 'EMA',
-           'averaged', 'evaluate', 'NaNGuard', 'Log', 'Scores', 'BestWeights', 'EarlyStop', 'Checkpoint', 'Progress',
-           'MemoryReport', 'OneBatch', 'usual_callbacks']
-
-# %% ../nbs/lib/51_trainer.ipynb #c51a4bd7
-def schedule(name: str,  # "warmup_poly", "poly", "cosine", "constant"
-             step: int,  # optimiser steps done so far
-             total: int,  # steps of the whole run
-             per_epoch: int,  # steps in an epoch
-             warmup: float = 0,  # steps
-             power: float = 0.9,  # of the polynomial
-             ) -> float:  # what the base learning rate is multiplied by
-    "The learning rate factor at a step."
-    if step < warmup: return 0.1 + 0.9 * step / warmup
-    end = total + per_epoch if name == "warmup_poly" else total
-    x = (step - warmup) / max(end - warmup, 1)
-    if name == "cosine": return 0.5 * (1 + math.cos(math.pi * x))
-    return 1.0 if name == "constant" else (1 - x) ** power
-
-# %% ../nbs/lib/51_trainer.ipynb #3016f0d3
-def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
-    "The order in which an epoch visits the samples."
-    return torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch))).tolist()
-
-class Draws:
-    "The batches of a run from a step on, as lists of (epoch, index); a batch sampler for a `DataLoader`."
-    def __init__(self, size: int, batch: int, seed: int,  # samples; images a batch; the recipe's seed
-                 start: int, stop: int,  # steps
-                 accumulate: int = 1, rank: int = 0, processes: int = 1):
-        self.size, self.batch, self.seed, self.start, self.stop = size, batch, seed, start, stop
-        self.accumulate, self.rank, self.processes = accumulate, rank, processes
-        self.per_step = batch * accumulate * processes
-        self.per_epoch = size // self.per_step  # the rest of an epoch is dropped
-        if not self.per_epoch:
-            raise ParameterError(f"{size} training samples do not fill one step of {self.per_step} images",
-                                 remedy=f"batch_size={max(1, size // accumulate // processes)} or less")
-
-    def __len__(self) -> int: return (self.stop - self.start) * self.accumulate
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = order = None
-        for step in range(self.start, self.stop):
-            if epoch != step // self.per_epoch:
-                epoch = step // self.per_epoch
-                order = epoch_order(self.seed, epoch, self.size)
-            first = step % self.per_epoch * self.per_step
-            for k in range(self.accumulate):
-                begin = first + (k * self.processes + self.rank) * self.batch
-                yield [(epoch, index) for index in order[begin:begin + self.batch]]
-
-# %% ../nbs/lib/51_trainer.ipynb #c6517658
-class Drawn:
-    "A dataset indexed by (epoch, index), its samples transformed with that draw's own generator."
-    def __init__(self, data: Sequence[dict],  # raw samples
-                 transform: Callable | None,  # transform(sample, generator) -> sample
-                 seed: int,
-                 keep_target: bool = False):  # keep the raw labels as "target", to score against
-        self.data, self.transform, self.seed, self.keep_target = data, transform, seed, keep_target
-
-    def __len__(self) -> int: return len(self.data)
-    def __getitem__(self, draw: tuple[int, int]) -> Any:  # a sample, or what makes the error
-        try: return self.sample(*draw)
-        except SamNbError as error: return functools.partial(type(error), error.fact, file=error.file, remedy=error.remedy)
-
-    def sample(self, epoch: int, index: int) -> dict[str, Any]:
-        seed = derive_seed(self.seed, "augment", epoch, index)
-        seed_everything(seed)
-        raw = sample = self.data[index]
-        if self.transform: sample = self.transform(raw, torch.Generator().manual_seed(seed))
-        if self.keep_target and "semantic" in raw: sample = {**sample, "target": raw["semantic"]}
-        return {"name": str(index), **sample}
-
-# %% ../nbs/lib/51_trainer.ipynb #274c143a
-def default_workers(device: torch.device, processes: int = 1) -> int:
-    "Loader processes that help on this machine."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if device.type == "cpu": return 2 if cores // processes > 4 else 0
-    return max(1, min(8, cores // processes - 1))
-
-def _quiet_worker(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
-
-# %% ../nbs/lib/51_trainer.ipynb #f5a15058
-def _together(collate: Callable, samples: list[Any]) -> Any:
-    "A batch, or the first error among the samples."
-    return next((s for s in samples if isinstance(s, functools.partial)), None) or collate(samples)
-
-def batches(data: Drawn, draws: Any, workers: int,  # draws: an iterable of lists of (epoch, index)
-            collate: Callable = collate,
-            pin: bool = False,  # page-locked memory, for a GPU
-            ) -> Iterator[dict[str, Any]]:
-    "The batches of the given draws, in their order; errors of the dataset are raised here."
-    many = dict(worker_init_fn=_quiet_worker, multiprocessing_context="fork" if sys.platform == "linux" else None) if workers else {}
-    together = functools.partial(_together, collate)
-    for batch in DataLoader(data, batch_sampler=draws, num_workers=workers, collate_fn=together, pin_memory=pin, **many):
-        if isinstance(batch, functools.partial): raise batch()
-        yield batch
+__all__ = ['Losses', 'decay_groups', 'update_semantic', 'Callback', 'Trainer', 'accelerator_for', 'begin', 'prepare',
+           'set_learning_rate', 'save_training_state', 'load_training_state', 'optimizer_tensors', 'restore_optimizer',
+           'recipe_digest', 'start_run', 'is_main', 'restore', 'save', 'TrainingInterrupted', 'heard_signals',
+           'heed_signal', 'in_words', 'in_short', 'EMA', 'averaged', 'evaluate', 'NaNGuard', 'Log', 'Scores',
+           'BestWeights', 'EarlyStop', 'Checkpoint', 'Progress', 'MemoryReport', 'OneBatch', 'usual_callbacks']
 
 # %% ../nbs/lib/51_trainer.ipynb #05a794d7
 class Losses(nn.Module):
