@@ -59,13 +59,17 @@ class QVLoRA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [..., d] -> [..., 3 * d_out]
         low = F.linear(self.dropout(x), self.lora_a).split(self.pairs * self.rank, dim=-1)
-        return self.qkv(x) + self._spread([F.linear(h, self.b(t)) for h, t in zip(low, self.rows, strict=True)])
+        additions = [self.scale * F.linear(h, self.b(t)) if self.scale != 1 else F.linear(h, self.b(t)) for h, t in zip(low, self.rows, strict=True)]
+        out = self.qkv(x)
+        if torch.is_grad_enabled(): return out + self._spread(additions)
+        for addition, rows in zip(additions, self.rows.values(), strict=True): out[..., rows] += addition  # nobody needs `out` for a gradient: no copy
+        return out
 
     def _spread(self, additions: list[Tensor]) -> Tensor:  # [..., d] each -> [..., 3 * d_out], zero elsewhere
         parts, at = [], 0
         for addition, rows in zip(additions, self.rows.values(), strict=True):
             if rows.start > at: parts.append(addition.new_zeros(*addition.shape[:-1], rows.start - at))
-            parts.append(addition if self.scale == 1 else addition * self.scale); at = rows.stop
+            parts.append(addition); at = rows.stop
         if at < self.qkv.out_features: parts.append(parts[-1].new_zeros(*parts[-1].shape[:-1], self.qkv.out_features - at))
         return torch.cat(parts, dim=-1)
 
