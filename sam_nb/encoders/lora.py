@@ -62,7 +62,7 @@ class QVLoRA(nn.Module):
         additions = [self.scale * F.linear(h, self.b(t)) if self.scale != 1 else F.linear(h, self.b(t)) for h, t in zip(low, self.rows, strict=True)]
         out = self.qkv(x)
         if torch.is_grad_enabled(): return out + self._spread(additions)
-        for addition, rows in zip(additions, self.rows.values(), strict=True): out[..., rows] += addition  # nobody needs `out` for a gradient: no copy
+        for addition, rows in zip(additions, self.rows.values(), strict=True): out[..., rows] += addition  # without a gradient: no copy
         return out
 
     def _spread(self, additions: list[Tensor]) -> Tensor:  # [..., d] each -> [..., 3 * d_out], zero elsewhere
