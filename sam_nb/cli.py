@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -246,7 +247,13 @@ def running_kernel(folder: Path,  # where it runs
         start = run_sync(kernel.start_kernel)
         start(extra_arguments=["--HistoryManager.hist_file=:memory:"], cwd=str(folder), env={**os.environ, **(environment or {})})
         try: yield kernel
-        finally: run_sync(kernel.shutdown_kernel)()
+        finally: run_sync(_end)(kernel)
+
+async def _end(kernel: Any) -> None:
+    "Without the Ctrl-C that `shutdown_kernel` sends first, which an idle kernel reports as an error."
+    await kernel.request_shutdown()
+    await kernel.finish_shutdown(waittime=5)
+    await kernel.cleanup_resources()
 
 def _papermill() -> Any:
     "The papermill module, imported without what it never needs."
@@ -297,7 +304,9 @@ def notebook_error(error: Any,  # papermill's PapermillExecutionError
 def execute(job: Job) -> None:
     "Run a job's notebook; raises what it raises, and leaves no half-made run."
     try:
-        with disk_errors(job.output): job.output.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(job.output):
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(job.notebook, job.output)
         with running_kernel(workspace().root) as kernel, forwarded_signals(kernel) as heard:
             run_notebook(job, kernel, heard)
     except BaseException as error:
@@ -335,7 +344,7 @@ def clear_up(job: Job, error: BaseException) -> None:
     elif job.new and (isinstance(error, KeyboardInterrupt) or getattr(error, "told", isinstance(error, SamNbError))):
         with contextlib.suppress(OSError):
             about.unlink(missing_ok=True)
-            job.output.unlink(missing_ok=True)
+            if job.output.parent == job.run: job.output.unlink(missing_ok=True)
             job.run.rmdir()
 
 # %% ../nbs/lib/53_cli.ipynb #dfb17ab2
@@ -434,7 +443,7 @@ def do_job(job: str, words: Sequence[str]) -> None:
     options, values = read_command(job, method, words[1:], parameters)
     slurm = slurm_options(options.slurm) if options.slurm else None
     todo = (training_job if job == "train" else evaluation_job)(method, values, parameters)
-    if options.notebook: todo.output = Path(options.notebook).expanduser().resolve()
+    if options.notebook: todo.output = Path(os.path.abspath(os.path.expanduser(options.notebook)))
     todo.echo = not options.no_notebook_log
     if slurm is not None: _submit_and_tell(todo, slurm); return
     print(f"{todo.run.name}: {todo.notebook.name} -> {_near(todo.output)}", flush=True)
@@ -522,10 +531,12 @@ def main(words: Sequence[str] | None = None,  # None: of the command line
          ) -> int:  # 0: done, 1: a mistake, 130: stopped by Ctrl-C
     "The command `sam_nb`."
     words = sys.argv[1:] if words is None else list(words)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # a damaged picture is told by us
     try:
         if words[:1] in (["train"], ["eval"]): do_job(words[0], words[1:]); return 0
         options = main_parser().parse_args(words or ["--help"])
         return options.do(options) or 0
+    except SystemExit as done: return done.code or 0  # argparse after --help
     except SamNbError as error:
         name = getattr(error, "name", type(error).__name__)
         print(f"{name}: {error}", file=sys.stderr)

@@ -1,0 +1,178 @@
+"""The command sam_nb: its speed, its signals, its jobs on a cluster."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from sam_nb.cli import find_notebook, main, read_command, read_parameters
+from sam_nb.runs import Run
+from tests.command import CHECKOUT, run, sam_nb, start, wait_for, write_notebook
+
+PARAMETERS = '''dataset: str = "demo"
+epochs: int | None = 2
+slow: float = 0.0  # seconds a step
+resume: str | None = None
+run_name: str | None = None'''
+TRAIN = '''from sam_nb.core import Recipe
+from sam_nb.runs import Run
+from tests import toy
+recipe = Recipe(**{**toy.RECIPE, "dataset": dataset, "epochs": epochs, "resume": resume, "run_name": run_name, "workers": 0})
+run = Run.resume(resume, "toy", recipe) if resume else Run.create("toy", recipe)
+toy.torch.manual_seed(recipe.seed)
+trainer = toy.Trainer(toy.Toy(), recipe, run, toy.Shapes(60), toy.augment, toy.Shapes(10, "val"), metric=toy.Score(), callbacks=[toy.Slow(slow)])
+trainer.fit()'''
+QUICK = '''import time
+from sam_nb.core import Recipe
+from sam_nb.runs import Run
+recipe = Recipe(dataset=dataset, epochs=epochs, run_name=run_name)
+run = Run.create("quick", recipe)
+run.start()
+time.sleep(slow)
+run.finish({"miou": 50.0})
+print("done quickly")'''
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    "A workspace with two small methods."
+    folder = tmp_path_factory.mktemp("workspace")
+    write_notebook(folder / "nbs/train_toy.ipynb", PARAMETERS, TRAIN)
+    write_notebook(folder / "nbs/train_quick.ipynb", PARAMETERS, QUICK)
+    return folder
+
+
+def runs(root): return {p.parent.name for p in root.glob("runs/*/run.json") if p.stat().st_size}
+
+
+def status(root, name): return Run.open(name, root / "runs").status
+
+
+def test_help_is_fast_and_imports_nothing_heavy(root):
+    said = min((sam_nb("--help", root) for _ in range(3)), key=lambda s: s.cpu)
+    assert said.code == 0 and "demo-data" in said.out and said.cpu < 0.5
+    code = "import sys; from sam_nb.cli import main; main(['train', 'sartm', '--help']); print({'torch', 'numpy', 'pandas'} & {*sys.modules})"
+    said = run([sys.executable, "-c", code], root)
+    assert "--use_text_kl [bool|None]" in said.out and "language-aided distillation" in said.out and said.out.endswith("set()\n") and said.cpu < 1
+
+
+def test_parameters_of_the_real_notebooks_are_understood():
+    parameters = read_parameters(find_notebook("train", "sartm"))
+    words = "--use_text_kl false --lr 1e-4 --steps none --aux_head none --released -p object_gate true --batch-size 4".split()
+    values = read_command("train", "sartm", words, parameters)[1]
+    assert values == dict(use_text_kl=False, lr=1e-4, steps=None, aux_head="none", released=True, object_gate=True, batch_size=4)
+
+
+def test_every_job_notebook_has_parameters_that_the_command_can_read():
+    for notebook in CHECKOUT.glob("nbs/*_*.ipynb"): assert "dataset" in read_parameters(notebook), notebook.name
+
+
+def test_a_run_keeps_its_notebook_and_is_told(root):
+    said = sam_nb("train quick --run_name first", root)
+    assert said.code == 0, said.error
+    lines = said.out.splitlines()
+    assert lines[0] == "first: train_quick.ipynb -> runs/first/notebook.ipynb" and "done quickly" in lines and said.error == ""
+    shown = sam_nb("runs show last", root)
+    assert shown.out.splitlines() == lines[-len(shown.out.splitlines()):] and "first: quick on demo, finished" in shown.out
+    cells = json.loads((root / "runs/first/notebook.ipynb").read_text())["cells"]
+    assert [c["metadata"]["tags"] for c in cells[:2]] == [["parameters"], ["injected-parameters"]]
+    assert 'run_name = "first"' in "".join(cells[1]["source"])
+
+
+def test_a_chosen_place_for_the_notebook(root):
+    said = sam_nb("train quick --run_name elsewhere --notebook out/my.ipynb --no-notebook-log", root)
+    assert said.code == 0 and "done quickly" not in said.out
+    assert (root / "out/my.ipynb").exists() and not (root / "runs/elsewhere/notebook.ipynb").exists()
+
+
+@pytest.fixture(scope="module")
+def interrupted(root):
+    "A run that Ctrl-C stopped: the terminal sends it to the whole group, of which the kernel is no part."
+    process = start("train toy --run_name stopped --slow 0.05 --epochs 3", root)
+    log = root / "runs/stopped/metrics.jsonl"
+    wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 3, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    return process.returncode, out, error
+
+
+def test_control_c_saves_and_marks_the_run(root, interrupted):
+    code, out, error = interrupted
+    assert code == 130 and "TrainingInterrupted: interrupted at step" in error and "resume='stopped'" in error and "Traceback" not in error
+    run = Run.open("stopped", root / "runs")
+    assert run.status == "interrupted" and run.last.exists()
+    cells = json.loads((root / "runs/stopped/notebook.ipynb").read_text())["cells"]
+    assert any(o["output_type"] == "error" and o["ename"] == "TrainingInterrupted" for c in cells for o in c.get("outputs", []))
+    assert "go on with  sam_nb train toy --resume stopped" in sam_nb("runs show stopped", root).out
+
+
+def test_a_resumed_run_repeats_its_values_and_keeps_both_notebooks(root, interrupted):
+    said = sam_nb("train toy --resume stopped --epochs 5", root)
+    assert said.code == 1 and "run 'stopped' had another recipe:\n    epochs: 3 -> 5" in said.error and said.cpu < 2
+    said = sam_nb("train toy --resume last", root)  # last: of this method
+    assert said.code == 0, said.error
+    assert "run stopped: goes on at step" in said.out and "epoch 3/3" in said.out and Run.open("stopped", root / "runs").status == "finished"
+    assert {"notebook.ipynb", "notebook-2.ipynb"} <= {p.name for p in (root / "runs/stopped").iterdir()}
+
+
+def test_a_killed_kernel_is_told(root):
+    process = start("train quick --run_name killed --slow 30", root)
+    wait_for(lambda: "killed" in runs(root) and status(root, "killed") == "running", process)
+    os.kill(Run.open("killed", root / "runs").info["process"]["pid"], signal.SIGKILL)
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 1 and "killed from outside; most often the machine ran out of memory" in error and "--resume" in error
+    assert "Traceback" not in error and status(root, "killed") == "failed"
+
+
+def test_a_job_on_slurm(root):
+    "With stand-ins for Slurm's commands; what the job then does is tested with cluster=local, in the notebook 53_cli."
+    tools = root / "bin"
+    tools.mkdir()
+    for name, text in {"srun": "", "sbatch": 'cp "${@: -1}" "$SAM_NB_ROOT/script.sh"; echo Submitted batch job 4711'}.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    said = sam_nb("train quick --run_name sent --slurm partition=gpu,gpus_per_node=1,timeout_min=600,account=me", root, PATH=path)
+    assert said.code == 0 and "sent: submitted as job 4711; logs in runs/sent/slurm" in said.out, said.error
+    script = (root / "script.sh").read_text()
+    for wanted in ("--partition=gpu", "--gpus-per-node=1", "--time=600", "--account=me", "--job-name='sam_nb sent'"): assert wanted in script, script
+    said = sam_nb("train quick --run_name unsent --slurm partion=gpu", root, PATH=path)
+    assert said.code == 1 and "did you mean 'partition'?" in said.error and not (root / "runs/unsent").exists()
+
+
+def test_slurm_runs_the_notebook_in_its_job(root):
+    said = sam_nb("train quick --run_name here --slurm cluster=local", root)
+    assert said.code == 0, said.error
+    wait_for(lambda: "here" in runs(root) and status(root, "here") == "finished", Forever)
+
+
+class Forever:
+    "A process that does not end."
+    poll = communicate = staticmethod(lambda: None)
+
+
+def test_data_commands(root, monkeypatch, capfd):
+    "In this process, which has torch already."
+    monkeypatch.setenv("SAM_NB_ROOT", str(root))
+    monkeypatch.chdir(root)
+    def sam_nb(words): return main(words.split()), *capfd.readouterr()
+    assert sam_nb("demo-data street --size 32 --train 4 --val 2 --test 2 --layout mfnet --root data/small") == (0, "data/small\n", "")
+    code, out, error = sam_nb("check mfnet --data_root data/small --split train --split test")
+    assert code == 0 and "train: 4 of 4 pairs read, 0 errors" in out and "test: 2 of 2 pairs read" in out, out + error
+    picture = sorted((root / "data/small/images").glob("*.png"))[0]
+    picture.write_bytes(picture.read_bytes()[:300])
+    code, out, error = sam_nb("check mfnet --data_root data/small --split train")
+    assert code == 1 and "4 of 4 pairs read, 1 errors" in out and picture.name in out and "to do: copy this file again" in out
+
+
+def test_fetch_lists(root):
+    said = sam_nb("fetch", root)
+    assert said.code == 0 and "sam2-b+" in said.out and "in checkpoints/" in said.out
+
+
+def test_a_closed_pipe_is_no_error(root):
+    said = run(["bash", "-c", f"{sys.executable} -c 'import sys; from sam_nb.cli import main; sys.exit(main())' fetch | head -1"], root)
+    assert said.error == ""
