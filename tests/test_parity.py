@@ -1,0 +1,35 @@
+"The golden checks pass: on the repository's own set, and on the whole one where `SAM_NB_GOLDEN` names it."
+from pathlib import Path
+
+import pytest
+
+from sam_nb.core import count_skip, golden
+from tests.parity import sartm
+
+OWN = Path(__file__).parent / "golden" / "sartm"
+
+
+def test_parity_on_the_committed_goldens():
+    checks = sartm.run(OWN)
+    assert not checks.failed, checks.failed
+    assert len(checks.rows) > 100
+
+
+def test_parity_on_all_goldens():
+    folder = golden("sartm")
+    if folder is None or folder == OWN: count_skip("the whole set of SARTM's goldens is not here"); pytest.skip("SAM_NB_GOLDEN is not set")
+    checks = sartm.run(folder)
+    assert not checks.failed, checks.failed
+
+
+def test_parity_notices_a_difference(tmp_path):
+    "A negative control: one weight moved by a thousandth is told."
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+    for file in OWN.glob("tiny*"): shutil.copy(file, tmp_path)
+    weights = load_file(tmp_path / "tiny_weights.safetensors")
+    weights["sam.sam_mask_decoder.mask_tokens.weight"][2] *= 1.001
+    save_file(weights, tmp_path / "tiny_weights.safetensors")
+    failed = sartm.run(tmp_path).failed
+    assert any("m_output" in name for name in failed) and not any("encoder" in name for name in failed)
