@@ -37,7 +37,12 @@ class SamNbError(Exception):
     def __str__(self) -> str:
         return "\n".join([self.fact, *([f"  file: {self.file}"] if self.file else []), *([f"  to do: {self.remedy}"] if self.remedy else [])])
 
+    def __reduce__(self): return _remake, (type(self), self.fact, self.file, self.remedy)  # errors cross process borders
+
     def _render_traceback_(self) -> list[str]: return [f"{type(self).__name__}: {self}"]
+
+# %% ../nbs/lib/00_core.ipynb #bbadb3d5
+def _remake(kind: type[SamNbError], fact: str, file: Any, remedy: str | None) -> SamNbError: return kind(fact, file=file, remedy=remedy)
 
 # %% ../nbs/lib/00_core.ipynb #ead4475e
 class ParameterError(SamNbError): "An unknown, mistyped or impossible parameter."
@@ -85,6 +90,7 @@ def workspace(root: str | Path | None = None,  # use this folder; None: look for
 # %% ../nbs/lib/00_core.ipynb #b19f928b
 _DISK = {errno.ENOSPC: ("no space left on the device", "free some space, or point the output to another disk"),
          errno.EDQUOT: ("the disk quota is used up", "free some space, or point the output to another disk"),
+         errno.EFBIG: ("the file is larger than this system allows", "raise the limit (ulimit -f), or point the output elsewhere"),
          errno.EROFS: ("the disk is read-only", "write to another folder (SAM_NB_ROOT names the workspace)"),
          errno.EACCES: ("no permission to write here", "write to another folder (SAM_NB_ROOT names the workspace)"),
          errno.EPERM: ("no permission to write here", "write to another folder (SAM_NB_ROOT names the workspace)")}
@@ -255,6 +261,8 @@ def describe(recipe: Recipe,  # any recipe
 def _optional(variable: str, name: str) -> Path | None:
     root = os.environ.get(variable)
     if root and (Path(root) / name).exists(): return Path(root) / name
+    own = workspace().root / "tests/golden" / name
+    if variable == "SAM_NB_GOLDEN" and own.exists(): return own
     said = f"{variable}/{name} is not here" if root else f"{variable} is not set (wanted: {name})"
     count_skip(said)
     return None
@@ -266,7 +274,7 @@ def count_skip(reason: str) -> None:
         with open(log, "a") as f: f.write(reason + "\n")
 
 def golden(name: str) -> Path | None:
-    "A file or folder of the golden tensors (`SAM_NB_GOLDEN`), or None after saying so."
+    "A file or folder of the golden tensors (`SAM_NB_GOLDEN`, else tests/golden), or None after saying so."
     return _optional("SAM_NB_GOLDEN", name)
 
 def samples(name: str) -> Path | None:
