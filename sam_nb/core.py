@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 # %% auto #0
 __all__ = ['R', 'SamNbError', 'ParameterError', 'DatasetError', 'CheckpointError', 'RunError', 'TrainingError', 'did_you_mean',
            'Workspace', 'workspace', 'disk_errors', 'atomic_path', 'write_json', 'read_json', 'derive_seed',
-           'seed_everything', 'pick_device', 'Recipe', 'check_recipe', 'notebook_parameters', 'describe', 'count_skip',
-           'golden', 'samples']
+           'seed_everything', 'pick_device', 'Recipe', 'check_recipe', 'validated', 'notebook_parameters', 'describe',
+           'count_skip', 'golden', 'samples']
 
 # %% ../nbs/lib/00_core.ipynb #d82cb1d9
 class SamNbError(Exception):
@@ -201,7 +201,8 @@ class Recipe(BaseModel):
 # %% ../nbs/lib/00_core.ipynb #a395e6b0
 def _say(recipe_type: type[BaseModel], problem: Mapping) -> str:
     "One line for one pydantic problem."
-    name, value = str(problem["loc"][0]) if problem["loc"] else "?", problem.get("input")
+    if not problem["loc"]: return problem["msg"].removeprefix("Value error, ")
+    name, value = str(problem["loc"][0]), problem.get("input")
     if problem["type"] == "extra_forbidden": return f"unknown parameter {name!r}: {did_you_mean(name, recipe_type.model_fields)}"
     said = f"{name}={value!r}: {problem['msg'].removeprefix('Input ').removeprefix('Value error, ')}"
     if isinstance(value, str) and value.lower() in ("true", "false", "none", "null"):
@@ -216,12 +217,15 @@ def check_recipe(recipe_type: type[R],  # the method's recipe
                  presets: Mapping[str, Mapping[str, Any]] | None = None,  # preset name -> values
                  ) -> R:
     "A validated recipe: preset values, overridden by every value that is not None. Raises `ParameterError`."
-    _validate(recipe_type, values)
+    validated(recipe_type, values)
     preset = _preset_for(values.get("preset"), values.get("dataset") or "demo", presets or {})
     given = {k: v for k, v in values.items() if v is not None}
-    return _validate(recipe_type, {**(presets or {}).get(preset, {}), **given, "preset": preset})
+    return validated(recipe_type, {**(presets or {}).get(preset, {}), **given, "preset": preset})
 
-def _validate(recipe_type: type[R], values: Mapping[str, Any]) -> R:
+def validated(recipe_type: type[R],  # any pydantic model
+              values: Mapping[str, Any],  # None: the model's default
+              ) -> R:
+    "An instance of a pydantic model; problems become one `ParameterError` that a person can read."
     kept = {k: v for k, v in values.items() if v is not None or k not in recipe_type.model_fields}
     try: return recipe_type(**kept)
     except ValidationError as error:

@@ -12,14 +12,17 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from .core import ParameterError, pick_device, write_json
+from .core import ParameterError, RunError, pick_device, workspace, write_json
+from .runs import Run, list_runs
 from .metrics import SemanticScores, class_scores, confusion_matrix
-from .trainer import Drawn, batches, default_workers
+from .draws import Drawn, batches, default_workers
 
 # %% auto #0
-__all__ = ['predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic']
+__all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe', 'find_run',
+           'find_or_make_run']
 
 # %% ../nbs/lib/52_evaluation.ipynb #afb96476
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -81,3 +84,53 @@ def evaluate_semantic(method: nn.Module, data: Sequence[dict], transform: Any, n
         total.update(answer, target)
         rows.append({"index": i, "name": raw["name"], "miou": sample_miou(answer, target, num_classes)})
     return Evaluation(total.compute(), rows)
+
+# %% ../nbs/lib/52_evaluation.ipynb #6209ef9b
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of multi-scale evaluation, as in the DELIVER/CMNeXt family
+
+class EvalRecipe(BaseModel):
+    "The parameters of an evaluation job."
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    run: str | None = Field(None, description="name of a run, or 'last': its model and dataset")
+    checkpoint: str | None = Field(None, description="instead of a run: a model folder, or a file in the released layout")
+    dataset: str | None = Field(None, description="a name of the catalog; None: the run's")
+    data_root: str | None = Field(None, description="folder of the dataset; None: the run's, or data/<dataset>")
+    split: str = Field("test", description="test, val, or another that the dataset has")
+    image_size: int | None = Field(None, gt=0, description="side of the square input for a released file, which does not hold it")
+    batch_size: int = Field(1, gt=0, description="pairs at a time")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: str = Field("fp32", pattern="fp32|bf16|fp16", description="autocast precision")
+    workers: int | None = Field(None, ge=0, description="loader processes")
+    multi_scale: bool = Field(False, description=f"average over the sizes {SCALES}")
+    flip: bool = Field(False, description="average over the mirror image too")
+    absent: str = Field("zero", pattern="zero|skip", description="classes that never occur: 0 in the mean (released), or left out")
+    worst: int = Field(3, gt=0, le=50, description="worst samples to show")
+    preset: None = None
+
+# %% ../nbs/lib/52_evaluation.ipynb #02268156
+def find_run(name: str | None,  # a run, or "last"
+             method: str,  # whose runs count
+             root: str | Path | None = None,  # None: runs/ of the workspace
+             ) -> Run:
+    "The run to evaluate."
+    if name not in (None, "last"): return Run.open(name, root)
+    table = list_runs(root)
+    fitting = [n for n in table.index[(table.method == method) & (table.status == "finished")] if (Run.open(n, root).folder / "model").is_dir()]
+    if not fitting: raise RunError(f"there is no finished run of {method} yet", file=root or workspace().runs, remedy=f"train one: sam_nb train {method} --dataset demo")
+    return Run.open(fitting[0], root)
+
+# %% ../nbs/lib/52_evaluation.ipynb #81f044af
+def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the short run
+                     ) -> Run:
+    "The run to evaluate; the last one, or a short one on the demo world if there is none."
+    try: return find_run(name, method)
+    except RunError:
+        if name not in (None, "last"): raise
+    import papermill
+    folder = workspace().runs / f"{method}-demo-short"
+    if (folder / "run.json").exists(): return Run.open(folder)
+    print(f"there is no run of {method} yet: a short one of {steps} steps on the demo world is made")
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = dict(dataset="demo", steps=steps, run_name=folder.name)
+    papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", parameters, progress_bar=False, cwd=workspace().root)
+    return Run.open(folder)

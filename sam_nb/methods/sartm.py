@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RELEASED', 'FRESH', 'DEAD', 'SARTM_PRESETS', 'PUBLISHED', 'SartmSwitches', 'SartmOutput', 'SARTM',
-           'upsample_modalities', 'part_table', 'sartm_losses', 'distillation_losses', 'combined_logits', 'restore',
+           'upsample_modalities', 'part_table', 'sartm_losses', 'distillation_losses', 'combined_logits',
            'multi_scale_probabilities', 'Segmentation', 'load_sam2', 'released_name', 'load_released',
            'released_switches', 'from_released', 'SartmRecipe', 'sartm_recipe', 'sartm_data', 'sartm_transforms',
-           'load_any', 'build_sartm', 'guesses', 'sample_rows']
+           'load_any', 'build_sartm', 'guesses', 'sample_rows', 'load_for_evaluation']
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #e4cad40a
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from ..core import CheckpointError, ParameterError, Recipe, check_recipe
-from ..datasets.transforms import Normalise, PadTo, SegmentationAugment
+from ..core import CheckpointError, ParameterError, Recipe, check_recipe, validated
+from ..datasets.transforms import Normalise, PadTo, SegmentationAugment, to_original
 from ..encoders.lora import add_lora, lora_from_released, merge_lora
 from ..encoders.sam2 import SAM2_SIZES, VIDEO_KEYS, build_image_encoder, build_prompt_encoder, check_image_size, image_features, prompt_constants, sam2_size
 from ..encoders.text import class_text_features
@@ -57,11 +57,17 @@ class SartmSwitches(BaseModel):
     text_temperature: float = Field(1.0, gt=0, description="of both relation softmaxes over classes")
     absent_classes: Literal["skip", "zero"] = Field("skip", description="classes that a batch does not show: left out of the distillation, or (released) taken as zero prototypes")
     modal_reduce: Literal["mean", "max"] = Field("mean", description="how the two images' logits become one")
-    output: Literal["decoder", "aux", "both"] = Field("decoder", description="which head answers; the paper's figure lets both, its code the decoder")
+    output: Literal["both", "decoder", "aux"] = Field("both", description="which head answers: the paper's figure lets both (mean of logits), its code the decoder")
     semantic_loss: Literal["ce", "ohem"] = Field("ce", description="cross-entropy over all pixels, or over the hard ones")
     aux_weight: float = Field(1.0, ge=0, description="weight of the auxiliary head's loss")
     prototype_weight: float = Field(1.0, ge=0, description="weight of the prototype loss")
     text_weight: float = Field(1.0, ge=0, description="weight of the distillation")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.output != "decoder" and (self.aux_head == "none" or self.aux_random):
+            raise ValueError(f"output={self.output!r} needs an auxiliary head that is learned; choose output='decoder'")
+        return self
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #b55d80a2
 RELEASED: dict[str, Any] = dict(fusion_inputs="rgb_rgb", aux_random=True, prototype_mode="released", absent_classes="zero", output="decoder")
@@ -103,7 +109,7 @@ class SARTM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["seman
                  palette: list[list[int]] | None = None,  # K RGB colours, 0..255
                  **switches: Any):  # see `SartmSwitches`
         super().__init__()
-        self.switches = SartmSwitches(**switches)
+        self.switches = validated(SartmSwitches, switches)
         self.classes, self.palette = tuple(classes), palette
         check_image_size(self.switches.image_size, sam2_size(self.switches.backbone))
         self.modalities = ("image", "thermal") if self.switches.modalities == "rgb_thermal" else ("image" if self.switches.modalities == "rgb" else "thermal",)
@@ -204,18 +210,8 @@ def combined_logits(model: SARTM, batch: Mapping[str, Tensor]) -> Tensor:  # [B,
     parts = {"decoder": ("decoder",), "aux": ("aux",), "both": ("decoder", "aux")}[model.switches.output]
     out = model(batch, parts=parts)
     if model.switches.output == "decoder": return out.logits
-    if out.aux_logits is None: raise ParameterError(f"output={model.switches.output!r} needs an auxiliary head", remedy="aux_head='fpn' or output='decoder'")
     aux = out.aux_logits.float()
     return aux if out.logits is None else (out.logits.float() + aux) / 2
-
-# %% ../../nbs/lib/40_methods.sartm.ipynb #acb59935
-def restore(logits: Tensor,  # [K, S, S]
-            content_size: Sequence[int],  # height, width of the part that holds image
-            original_size: Sequence[int],  # height, width wanted
-            ) -> Tensor:  # [K, H, W]
-    "Undo padding and resizing."
-    (h, w), original = (int(s) for s in content_size), tuple(int(s) for s in original_size)
-    return enlarge(logits[None, :, :h, :w], original)[0]
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #5f62e42e
 def multi_scale_probabilities(model: SARTM, batch: Mapping[str, Tensor],
@@ -243,7 +239,7 @@ def _predict(model: SARTM, batch: Mapping[str, Any],
     "Class maps."
     plain = tuple(scales) == (1.0,) and not flip
     scores = combined_logits(model, batch) if plain else multi_scale_probabilities(model, batch, scales, flip)
-    return [restore(s, content, original).argmax(0).to(torch.uint8) for s, content, original in zip(scores, batch["content_size"], batch["original_size"], strict=True)]
+    return [to_original(s, content, original).argmax(0).to(torch.uint8) for s, content, original in zip(scores, batch["content_size"], batch["original_size"], strict=True)]
 
 SARTM.predict = _predict
 
@@ -491,3 +487,22 @@ def sample_rows(model: SARTM, data: Sequence[dict], transform: Any,
         batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in collate([transform(raw)]).items()}
         rows.append({**{k: raw[k] for k in ("image", "thermal") if k in raw}, "truth": raw.get("semantic"), "prediction": model.predict(batch)[0].cpu(), "name": sample["name"], "score": sample["miou"]})
     return rows
+
+# %% ../../nbs/lib/40_methods.sartm.ipynb #e6227d28
+def load_for_evaluation(recipe: Any,  # an EvalRecipe
+                        run: Any = None,  # the run it names
+                        ) -> tuple[SARTM, Any, Any]:  # model, dataset of raw samples, transform
+    "Model, data and transform of an evaluation job. Raises if the classes do not fit."
+    from sam_nb.datasets.catalog import load_dataset, require_dataset
+    trained = run.info["recipe"] if run else {}
+    dataset = recipe.dataset or trained.get("dataset")
+    if dataset is None: raise ParameterError("which dataset?", remedy="give dataset=..., since a checkpoint does not name one")
+    root = recipe.data_root or (trained.get("data_root") if dataset == trained.get("dataset") else None)
+    require_dataset(dataset, root, recipe.split)
+    released = recipe.checkpoint is not None and Path(recipe.checkpoint).is_file()
+    data = load_dataset(dataset, recipe.split, root, **({"released": True} if released or trained.get("released") else {}))
+    if released: model, _ = SARTM.from_released(recipe.checkpoint, data.classes, data.palette, recipe.image_size or 1280)
+    else: model = SARTM.from_pretrained(recipe.checkpoint or run.folder / "model")
+    if len(model.classes) != data.num_classes: raise CheckpointError(f"the model has {len(model.classes)} classes, {dataset} has {data.num_classes}", file=recipe.checkpoint or run.folder, remedy="choose the dataset it was trained on")
+    merge_lora(model.image_encoder)
+    return model.eval(), data, PadTo(model.switches.image_size)
