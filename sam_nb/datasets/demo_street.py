@@ -26,17 +26,17 @@ STREET_PALETTE = ((91, 96, 120), (200, 178, 214), (201, 143, 107), (88, 166, 98)
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #bbe127c0
 STREET_HEAT = {  # temperature by lighting; "engine": the front of a running car; "wheel": a bicycle
     #            day   dusk  night glare fog
-    "sky":      (.10,  .30,  .05,  .08,  .20),
-    "building": (.56,  .46,  .34,  .42,  .40),
-    "tree":     (.40,  .46,  .20,  .27,  .31),
-    "road":     (.70,  .46,  .54,  .46,  .50),
-    "pavement": (.70,  .46,  .43,  .38,  .42),
-    "car":      (.70,  .46,  .33,  .32,  .57),
-    "engine":   (.70,  .46,  .66,  .60,  .62),
-    "wheel":    (.70,  .46,  .48,  .42,  .46),
-    "person":   (.71,  .76,  .84,  .76,  .76),
-    "sign":     (.70,  .46,  .35,  .75,  .41),
-    "glass":    (.54,  .44,  .32,  .38,  .38)}
+    "sky":      (.08,  .30,  .03,  .06,  .14),
+    "building": (.54,  .46,  .34,  .42,  .38),
+    "tree":     (.36,  .46,  .18,  .25,  .26),
+    "road":     (.70,  .46,  .58,  .54,  .54),
+    "pavement": (.70,  .46,  .45,  .40,  .44),
+    "car":      (.70,  .46,  .30,  .30,  .64),
+    "engine":   (.70,  .46,  .68,  .66,  .68),
+    "wheel":    (.70,  .46,  .50,  .47,  .48),
+    "person":   (.71,  .78,  .88,  .84,  .82),
+    "sign":     (.70,  .46,  .34,  .82,  .37),
+    "glass":    (.52,  .44,  .32,  .38,  .36)}
 
 def heat(light: Lighting, what: str) -> float:
     "Temperature of something in a lighting, 0..1."
@@ -44,14 +44,14 @@ def heat(light: Lighting, what: str) -> float:
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #ae3fcccf
 STREET_LIGHT = {  # name: (how often, which)
-    "day": (.26, Lighting("day")),
-    "dusk": (.18, Lighting("dusk", ambient=(.36, .33, .42), sun=(.12, .07, .04), sky=((.25, .27, .5), (.98, .62, .4)), gain=1., noise=.024,
+    "day": (.22, Lighting("day")),
+    "dusk": (.15, Lighting("dusk", ambient=(.36, .33, .42), sun=(.12, .07, .04), sky=((.25, .27, .5), (.98, .62, .4)), gain=1., noise=.024,
                            haze_colour=(.62, .5, .5), lamps=.6)),
-    "night": (.24, Lighting("night", ambient=(.012, .014, .022), sun=(.0, .0, .0), sky=((.003, .004, .009), (.006, .006, .011)), noise=.05,
+    "night": (.28, Lighting("night", ambient=(.012, .014, .022), sun=(.0, .0, .0), sky=((.003, .004, .009), (.006, .006, .011)), noise=.05,
                             haze=.0, lamps=1.0)),
-    "glare": (.16, Lighting("glare", ambient=(.5, .5, .52), sun=(.5, .42, .3), sky=((.55, .68, .88), (.98, .92, .8)), flare=1.0, haze=.008,
+    "glare": (.18, Lighting("glare", ambient=(.5, .5, .52), sun=(.5, .42, .3), sky=((.55, .68, .88), (.98, .92, .8)), flare=1.0, haze=.008,
                             haze_colour=(.95, .9, .8))),
-    "fog": (.16, Lighting("fog", ambient=(.7, .72, .74), sun=(.05, .05, .05), sky=((.74, .76, .78), (.74, .76, .78)), noise=.016, haze=.16,
+    "fog": (.17, Lighting("fog", ambient=(.7, .72, .74), sun=(.05, .05, .05), sky=((.74, .76, .78), (.74, .76, .78)), noise=.016, haze=.12,
                           haze_colour=(.74, .76, .78), lamps=.4))}
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #4458877b
@@ -77,10 +77,9 @@ def _tint(rng: np.random.Generator, colour: tuple[float, ...], spread: float = .
 def _shade(colour: tuple[float, ...], factor: float) -> tuple[float, ...]: return tuple(min(c * factor, 1.) for c in colour)
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #b605fbd6
-CLOTHES = {"red": (.75, .12, .14), "blue": (.14, .25, .62), "purple": (.42, .16, .5), "green": (.12, .42, .25),
-           "white": (.88, .88, .86), "black": (.07, .07, .08), "pink": (.88, .45, .55), "grey": (.42, .43, .46)}
+CLOTHES = {"red": (.82, .1, .16), "pink": (.92, .42, .58), "purple": (.46, .16, .55), "blue": (.16, .22, .68), "white": (.88, .86, .88)}
 VESTS = {"lime": (.72, .95, .12), "orange": (1., .5, .05)}  # what cyclists wear
-_TROUSERS = ((.1, .12, .22), (.16, .16, .17), (.35, .28, .2), (.25, .3, .42))
+_TROUSERS = ((.1, .12, .3), (.14, .13, .2), (.24, .28, .5))
 _SKIN = ((.93, .75, .62), (.78, .57, .43), (.52, .35, .25), (.36, .23, .16))
 _TORSO = np.array([[-.24, 1.36], [-.15, 1.47], [.15, 1.47], [.24, 1.36], [.19, .84], [-.19, .84]])
 
@@ -163,12 +162,12 @@ def _board(kind: str, r: float, y: float) -> tuple[np.ndarray, np.ndarray]:
     triangle = np.array([[-r * 1.15, y - r * .8], [r * 1.15, y - r * .8], [0, y + r * 1.2]])
     return {"stop": (_oval(0, y, r, r)[::2], _rect(-r * .65, y - .1, r * .65, y + .1)), "speed": (_oval(0, y, r, r), _oval(0, y, r * .7, r * .7)),
             "warning": (triangle, _rect(-.06, y - .2, .06, y + .25)),
-            "direction": (_rect(-.85, y - .35, .85, y + .35), _rect(-.6, y - .08, .6, y + .08)),
-            "poster": (_rect(-.42, .15, .42, 1.85), _rect(-.32, .8, .32, 1.6))}[kind]
+            "direction": (_rect(-.9, y - .45, .9, y + .45), _rect(-.6, y - .1, .6, y + .1)),
+            "poster": (_rect(-.5, .1, .5, 1.9), _rect(-.36, .7, .36, 1.65))}[kind]
 
 def sign(rng: np.random.Generator, camera: Camera, light: Lighting, x: float, z: float) -> Thing:
     "A road sign on a post, or an advertising board as tall as a person."
-    kind, r, y = _pick(rng, list(_BOARDS)), rng.uniform(.5, .65), rng.uniform(2.1, 2.5)
+    kind, r, y = _pick(rng, list(_BOARDS)), rng.uniform(.6, .75), rng.uniform(1.9, 2.2)
     face, mark = _BOARDS[kind]
     if kind == "poster": face = _pick(rng, _POSTERS)
     warm, shine, (outline, inside) = heat(light, "sign") + rng.uniform(-.02, .02), light.lamps * .75, _board(kind, r, y)
@@ -201,8 +200,7 @@ def tree(rng: np.random.Generator, camera: Camera, light: Lighting, x: float, z:
     return Thing("tree", parts, z, {"height": round(cy + r, 1)}, shadow=_cast(camera, light, x, z, r * .7, 2.5))
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #1e8d32a5
-PAINTS = {"red": (.68, .1, .1), "blue": (.12, .26, .58), "white": (.88, .88, .9), "silver": (.6, .62, .65), "black": (.06, .06, .07),
-          "yellow": (.88, .68, .1), "green": (.13, .36, .24)}
+PAINTS = {"white": (.9, .9, .92), "silver": (.62, .66, .72), "black": (.06, .06, .07), "yellow": (.92, .72, .08), "teal": (.06, .4, .44)}
 _PROFILE = np.array([(0, .3), (0, .78), (.1, .86), (.95, .95), (1.55, 1.42), (3.0, 1.45), (3.75, .98), (4.2, .92), (4.25, .3)])
 _GLAZING = np.array([(1.12, .95), (1.62, 1.34), (2.95, 1.36), (3.5, .97)])
 _WHEELS, _TYRE, _WINDOW, _HEADLIGHT, _TAILLIGHT = (.82, 3.45), (.05, .05, .06), (.16, .2, .25), (1., .96, .85), (.95, .1, .08)
@@ -381,20 +379,25 @@ def _backdrop(rng: np.random.Generator, camera: Camera, light: Lighting) -> list
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #58ea0fcb
 class _Room:
-    "Keeps track of which ground is taken."
+    "Keeps track of which ground is taken, and of which part of the view."
     def __init__(self, rng: np.random.Generator, camera: Camera):
         self.rng, self.camera, self.taken = rng, camera, []
 
-    def find(self, spans: list[tuple[float, float]], near: float, far: float, half: float, deep: float = .4) -> tuple[float, float] | None:
+    def _free(self, x: float, z: float, half: float, deep: float, hides: bool) -> bool:
+        if any(abs(x - a) < half + h and z < b + d and b < z + deep for a, b, h, d in self.taken): return False
+        return hides or not any(abs(x / z - a / b) < .8 * (half / z + h / b) for a, b, h, _ in self.taken)
+
+    def find(self, spans: list[tuple[float, float]], near: float, far: float, half: float, deep: float, hide: float) -> tuple[float, float] | None:
         "A free place (x, z) within one of the spans of x and in the picture, or None."
-        for _ in range(6):
+        hides = self.rng.random() < hide  # may stand before or behind something
+        for _ in range(8):
             z = near + (far - near) * self.rng.random() ** 1.35
             span, where = _pick(self.rng, spans), self.rng.random()
             left, right = self.camera.seen(z, .04)
             lo, hi = max(span[0] + half, left), min(span[1] - half, right)
             if lo >= hi: continue
             x = lo + (hi - lo) * where
-            if any(abs(x - a) < half + h and z < b + d and b < z + deep for a, b, h, d in self.taken): continue
+            if not self._free(x, z, half, deep, hides): continue
             self.taken.append((x, z, half, deep))
             return x, z
         return None
@@ -402,26 +405,23 @@ class _Room:
 def _crowd(rng: np.random.Generator, camera: Camera, light: Lighting, plan: _Plan) -> list[Thing]:
     "Everything that stands or moves on the ground, farthest first."
     walks, lane, room, out = [(plan.wall[0], plan.kerb[0]), (plan.kerb[1], plan.wall[1])], [plan.kerb], _Room(rng, camera), []
-    for _ in range(rng.integers(1, 4)):
-        along, moving = bool(rng.random() < .65), bool(rng.random() < .55)
-        at = room.find(lane, 4.5, 14, .95 if along else 2.1, 4.4 if along else 2.)
-        if at: out.append(car(rng, camera, light, *at, along, moving))
-    wanted = [(person, walks + lane, 3.2, 9, .4, (2, 5)), (cyclist, lane + walks, 3.2, 8.5, .7, (1, 4)),
-              (sign, walks, 3.4, 9, .6, (2, 5)), (tree, walks, 5, 16, .6, (0, 3))]
+    wanted = [(cyclist, lane + walks, 3.2, 7.5, .6, (1, 3)), (sign, walks, 3.2, 7.5, .5, (2, 5)), (None, lane, 4., 11., 0., (2, 5)),
+              (person, walks + lane, 3.2, 7.5, .35, (4, 8)), (tree, walks, 5., 16., .6, (0, 3))]
     for make, spans, near, far, half, how_many in wanted:
         for _ in range(rng.integers(*how_many)):
-            at = room.find(spans, near, far, half)
-            if at: out.append(make(rng, camera, light, *at))
+            along, moving = bool(rng.random() < .65), bool(rng.random() < .55)
+            at = room.find(spans, near, far, half or (.95 if along else 2.1), .4 if half else 4.4 if along else 2., .35 if half else 1.)
+            if at: out.append(make(rng, camera, light, *at) if make else car(rng, camera, light, *at, along, moving))
     return sorted(out, key=lambda t: -t.depth)
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #731f1640
-def _shelter(rng: np.random.Generator, camera: Camera, light: Lighting, things: list[Thing]) -> list[Pane]:
-    "Sometimes a glass shelter stands in front of a person; its frame joins `things`."
-    people = [i for i, t in enumerate(things) if t.name == "person" and t.depth > 4.5]
-    if not people or rng.random() > .4: return []
+def _shelter(rng: np.random.Generator, camera: Camera, light: Lighting, things: list[Thing], plan: _Plan) -> list[Pane]:
+    "Sometimes a glass shelter stands on the pavement in front of a person; its frame joins `things`."
+    def at(t: Thing) -> float: return (t.polygon[:, 0].mean() - camera.centre) * t.depth / camera.focal
+    people = [i for i, t in enumerate(things) if t.name == "person" and t.depth > 4.5 and not plan.kerb[0] < at(t) < plan.kerb[1]]
+    if not people or rng.random() > .5: return []
     i = _pick(rng, people)
-    z, u = things[i].depth - .6, things[i].polygon[:, 0].mean()
-    x, iron = (u - camera.centre) * things[i].depth / camera.focal + rng.uniform(-.8, .8), heat(light, "building")
+    z, x, iron = things[i].depth - .6, at(things[i]) + rng.uniform(-.8, .8), heat(light, "building")
     after = next((j for j, t in enumerate(things) if j > i and t.depth < z), len(things))
     posts = [camera.stand(_rect(s * 1.51 - .05, 0, s * 1.51 + .05, 2.4), x, z) for s in (-1, 1)]
     roof = camera.stand(_rect(-1.7, 2.3, 1.7, 2.5), x, z)
@@ -441,7 +441,7 @@ def compose_street(rng: np.random.Generator, light: Lighting) -> Scene:
     "A street: sky and ground, houses and trees, then whoever is out."
     camera, plan = Camera(rng.uniform(.8, 1.05), rng.uniform(1.5, 2.6), rng.uniform(.36, .52), rng.uniform(.3, .7)), _plan(rng)
     things = [_sky(light, camera.horizon), *_ground(rng, camera, light, plan), *_rows(rng, camera, light, plan), *_crowd(rng, camera, light, plan)]
-    panes = _shelter(rng, camera, light, things)
+    panes = _shelter(rng, camera, light, things, plan)
     return Scene("street", STREET_CLASSES, things, light, camera, panes, _street_lamps(rng, things))
 
 STREET = register_place(Place("street", STREET_CLASSES, STREET_PALETTE, compose_street, STREET_LIGHT, hard_lighting="night"))
