@@ -233,6 +233,9 @@ def resumed_values(run: Run, values: Mapping[str, Any], parameters: Mapping[str,
     return {**kept, **values, "resume": run.name, **({"run_name": None} if "run_name" in parameters else {})}
 
 # %% ../nbs/lib/53_cli.ipynb #ee89ca8b
+_LEAVE_QUICKLY = "__import__('atexit').register(__import__('os')._exit, 0)"  # after every other exit function; to take torch apart takes a second
+_KERNEL_OPTIONS = ["--HistoryManager.hist_file=:memory:", f"--IPKernelApp.exec_lines={_LEAVE_QUICKLY}"]
+
 @contextlib.contextmanager
 def running_kernel(folder: Path,  # where it runs
                    environment: Mapping[str, str] | None = None,  # added to this process's
@@ -245,14 +248,14 @@ def running_kernel(folder: Path,  # where it runs
         place = dict(transport="ipc", connection_file=f"{sockets}/kernel.json") if short else {}
         kernel = AsyncKernelManager(kernel_name="python3", **place)
         start = run_sync(kernel.start_kernel)
-        start(extra_arguments=["--HistoryManager.hist_file=:memory:"], cwd=str(folder), env={**os.environ, **(environment or {})})
+        start(extra_arguments=_KERNEL_OPTIONS, cwd=str(folder), env={**os.environ, **(environment or {})})
         try: yield kernel
         finally: run_sync(_end)(kernel)
 
 async def _end(kernel: Any) -> None:
     "Without the Ctrl-C that `shutdown_kernel` sends first, which an idle kernel reports as an error."
     await kernel.request_shutdown()
-    await kernel.finish_shutdown(waittime=5)
+    await kernel.finish_shutdown(waittime=10, pollinterval=0.02)
     await kernel.cleanup_resources()
 
 def _papermill() -> Any:
