@@ -1,0 +1,1 @@
+"Measurements: what this library saves, against the same work done in another order. See README.md."
