@@ -24,7 +24,7 @@ import numpy as np
 
 from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, disk_errors, read_json, workspace, write_json
 from .demo_engine import Place, Scene, find_place, render
-from .demo_street import STREET, STREET_CLASSES, STREET_PALETTE
+from .demo_street import STREET_CLASSES, STREET_PALETTE
 
 # %% auto #0
 __all__ = ['GENERATOR_VERSION', 'LAYOUTS', 'make_demo', 'ensure_demo', 'trivial_baselines', 'STREET_CLASSES', 'STREET_PALETTE',
@@ -42,12 +42,14 @@ LAYOUTS = {
     "mfnet": {"rgbt": "images/{name}.png", "label": "labels/{name}.png"},  # and the lists train.txt, val.txt, ...
     "pst900": {"rgb": "{split}/rgb/{name}.png", "thermal": "{split}/thermal/{name}.png", "label": "{split}/labels/{name}.png"}}
 
+# %% ../../nbs/lib/10_datasets.demo.ipynb #14b310c1
 def _save_png(file: Path, picture: np.ndarray) -> None:
     "RGB (or grey, or RGB + thermal) to a lightly compressed PNG."
     if picture.ndim == 3: picture = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR)
     coded = cv2.imencode(".png", picture, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1]
     with disk_errors(file): file.write_bytes(coded.tobytes())
 
+# %% ../../nbs/lib/10_datasets.demo.ipynb #4d4104ea
 def _write_scene(folder: Path, layout: str, split: str, name: str, scene: Scene) -> str:
     "Write the files of one scene; returns the hash of what they show."
     rgb, thermal, label = scene.images["rgb"], scene.images["thermal"], scene.semantic
@@ -69,6 +71,7 @@ def _jobs(place: Place, splits: Mapping[str, int], seed: int) -> list[_Job]:
     return [_Job(split, derive_seed(seed, split), i, number, place.hard_lighting if split == "hard" else None)
             for number, (split, i) in enumerate(todo)]
 
+# %% ../../nbs/lib/10_datasets.demo.ipynb #1357ec36
 def _do_job(place: str, size: int, folder: Path, layout: str, job: _Job) -> dict:
     "Render and write one scene; returns what dataset.json has to know of it."
     scene = render(place, job.seed, job.index, size, job.lighting)
@@ -93,6 +96,7 @@ def _summary(place: Place, parameters: dict, done: list[dict]) -> dict:
     return {"generator": "sam_nb demo world", "version": GENERATOR_VERSION, "place": place.name, "parameters": parameters,
             "classes": list(place.classes), "palette": [list(c) for c in place.palette], "splits": splits, "checksum": checksum}
 
+# %% ../../nbs/lib/10_datasets.demo.ipynb #86f9c8f3
 def _generate(place: Place, folder: Path, parameters: dict, splits: Mapping[str, int], workers: int | None) -> None:
     "Write every split, the lists and dataset.json into `folder`."
     size, layout, jobs = parameters["size"], parameters["layout"], _jobs(place, splits, parameters["seed"])
@@ -104,6 +108,7 @@ def _generate(place: Place, folder: Path, parameters: dict, splits: Mapping[str,
         (folder / f"{split}.txt").write_text("".join(d["name"] + "\n" for d in done if d["split"] == split))
     write_json(folder / "dataset.json", _summary(place, parameters, done))
 
+# %% ../../nbs/lib/10_datasets.demo.ipynb #1126134c
 def _do_all(work: Callable[[_Job], dict], jobs: list[_Job], workers: int) -> list[dict]:
     if workers <= 1: return [work(job) for job in jobs]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -126,6 +131,7 @@ def _new_folder(root: Path, replace_old: bool) -> Iterator[Path]:
         if old.exists() and not root.exists(): old.rename(root)
         for folder in (unfinished, old): shutil.rmtree(folder, ignore_errors=True)
 
+# %% ../../nbs/lib/10_datasets.demo.ipynb #42d544dc
 def _check_existing(root: Path, wanted: dict, overwrite: bool) -> bool:
     "True when `root` already is the wanted dataset; `DatasetError` when it is something else."
     if not root.exists() or (root.is_dir() and not any(root.iterdir())): return False
@@ -214,6 +220,7 @@ def trivial_baselines(root: str | Path,  # a folder of make_demo
     answers = {name: _commonest(key(*train[:2]), train[2], classes)[key(*test[:2])] for name, key in keys.items()}
     return {name: _miou(answer, test[2], classes) for name, answer in answers.items()}
 
+# %% ../../nbs/lib/10_datasets.demo.ipynb #32150b98
 def _mix(values: np.ndarray, base: int) -> np.ndarray: return values.astype(np.int64) @ np.array([base * base, base, 1])
 
 def _places(size: int) -> np.ndarray:

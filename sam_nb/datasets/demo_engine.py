@@ -43,6 +43,7 @@ class Part:
     material: str = "plain"  # a name of MATERIALS
     glow: float = 0.0  # 0: only reflects light; 1: shines by itself
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #996a02b9
 @dataclass
 class Thing:
     "One object, or one region of stuff."
@@ -117,6 +118,7 @@ class Pane:
     after: int  # stands in front of things[:after]
     temperature: float
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #57d7cf45
 @dataclass
 class Lamp:
     "A pool of light, strongest at its centre."
@@ -166,6 +168,7 @@ def _paint(things: list[Thing], size: int) -> tuple[np.ndarray, list[Part], np.n
         cv2.fillPoly(canvas, [next(polygons) for _ in range(len(part.polygons))], number, shift=3)
     return canvas, parts, np.repeat(np.arange(len(things)), [len(thing.parts) for thing in things])
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #c211af05
 def _fixed(polygons: list[np.ndarray], side: int) -> list[np.ndarray]:
     "Picture units to OpenCV's fixed-point pixels (1/8 pixel; whole numbers are pixel centres)."
     points = np.rint(np.concatenate(polygons) * (8 * side) - 4).clip(-2**20, 2**20).astype(np.int32)
@@ -177,6 +180,7 @@ MATERIALS = {  # strength of fine and of coarse texture
     "plain": (.02, .03), "asphalt": (.14, .10), "stone": (.10, .12), "plaster": (.05, .10), "leaf": (.50, .45),
     "cloud": (.0, .14), "metal": (.01, .05), "glass": (.02, .10)}
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #6c4d3f37
 def _tables(parts: list[Part], scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Per part, uint8 [parts, 4] each: (reflected R, G, B, temperature), (emitted R, G, B, halo), (ground, fine, coarse, clear)."
     colour, glow = np.array([p.colour for p in parts]), np.array([p.glow for p in parts])[:, None]
@@ -190,6 +194,7 @@ def _tables(parts: list[Part], scene: Scene) -> tuple[np.ndarray, np.ndarray, np
 def _bytes(x: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #4aaf8076
 def _look_up(canvas: np.ndarray, table: np.ndarray) -> np.ndarray:
     "A table's row for every part number, averaged over 2 x 2: [4, S, S] float32 in 0..1."
     full = table.view(np.uint32)[:, 0].take(canvas).view(np.uint8).reshape(*canvas.shape, 4)
@@ -204,6 +209,7 @@ def _shadows(scene: Scene, size: int) -> np.ndarray:
         if thing.shadow is not None: cv2.fillPoly(mask, _fixed([thing.shadow], size), 255, shift=3)
     return cv2.GaussianBlur(mask, (0, 0), .012 * size).astype(np.float32) / 255
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #45398e72
 def _pools(scene: Scene, size: int) -> np.ndarray:
     "Light of the lamps: [3, S, S] float32."
     light = np.zeros((3, size, size), np.float32)
@@ -220,13 +226,15 @@ def _flood(picture: np.ndarray, light: Lighting) -> np.ndarray:
     "A low sun in the lens: a core that saturates, a wide veil around it. [3, S, S]"
     at = (np.arange(picture.shape[-1], dtype=np.float32) + .5) / picture.shape[-1]
     far = (at[None] - light.flare_at[0]) ** 2 + .6 * (at[:, None] - light.flare_at[1]) ** 2
-    veil = 1.6 * np.exp(-far / .045) + .7 * np.exp(-far / .13)
+    veil = 1.7 * np.exp(-far / .06) + .8 * np.exp(-far / .16)
     return picture * (1 - .4 * np.exp(-far / .2)) + light.flare * veil * _rgb((1, .93, .78))
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #a230ea1a
 def _bloom(shining: np.ndarray) -> np.ndarray:
     "The glow around lamps: [3, S, S]."
     return np.stack([cv2.GaussianBlur(plane, (0, 0), .03 * shining.shape[-1]) for plane in shining]) * 1.2
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #63fea9c2
 def _sense(picture: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     "Sensor noise (grain and blotches, more where it is bright) and eight bits: [3, S, S] to uint8 [S, S, 3]."
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
@@ -288,6 +296,7 @@ class Seen:
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are one past the last
     oriented: np.ndarray  # [4, 2] corners of the smallest box in any direction, pixels
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #37b1d00c
 def seen_objects(scene: Scene, min_pixels: int = 1) -> list[Seen]:
     "The objects of which at least `min_pixels` are visible, in the order of their instance ids."
     out, ids = [], scene.instances
@@ -300,6 +309,7 @@ def seen_objects(scene: Scene, min_pixels: int = 1) -> list[Seen]:
         out.append(Seen(instance, scene.things[i], pixels, (x, y, x + w, y + h), corners))
     return out
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #2beabb13
 def count_objects(scene: Scene, min_pixels: int = 1) -> dict[str, int]:
     "How many objects of each class are visible."
     return dict(Counter(s.thing.name for s in seen_objects(scene, min_pixels)))
@@ -324,6 +334,7 @@ class Place:
 
 PLACES: dict[str, Place] = {}
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #05e5e36c
 def register_place(place: Place) -> Place:
     "Make a place known by its name."
     PLACES[place.name] = place
@@ -347,6 +358,7 @@ def render(place: str,  # "street"
     scene.seed, scene.index = seed, index
     return expose(scene, size, sensor)
 
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #d8124902
 def _stream(*parts: int | str) -> np.random.Generator: return np.random.Generator(np.random.SFC64(derive_seed(*parts)))
 
 def _pick_light(place: Place, rng: np.random.Generator, name: str | None) -> Lighting:

@@ -51,7 +51,7 @@ STREET_LIGHT = {  # name: (how often, which)
                             haze=.0, lamps=1.0)),
     "glare": (.18, Lighting("glare", ambient=(.5, .5, .52), sun=(.5, .42, .3), sky=((.55, .68, .88), (.98, .92, .8)), flare=1.0, haze=.008,
                             haze_colour=(.95, .9, .8))),
-    "fog": (.17, Lighting("fog", ambient=(.7, .72, .74), sun=(.05, .05, .05), sky=((.74, .76, .78), (.74, .76, .78)), noise=.016, haze=.12,
+    "fog": (.17, Lighting("fog", ambient=(.7, .72, .74), sun=(.05, .05, .05), sky=((.74, .76, .78), (.74, .76, .78)), noise=.016, haze=.19,
                           haze_colour=(.74, .76, .78), lamps=.4))}
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #4458877b
@@ -83,6 +83,7 @@ _TROUSERS = ((.1, .12, .3), (.14, .13, .2), (.24, .28, .5))
 _SKIN = ((.93, .75, .62), (.78, .57, .43), (.52, .35, .25), (.36, .23, .16))
 _TORSO = np.array([[-.24, 1.36], [-.15, 1.47], [.15, 1.47], [.24, 1.36], [.19, .84], [-.19, .84]])
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #f5b36f27
 @dataclass(frozen=True)
 class _Body:
     "What a person or a rider wears, and how warm they are."
@@ -128,6 +129,7 @@ def _from_side(b: _Body, knee: float, paint: tuple[float, ...], cold: float) -> 
             ("torso", [_limb(-.16, .92, .2, 1.42, .34, .38)], b.shirt, b.warm), ("stripe", [_limb(-.04, 1.08, .06, 1.24, .36, .37)], (.9, .9, .88), b.warm), ("arm", [_limb(.2, 1.36, .44, 1.0, .13, .1)], b.shirt, b.warm),
             ("head", [_oval(.32, 1.6, .13, .15)], b.skin, b.warm + .02)]
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #6a8ee838
 def _from_front(b: _Body, knee: float, paint: tuple[float, ...], cold: float) -> list[tuple]:
     "The same, riding towards the camera."
     return [("wheel", [_oval(0, .36, .09, .36)], (.07, .07, .08), cold), ("reflector", [_oval(0, .36, .05, .3)], (.62, .64, .66), cold),
@@ -157,6 +159,7 @@ _BOARDS = {"stop": (_RED, _WHITE), "speed": (_RED, _WHITE), "warning": ((.95, .8
            "poster": ((.85, .3, .5), (.95, .9, .6))}
 _POSTERS = ((.85, .3, .5), (.1, .6, .6))
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #7185d809
 def _board(kind: str, r: float, y: float) -> tuple[np.ndarray, np.ndarray]:
     "Outline of a board and of what is on it: radius r, centre at height y."
     triangle = np.array([[-r * 1.15, y - r * .8], [r * 1.15, y - r * .8], [0, y + r * 1.2]])
@@ -165,6 +168,7 @@ def _board(kind: str, r: float, y: float) -> tuple[np.ndarray, np.ndarray]:
             "direction": (_rect(-.9, y - .45, .9, y + .45), _rect(-.6, y - .1, .6, y + .1)),
             "poster": (_rect(-.5, .1, .5, 1.9), _rect(-.36, .7, .36, 1.65))}[kind]
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #1a1e6b8b
 def sign(rng: np.random.Generator, camera: Camera, light: Lighting, x: float, z: float) -> Thing:
     "A road sign on a post, or an advertising board as tall as a person."
     kind, r, y = _pick(rng, list(_BOARDS)), rng.uniform(.6, .75), rng.uniform(1.9, 2.2)
@@ -271,6 +275,7 @@ def car(rng: np.random.Generator, camera: Camera, light: Lighting, x: float, z: 
 FACADES = {"brick": (.58, .32, .25), "sand": (.8, .7, .52), "cream": (.86, .8, .68), "grey": (.56, .57, .6), "terracotta": (.74, .46, .34),
            "blue": (.5, .6, .7), "concrete": (.66, .65, .62)}
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #fd172d22
 def _openings(rng: np.random.Generator, length: float, height: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Windows [N, 4, 2] in metres along and up a wall, which of them are lit [N], and shop doors [M, 4, 2]."
     step, storey = rng.uniform(1.9, 2.9), rng.uniform(2.8, 3.4)
@@ -279,6 +284,7 @@ def _openings(rng: np.random.Generator, length: float, height: float) -> tuple[n
     doors = np.array([_rect(c - step * .36, .1, c + step * .36, 2.5) for c in across[::2]]).reshape(-1, 4, 2)
     return centres + _rect(-.24 * step, -.27 * storey, .24 * step, .27 * storey), rng.random(len(centres)) < .35, doors
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #4b3238f7
 def building(rng: np.random.Generator, camera: Camera, light: Lighting,
              plane: Callable[[np.ndarray], np.ndarray],  # [..., 2] metres along and up the wall -> picture units
              length: float, height: float, depth: float,  # metres
@@ -302,7 +308,7 @@ def building(rng: np.random.Generator, camera: Camera, light: Lighting,
     parts += [Part(n, plane(shapes), c, t, "glass", glow) for n, shapes, c, t, glow in openings if len(shapes)]
     return Thing("building", parts, depth, {"facade": name, "height": round(height, 1)})
 
-# %% ../../nbs/lib/10_datasets.demo_street.ipynb #fd172d22
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #22f1493a
 def _side_plane(camera: Camera, wall: float, z: float, points: np.ndarray) -> np.ndarray:
     "A wall along the street at x = wall, starting at z."
     return camera.project(np.stack([np.full(points.shape[:-1], wall), points[..., 1], z + points[..., 0]], -1))
@@ -335,6 +341,7 @@ def _strip(camera: Camera, x0: float, x1: float, z0: float, z1: float) -> np.nda
     "A rectangle on the ground."
     return camera.project([(x0, 0, z0), (x1, 0, z0), (x1, 0, z1), (x0, 0, z1)])
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #a419b1f1
 def _ground(rng: np.random.Generator, camera: Camera, light: Lighting, plan: _Plan) -> list[Thing]:
     "Pavement from edge to edge, the road on it, its kerbs and markings."
     stone, tar = _tint(rng, _pick(rng, ((.72, .58, .46), (.74, .64, .5), (.68, .54, .48))), .03), _tint(rng, (.3, .31, .34), .03)
@@ -402,6 +409,7 @@ class _Room:
             return x, z
         return None
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #39bf4605
 def _crowd(rng: np.random.Generator, camera: Camera, light: Lighting, plan: _Plan) -> list[Thing]:
     "Everything that stands or moves on the ground, farthest first."
     walks, lane, room, out = [(plan.wall[0], plan.kerb[0]), (plan.kerb[1], plan.wall[1])], [plan.kerb], _Room(rng, camera), []
@@ -437,6 +445,7 @@ def _street_lamps(rng: np.random.Generator, things: list[Thing]) -> list[Lamp]:
             out.append(Lamp((t.polygon[:, 0].mean(), t.polygon[:, 1].max()), (.9 / t.depth, .35 / t.depth), (.5, .48, .42)))
     return out
 
+# %% ../../nbs/lib/10_datasets.demo_street.ipynb #5ab93d93
 def compose_street(rng: np.random.Generator, light: Lighting) -> Scene:
     "A street: sky and ground, houses and trees, then whoever is out."
     camera, plan = Camera(rng.uniform(.8, 1.05), rng.uniform(1.5, 2.6), rng.uniform(.36, .52), rng.uniform(.3, .7)), _plan(rng)
