@@ -5,6 +5,7 @@
 # %% ../nbs/lib/52_evaluation.ipynb #04c6084b
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,11 @@ class Evaluation:
 
     def worst(self, k: int = 3) -> list[dict[str, Any]]: return sorted(self.samples, key=lambda s: s["miou"])[:k]
     def best(self, k: int = 3) -> list[dict[str, Any]]: return sorted(self.samples, key=lambda s: -s["miou"])[:k]
+
+    def extremes(self, k: int = 2) -> list[dict[str, Any]]:
+        "The k best and the k worst samples, none twice."
+        best = self.best(k)
+        return best + [s for s in reversed(self.worst(k)) if s not in best]
 
     def save(self, path: str | Path, **about: Any) -> None:
         "Everything but pictures, as JSON."
@@ -126,11 +132,19 @@ def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the s
     try: return find_run(name, method)
     except RunError:
         if name not in (None, "last"): raise
-    import papermill
     folder = workspace().runs / f"{method}-demo-short"
-    if (folder / "run.json").exists(): return Run.open(folder)
+    try: folder.mkdir(parents=True)
+    except FileExistsError: return _wait_for(folder)
+    import papermill
     print(f"there is no run of {method} yet: a short one of {steps} steps on the demo world is made")
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = dict(dataset="demo", steps=steps, run_name=folder.name)
-    papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", parameters, progress_bar=False, cwd=workspace().root)
+    papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", dict(dataset="demo", steps=steps, run_name=folder.name),
+                               progress_bar=False, cwd=workspace().root)
     return Run.open(folder)
+
+def _wait_for(folder: Path, seconds: float = 300) -> Run:
+    "The short run that another notebook is making at this moment."
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if (folder / "run.json").exists() and (run := Run.open(folder)).status not in ("created", "running") and "test" in run.info: return run
+        time.sleep(0.5)
+    raise RunError("the short run on the demo world was begun and did not end", file=folder, remedy="remove this folder and try again")
