@@ -18,8 +18,8 @@ import numpy as np
 from .core import ParameterError, SamNbError, atomic_path
 
 # %% auto #0
-__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'to_array', 'to_image', 'png_bytes', 'picture', 'save_figure', 'show_images',
-           'distinct_colours', 'colourise', 'legend', 'overlay', 'draw_prompts', 'heat_map', 'error_map',
+__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'to_array', 'to_image', 'png_bytes', 'stored_picture', 'picture', 'save_figure',
+           'show_images', 'distinct_colours', 'colourise', 'legend', 'overlay', 'draw_prompts', 'heat_map', 'error_map',
            'hits_and_misses', 'panel', 'confusion_figure', 'class_bars', 'table', 'read_metrics', 'training_curves',
            'schedule_figure']
 
@@ -96,6 +96,18 @@ def png_bytes(figure: Any,  # a matplotlib figure
         image.save(small, "PNG", optimize=True)
         return small.getvalue()
 
+def stored_picture(figure: Any,  # a matplotlib figure
+                   ) -> tuple[str, bytes]:  # MIME type, bytes
+    "The figure as a notebook stores it: PNG, or JPEG where photographs have thousands of colours."
+    from PIL import Image
+    with _style(), io.BytesIO() as raw, io.BytesIO() as small:
+        _settle(figure)
+        figure.savefig(raw, format="png", dpi=figure.dpi)
+        image = Image.open(raw).convert("RGB")
+        if image.getcolors(4096) is not None: return "image/png", png_bytes(figure)
+        image.save(small, "JPEG", quality=88, optimize=True)
+        return "image/jpeg", small.getvalue()
+
 def _settle(figure: Any) -> None:
     "Lay the axes out once: constrained layout, run again, moves them a little further each time."
     if figure.get_layout_engine() is None: return
@@ -110,7 +122,8 @@ def _picture_class() -> type:
         "A figure that belongs to no window and shows itself in a notebook."
         def _ipython_display_(self) -> None:
             from IPython.display import display
-            display({"image/png": png_bytes(self), "text/plain": f"<Picture of {len(self.axes)} axes>"}, raw=True)
+            kind, stored = stored_picture(self)
+            display({kind: stored, "text/plain": f"<Picture of {len(self.axes)} axes>"}, raw=True)
     return Picture
 
 # %% ../nbs/lib/05_show.ipynb #e0e49b6e
