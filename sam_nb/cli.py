@@ -44,6 +44,7 @@ class Parameter:
     default: Any
     help: str  # the comment behind it
 
+# %% ../nbs/lib/53_cli.ipynb #f2292ae1
 def read_parameters(notebook: str | Path,  # a .ipynb with a cell tagged "parameters"
                     ) -> dict[str, Parameter]:  # in the notebook's order
     "What a job notebook can be told."
@@ -59,6 +60,7 @@ def read_parameters(notebook: str | Path,  # a .ipynb with a cell tagged "parame
         found[name] = Parameter(name, note or type(default).__name__, default, comments.get(line.end_lineno, ""))
     return found
 
+# %% ../nbs/lib/53_cli.ipynb #eadaf26c
 def _comments(source: str) -> dict[int, str]:  # line -> text
     words = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip("# ") for t in words if t.type == tokenize.COMMENT}
@@ -108,6 +110,7 @@ def job_notebooks(job: str,  # "train" or "eval"
     found = [p for folder in reversed(_notebook_folders()) for p in sorted(folder.glob(f"{job}_*.ipynb"))]
     return {p.stem.removeprefix(f"{job}_"): p for p in found}
 
+# %% ../nbs/lib/53_cli.ipynb #746b0aa7
 def find_notebook(job: str, method: str) -> Path:
     "The notebook of a job and method; raises `ParameterError`."
     there = job_notebooks(job)
@@ -159,6 +162,7 @@ def read_command(job: str, method: str, words: Sequence[str],  # what follows th
     if rest: raise ParameterError(f"{rest[0]!r} belongs to no parameter", remedy=f"write --name value; sam_nb {job} {method} --help lists the names")
     return options, {name: to_value(parameters[name], text) for name, text in texts.items()}
 
+# %% ../nbs/lib/53_cli.ipynb #5dc624e1
 def _underscored(word: str, parameters: Mapping[str, Parameter]) -> str:
     "--batch-size as --batch_size."
     name, sign, value = word.partition("=")
@@ -174,9 +178,10 @@ def check_values(values: Mapping[str, Any],  # name -> value
     for name in ("data_root", "checkpoint", "text_checkpoint"):
         path = Path(str(values.get(name))).expanduser()
         if values.get(name) is not None and path.exists(): values[name] = str(path.resolve())
-    if "dataset" in parameters:
+    dataset = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else None)
+    if dataset is not None:
         from sam_nb.datasets.catalog import require_dataset
-        require_dataset(values.get("dataset", parameters["dataset"].default), values.get("data_root"))
+        require_dataset(dataset, values.get("data_root"))
     if values.get("checkpoint") not in (None, "scratch") and not (workspace().root / values["checkpoint"]).exists():
         from sam_nb.zoo import find_weights
         values["checkpoint"] = str(find_weights(values["checkpoint"]))
@@ -193,6 +198,7 @@ class Job:
     new: bool = False  # whether the run is its own, to be removed if it never begins
     echo: bool = True  # repeat what the notebook prints
 
+# %% ../nbs/lib/53_cli.ipynb #0a97f6fb
 def new_run_folder(method: str, values: Mapping[str, Any], dataset: str) -> Path:
     "A folder under runs/ for a run that begins; raises `RunError` if the chosen name is taken."
     root, chosen = workspace().runs, values.get("run_name")
@@ -220,6 +226,7 @@ def find_run(name: str | Path,  # a name, a folder, or "last"
     if not runs: raise RunError("there are no runs here yet" if method is None else f"there are no runs of {method} yet", file=workspace().runs)
     return max(runs, key=lambda run: run.info["created"])
 
+# %% ../nbs/lib/53_cli.ipynb #64b0b802
 def resumed_values(run: Run, values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
     "The parameters of a run, to go on with; raises `RunError` where `values` contradict them."
     from sam_nb.runs import MAY_DIFFER
@@ -252,12 +259,14 @@ def running_kernel(folder: Path,  # where it runs
         try: yield kernel
         finally: run_sync(_end)(kernel)
 
+# %% ../nbs/lib/53_cli.ipynb #d3d1c37d
 async def _end(kernel: Any) -> None:
     "Without the Ctrl-C that `shutdown_kernel` sends first, which an idle kernel reports as an error."
     await kernel.request_shutdown()
     await kernel.finish_shutdown(waittime=10, pollinterval=0.02)
     await kernel.cleanup_resources()
 
+# %% ../nbs/lib/53_cli.ipynb #5a027fa6
 def _papermill() -> Any:
     "The papermill module, imported without what it never needs."
     import logging
@@ -295,6 +304,7 @@ class NotebookError(SamNbError):
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
+# %% ../nbs/lib/53_cli.ipynb #33f73208
 def notebook_error(error: Any,  # papermill's PapermillExecutionError
                    output: Path) -> NotebookError:
     "The exception of a cell, short."
@@ -303,20 +313,27 @@ def notebook_error(error: Any,  # papermill's PapermillExecutionError
     lines = [f"  | {line}" for line in "\n".join(plain).splitlines()[2:-1] if line.strip()]
     return NotebookError(error.ename, "\n".join([error.evalue, *lines[-8:]]), file=output, remedy="look at the marked cell of this notebook")
 
-# %% ../nbs/lib/53_cli.ipynb #33f73208
+# %% ../nbs/lib/53_cli.ipynb #582873c3
 def execute(job: Job) -> None:
     "Run a job's notebook; raises what it raises, and leaves no half-made run."
+    before = _writer(job)
     try:
         with disk_errors(job.output):
             job.output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(job.notebook, job.output)
-        with running_kernel(workspace().root) as kernel, forwarded_signals(kernel) as heard:
-            run_notebook(job, kernel, heard)
+        with running_kernel(workspace().root) as kernel, forwarded_signals(kernel) as heard: run_notebook(job, kernel, heard)
     except BaseException as error:
-        clear_up(job, error)
+        clear_up(job, error, before)
         raise
 
+def _writer(job: Job) -> Any:
+    "The process that writes to the job's run; None: there is no run yet."
+    about = job.run and job.run / "run.json"
+    return json.loads(about.read_text())["process"] if about and about.exists() and about.stat().st_size else None
+
+# %% ../nbs/lib/53_cli.ipynb #cc01e384
 def run_notebook(job: Job, kernel: Any, heard: list[int]) -> None:
+    "Let papermill send the cells to a kernel; raises `NotebookError` or KeyboardInterrupt."
     papermill = _papermill()
     from nbclient.exceptions import DeadKernelError
     def before_cell(**_: Any) -> None:
@@ -333,22 +350,25 @@ def run_notebook(job: Job, kernel: Any, heard: list[int]) -> None:
         raise NotebookError("DeadKernelError", "the notebook's process was killed from outside; most often the machine ran out of memory",
                             file=job.output, remedy="lower batch_size or image_size; a training run goes on with --resume") from None
 
-# %% ../nbs/lib/53_cli.ipynb #582873c3
-def clear_up(job: Job, error: BaseException) -> None:
+# %% ../nbs/lib/53_cli.ipynb #449a4e6f
+def clear_up(job: Job, error: BaseException,
+             before: Any = None,  # who wrote to the run before this job
+             ) -> None:
     "After a failure: a run that had begun says so; a folder in which none began is removed with its notebook."
     if job.run is None: return
-    about = job.run / "run.json"
-    if about.exists() and about.stat().st_size:
-        from sam_nb.runs import Run
-        run = Run.open(job.run)
-        if run.info["status"] not in ("created", "running"): return
-        if isinstance(error, NotebookError): run.finish(status="failed", error=f"{error.name}: {error.fact}")
-        else: run.fail(error)
+    if _writer(job) not in (None, before): _tell_run(job.run, error)
     elif job.new and (isinstance(error, KeyboardInterrupt) or getattr(error, "told", isinstance(error, SamNbError))):
         with contextlib.suppress(OSError):
-            about.unlink(missing_ok=True)
+            (job.run / "run.json").unlink(missing_ok=True)
             if job.output.parent == job.run: job.output.unlink(missing_ok=True)
             job.run.rmdir()
+
+def _tell_run(folder: Path, error: BaseException) -> None:
+    from sam_nb.runs import Run
+    run = Run.open(folder)
+    if run.info["status"] not in ("created", "running"): return
+    if isinstance(error, NotebookError): run.finish(status="failed", error=f"{error.name}: {error.fact}")
+    else: run.fail(error)
 
 # %% ../nbs/lib/53_cli.ipynb #dfb17ab2
 def training_job(method: str, values: dict[str, Any], parameters: Mapping[str, Parameter]) -> Job:
@@ -364,13 +384,14 @@ def training_job(method: str, values: dict[str, Any], parameters: Mapping[str, P
     folder = new_run_folder(method, values, dataset)
     return Job(notebook, folder / "notebook.ipynb", {**values, "run_name": folder.name}, folder, new=True)
 
+# %% ../nbs/lib/53_cli.ipynb #a19f70ea
 def evaluation_job(method: str, values: dict[str, Any], parameters: Mapping[str, Parameter]) -> Job:
-    "An evaluation of a run, or of weights."
-    notebook = find_notebook("eval", method)
-    if values.get("run") is not None:
-        run = find_run(values["run"], method)
-        return Job(notebook, run.folder / "eval.ipynb", check_values({**values, "run": run.name}, {}), run.folder)
-    values = check_values(values, parameters)
+    "An evaluation of a run (the last one if none is named), or of weights."
+    notebook, values = find_notebook("eval", method), check_values(values, parameters)
+    there = contextlib.suppress(RunError) if values.get("run") is None else contextlib.nullcontext()
+    with there:
+        run = find_run(values.get("run") or "last", method) if values.get("checkpoint") is None else None
+        if run is not None: return Job(notebook, run.folder / "eval.ipynb", {**values, "run": run.name}, run.folder)
     folder = new_run_folder(f"eval-{method}", {}, values.get("dataset") or "demo")
     return Job(notebook, folder / "eval.ipynb", values, folder, new=True)
 
@@ -385,6 +406,7 @@ def slurm_options(text: str,  # "partition=gpu,gpus_per_node=1,timeout_min=600"
         options[key.strip()] = next((kind(value) for kind in (int, float) if re.fullmatch(r"-?\d+" if kind is int else r"-?\d*\.\d+", value)), value)
     return options
 
+# %% ../nbs/lib/53_cli.ipynb #b87b9129
 def submit(job: Job, options: Mapping[str, Any]) -> Any:  # submitit's Job
     "Hand a job to Slurm; raises `ParameterError`."
     import submitit
@@ -397,6 +419,7 @@ def submit(job: Job, options: Mapping[str, Any]) -> Any:  # submitit's Job
     executor.update_parameters(**{k if k in common else f"slurm_{k}": v for k, v in options.items()})
     return executor.submit(execute, job)
 
+# %% ../nbs/lib/53_cli.ipynb #f47bf658
 def _executor(submitit: Any, cluster: str, folder: Path) -> Any:
     known = ("slurm", "local", "debug")
     if cluster not in known: raise ParameterError(f"unknown cluster {cluster!r}", remedy=did_you_mean(cluster, known))
@@ -423,6 +446,7 @@ def run_summary(run: Run) -> str:
     if unfinished and run.last.exists(): line("go on with", f"sam_nb train {about['method']} --resume {run.name}")
     return "\n".join(lines)
 
+# %% ../nbs/lib/53_cli.ipynb #ac79cf93
 def _things(run: Run) -> dict[str, list[Path]]:
     there = lambda *names: [p for n in names if (p := run.folder / n).exists()]
     notebooks = sorted(run.folder.glob("notebook*.ipynb")) + there("eval.ipynb")
@@ -453,6 +477,7 @@ def do_job(job: str, words: Sequence[str]) -> None:
     execute(todo)
     if (todo.run / "run.json").exists(): print(run_summary(find_run(todo.run)))
 
+# %% ../nbs/lib/53_cli.ipynb #3366c98d
 def _submit_and_tell(job: Job, options: Mapping[str, Any]) -> None:
     try: sent = submit(job, options)
     except BaseException as error:
@@ -460,7 +485,7 @@ def _submit_and_tell(job: Job, options: Mapping[str, Any]) -> None:
         raise
     print(f"{job.run.name}: submitted as job {sent.job_id}; logs in {_near(job.run / 'slurm')}, notebook in {_near(job.output)}")
 
-# %% ../nbs/lib/53_cli.ipynb #3366c98d
+# %% ../nbs/lib/53_cli.ipynb #db1f0383
 def do_runs(options: argparse.Namespace) -> None:
     "sam_nb runs, runs show NAME, runs compare A B"
     from sam_nb.runs import compare_runs, list_runs
@@ -473,12 +498,14 @@ def do_runs(options: argparse.Namespace) -> None:
         none = f"there are no runs in {_near(workspace().runs)} yet; sam_nb train METHOD makes one"
         print(table.to_string(na_rep="", float_format="{:.2f}".format) if len(table) else none)
 
+# %% ../nbs/lib/53_cli.ipynb #7b339133
 def do_fetch(options: argparse.Namespace) -> None:
     "sam_nb fetch, sam_nb fetch NAME ..."
     from sam_nb.zoo import fetch, list_zoo
     if not options.names: print(list_zoo().to_string(na_rep=""))
     for name in options.names: print(_near(fetch(name)))
 
+# %% ../nbs/lib/53_cli.ipynb #f582f710
 def do_check(options: argparse.Namespace) -> int:
     "sam_nb check DATASET"
     from sam_nb.datasets.catalog import check, require_dataset
@@ -487,6 +514,7 @@ def do_check(options: argparse.Namespace) -> int:
     for report in reports.values(): print(report)
     return int(not all(report.ok for report in reports.values()))
 
+# %% ../nbs/lib/53_cli.ipynb #57415a54
 def do_demo_data(options: argparse.Namespace) -> None:
     "sam_nb demo-data PLACE"
     from sam_nb.datasets.demo import make_demo
@@ -494,7 +522,7 @@ def do_demo_data(options: argparse.Namespace) -> None:
     kept = {k: v for k, v in vars(options).items() if k not in ("do", "root", "place") and v is not None}
     print(_near(make_demo(options.place, root.resolve(), **kept)))
 
-# %% ../nbs/lib/53_cli.ipynb #db1f0383
+# %% ../nbs/lib/53_cli.ipynb #fd33e6f7
 def main_parser() -> Parser:
     "All commands."
     parser = Parser("sam_nb", description="Adapt Segment Anything: train, evaluate, compare. Each method's notebook is its command.")
@@ -512,6 +540,7 @@ def main_parser() -> Parser:
     _add_data_commands(command)
     return parser
 
+# %% ../nbs/lib/53_cli.ipynb #a1c98d1c
 def _add_data_commands(command: Callable) -> None:
     check = command("check", "read a whole dataset and report every problem", do_check)
     check.add_argument("dataset", metavar="DATASET")

@@ -69,13 +69,6 @@ def test_told_before_a_kernel_starts(root, words, wanted):
 def test_an_unknown_method(root): told(sam_nb("train sarmt", root), "no train_sarmt.ipynb", "did you mean 'sartm'?")
 
 
-def test_told_by_the_notebook(root):
-    "A value that only the method can judge."
-    said = sam_nb("train sartm --image_size 100", root)
-    told(said, "ParameterError", "image_size", seconds=WITH_TORCH)
-    assert workspace_is_empty(root)
-
-
 def test_a_picture_without_partner_told_by_the_notebook(root, data):
     next(data.glob("train/Infrared/*.png")).unlink()
     told(sam_nb(f"train sartm --data_root {data}", root), "DatasetError: no thermal picture for '0000", "copy the file", seconds=WITH_TORCH)
