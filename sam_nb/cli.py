@@ -316,14 +316,14 @@ def notebook_error(error: Any,  # papermill's PapermillExecutionError
 # %% ../nbs/lib/53_cli.ipynb #582873c3
 def execute(job: Job) -> None:
     "Run a job's notebook; raises what it raises, and leaves no half-made run."
-    before = _writer(job)
+    before, kept = _writer(job), job.output.read_bytes() if job.output.is_file() else None
     try:
         with disk_errors(job.output):
             job.output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(job.notebook, job.output)
         with running_kernel(workspace().root) as kernel, forwarded_signals(kernel) as heard: run_notebook(job, kernel, heard)
     except BaseException as error:
-        clear_up(job, error, before)
+        clear_up(job, error, before, kept)
         raise
 
 def _writer(job: Job) -> Any:
@@ -353,14 +353,17 @@ def run_notebook(job: Job, kernel: Any, heard: list[int]) -> None:
 # %% ../nbs/lib/53_cli.ipynb #449a4e6f
 def clear_up(job: Job, error: BaseException,
              before: Any = None,  # who wrote to the run before this job
+             kept: bytes | None = None,  # what lay where the executed notebook goes
              ) -> None:
-    "After a failure: a run that had begun says so; a folder in which none began is removed with its notebook."
-    if job.run is None: return
-    if _writer(job) not in (None, before): _tell_run(job.run, error)
-    elif job.new and (isinstance(error, KeyboardInterrupt) or getattr(error, "told", isinstance(error, SamNbError))):
+    "After a failure: a run that had begun says so; where none began, a mistake leaves what was there before."
+    if job.run is not None and _writer(job) not in (None, before): _tell_run(job.run, error); return
+    if not (isinstance(error, KeyboardInterrupt) or getattr(error, "told", isinstance(error, SamNbError))): return
+    with contextlib.suppress(OSError):
+        if kept is not None: job.output.write_bytes(kept)
+        elif job.run is not None and job.output.parent == job.run: job.output.unlink(missing_ok=True)
+    if job.new:
         with contextlib.suppress(OSError):
-            (job.run / "run.json").unlink(missing_ok=True)
-            if job.output.parent == job.run: job.output.unlink(missing_ok=True)
+            if _writer(job) is None: (job.run / "run.json").unlink(missing_ok=True)
             job.run.rmdir()
 
 def _tell_run(folder: Path, error: BaseException) -> None:
