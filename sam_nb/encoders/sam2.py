@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from sam2.modeling.backbones.hieradet import Hiera
+import torch.nn.functional as F
+from sam2.modeling.backbones.hieradet import Hiera, MultiScaleAttention, MultiScaleBlock, do_pool
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.mask_decoder import MaskDecoder
@@ -24,9 +25,9 @@ from ..weights import LoadReport, describe_family, guess_family, load_state, rea
 from ..zoo import find_weights
 
 # %% auto #0
-__all__ = ['SAM2_SIZES', 'VIDEO_KEYS', 'Sam2Size', 'sam2_size', 'check_image_size', 'NoPositions', 'build_image_encoder',
-           'build_prompt_encoder', 'build_mask_decoder', 'ImageFeatures', 'image_features', 'prompt_constants',
-           'load_sam2_weights']
+__all__ = ['SAM2_SIZES', 'VIDEO_KEYS', 'Sam2Size', 'sam2_size', 'check_image_size', 'LeanHiera', 'NoPositions',
+           'build_image_encoder', 'build_prompt_encoder', 'build_mask_decoder', 'ImageFeatures', 'image_features',
+           'prompt_constants', 'load_sam2_weights']
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #4059905d
 @dataclass(frozen=True)
@@ -101,6 +102,67 @@ def check_image_size(image_size: int | Sequence[int],  # S, or (height, width), 
             raise ParameterError(f"image_size={image_size}: a side of {side} is not a multiple of {step}", remedy=f"use {near}, or pad the images")
     return sides
 
+# %% ../../nbs/lib/20_encoders.sam2.ipynb #86a919b6
+def _reorder(x: Tensor,  # [B,H,W,C] in rows and columns, or [B*n,w,w,C] in windows
+             height: int, width: int,  # of the map
+             old: int, new: int,  # window side now and wanted; 0: rows and columns
+             ) -> Tensor:
+    "Tokens of a map in another order."
+    if old == new: return x
+    if old: x = x.view(-1, height // old, width // old, old, old, x.shape[-1]).transpose(2, 3).reshape(-1, height, width, x.shape[-1])
+    if new: x = x.view(-1, height // new, new, width // new, new, x.shape[-1]).transpose(2, 3).reshape(-1, new, new, x.shape[-1])
+    return x
+
+# %% ../../nbs/lib/20_encoders.sam2.ipynb #77594fe9
+def _padded_attention(attention: MultiScaleAttention,
+                      x: Tensor,  # [B,H,W,C]
+                      side: int,  # of the windows, which do not fit
+                      ) -> Tensor:  # [B,H,W,C_out], halved where the queries are pooled
+    "Window attention that multiplies no padding."
+    (batch, height, width, _), down, right = x.shape, -x.shape[1] % side, -x.shape[2] % side
+    blank, qkv = attention.qkv(x.new_zeros(1, 1, 1, x.shape[-1])), attention.qkv(x)
+    qkv = torch.cat([qkv, blank.expand(batch, height, right, -1)], 2)
+    qkv = torch.cat([qkv, blank.expand(batch, down, width + right, -1)], 1)
+    qkv = _reorder(qkv, height + down, width + right, 0, side)
+    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).unbind(3)  # [B*n,w,w,heads,channels] each
+    if attention.q_pool is not None:
+        q = do_pool(q.flatten(3), attention.q_pool).unflatten(-1, (attention.num_heads, -1))
+        height, width, down, right, side = (n // 2 for n in (height, width, down, right, side))
+    out = F.scaled_dot_product_attention(*(t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))).transpose(1, 2).flatten(2)
+    out = _reorder(out.unflatten(1, (side, side)), height + down, width + right, side, 0)
+    return attention.proj(out[:, :height, :width])
+
+# %% ../../nbs/lib/20_encoders.sam2.ipynb #883c2dab
+def _lean_block(block: MultiScaleBlock,
+                x: Tensor,  # [B,H,W,C], or in windows [B*n,w,w,C]
+                side: int,  # of those windows; 0: rows and columns
+                batch: int) -> Tensor:
+    "One block of the trunk, tokens in any order."
+    normed = block.norm1(x)
+    shortcut = x if block.dim == block.dim_out else do_pool(block.proj(normed), block.pool)
+    if not block.window_size: attended = block.attn(normed.reshape(batch, -1, *normed.shape[2:])).view_as(shortcut)
+    elif side: attended = block.attn(normed)
+    else: attended = _padded_attention(block.attn, normed, block.window_size)
+    x = shortcut + block.drop_path(attended)
+    return x + block.drop_path(block.mlp(block.norm2(x)))
+
+# %% ../../nbs/lib/20_encoders.sam2.ipynb #c55677f4
+class LeanHiera(Hiera):
+    "SAM 2's trunk: its weights and its results, with less copying and no multiplied padding."
+    def forward(self, x: Tensor) -> list[Tensor]:  # [B,3,H,W] -> strides 4, 8, 16, 32: [B,C_i,H_i,W_i]
+        x = self.patch_embed(x)
+        x, side, outputs = x + self._get_pos_embed(x.shape[1:3]), 0, []
+        batch, height, width = x.shape[:3]
+        for i, block in enumerate(self.blocks):
+            window = block.window_size
+            if window:
+                wanted = 0 if height % window or width % window else window
+                x, side = _reorder(x, height, width, side, wanted), wanted
+            x = _lean_block(block, x, side, batch)
+            if block.q_stride: height, width, side = height // 2, width // 2, side // 2  # a window of 8 pooled is one of 4: the order stays
+            if i in self.stage_ends: outputs.append(_reorder(x, height, width, side, 0).permute(0, 3, 1, 2))
+        return outputs
+
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #907f6e46
 class NoPositions(nn.Module):
     "In place of the neck's sine position encoding where nobody reads it."
@@ -111,8 +173,8 @@ def build_image_encoder(size: str | Sam2Size,  # a name of SAM2_SIZES, or any si
                         ) -> ImageEncoder:  # image [B,3,H,W] -> {"backbone_fpn": [stride 4, 8, 16], "vision_features": stride 16}
     "SAM 2's image encoder, randomly initialised."
     size = sam2_size(size)
-    trunk = Hiera(embed_dim=size.embed_dim, num_heads=size.num_heads, stages=size.stages, global_att_blocks=size.global_att_blocks,
-                  window_pos_embed_bkg_spatial_size=size.window_pos_embed_bkg_spatial_size, window_spec=size.window_spec)
+    trunk = LeanHiera(embed_dim=size.embed_dim, num_heads=size.num_heads, stages=size.stages, global_att_blocks=size.global_att_blocks,
+                      window_pos_embed_bkg_spatial_size=size.window_pos_embed_bkg_spatial_size, window_spec=size.window_spec)
     sine = PositionEmbeddingSine(size.d_model, temperature=10000, normalize=True, scale=None, warmup_cache=False) if positions else NoPositions()
     neck = FpnNeck(sine, d_model=size.d_model, backbone_channel_list=list(size.channels[::-1]), fpn_interp_model="nearest",
                    fpn_top_down_levels=list(size.fpn_top_down_levels))
@@ -154,8 +216,22 @@ def image_features(encoder: ImageEncoder,
                    ) -> ImageFeatures:
     "Encode images; the fine levels already thinned by the decoder's convolutions."
     check_image_size(images.shape[-2:])
-    f0, f1, f2 = encoder(images)["backbone_fpn"]
-    return ImageFeatures(decoder.conv_s0(f0), decoder.conv_s1(f1), f2)
+    neck, levels = encoder.neck, encoder.trunk(images)
+    if {0, 1} & set(neck.fpn_top_down_levels):
+        f0, f1, f2 = neck(levels)[0][:3]
+        return ImageFeatures(decoder.conv_s0(f0), decoder.conv_s1(f1), f2)
+    coarsest, coarse, middle, fine = (conv.conv for conv in neck.convs)
+    f2 = coarse(levels[2])
+    if 2 in neck.fpn_top_down_levels: f2 = f2 + F.interpolate(_precise(coarsest(levels[3])), scale_factor=2, mode="nearest")
+    return ImageFeatures(_one_convolution(levels[0], fine, decoder.conv_s0), _one_convolution(levels[1], middle, decoder.conv_s1), f2)
+
+def _one_convolution(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:  # [B,C,H,W]
+    "What two 1x1 convolutions in a row compute."
+    with torch.autocast(x.device.type, enabled=False):
+        weight, bias = second.weight.flatten(1) @ first.weight.flatten(1), second.weight.flatten(1) @ first.bias + second.bias
+    return F.conv2d(x, weight[..., None, None], bias)
+
+def _precise(x: Tensor) -> Tensor: return x.to(torch.promote_types(x.dtype, torch.float32))
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #923eed32
 def prompt_constants(prompt_encoder: PromptEncoder,
