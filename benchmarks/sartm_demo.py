@@ -39,7 +39,8 @@ def one(name: str, seed: int, epochs: int, lr: float) -> None:
     import torch
 
     from sam_nb.evaluation import evaluate_semantic
-    from sam_nb.methods.sartm import build_sartm, sartm_data, sartm_recipe, sartm_transforms
+    from sam_nb.methods.sartm import build_sartm, sartm_data, sartm_transforms
+    from sam_nb.methods.sartm_recipe import sartm_recipe
     from sam_nb.metrics import SemanticScores
     from sam_nb.runs import Run
     from sam_nb.trainer import Trainer

@@ -16,7 +16,8 @@ import torch
 from sam_nb.core import CheckpointError, DatasetError, ParameterError, SamNbError
 from sam_nb.datasets.catalog import load_dataset
 from sam_nb.datasets.demo import make_demo
-from sam_nb.methods.sartm import SARTM, load_any, sartm_recipe
+from sam_nb.methods.sartm import SARTM, load_any
+from sam_nb.methods.sartm_recipe import sartm_recipe
 from sam_nb.weights import save_state
 from tests.command import CHECKOUT, Said, run, sam_nb, workspace_is_empty
 
