@@ -30,7 +30,7 @@ if TYPE_CHECKING: from sam_nb.runs import Run
 
 # %% auto #0
 __all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebooks', 'find_notebook', 'Parser', 'job_parser',
-           'read_command', 'check_values', 'Job', 'new_run_folder', 'find_run', 'resumed_values', 'running_kernel',
+           'read_command', 'check_values', 'Job', 'new_run_folder', 'resumed_values', 'running_kernel',
            'forwarded_signals', 'NotebookError', 'notebook_error', 'execute', 'run_notebook', 'clear_up',
            'training_job', 'evaluation_job', 'slurm_options', 'submit', 'run_summary', 'do_job', 'do_runs', 'do_fetch',
            'do_check', 'do_demo_data', 'main_parser', 'main']
@@ -215,16 +215,9 @@ def new_run_folder(method: str, values: Mapping[str, Any], dataset: str) -> Path
     raise RunError("no free run name", file=root)
 
 # %% ../nbs/lib/53_cli.ipynb #3353f481
-def find_run(name: str | Path,  # a name, a folder, or "last"
-             method: str | None = None,  # for "last": only runs of this method
-             ) -> Run:
-    "An existing run; raises `RunError`."
-    from sam_nb.runs import Run
-    if name != "last" or (workspace().runs / "last").exists(): return Run.open(name)
-    runs = [Run.open(f.parent) for f in workspace().runs.glob("*/run.json") if f.stat().st_size]
-    runs = [r for r in runs if method in (None, r.info["method"])]
-    if not runs: raise RunError("there are no runs here yet" if method is None else f"there are no runs of {method} yet", file=workspace().runs)
-    return max(runs, key=lambda run: run.info["created"])
+def _find(name: str | Path, method: str | None = None) -> Run:
+    from sam_nb.runs import find_run
+    return find_run(name, method)
 
 # %% ../nbs/lib/53_cli.ipynb #64b0b802
 def resumed_values(run: Run, values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -378,7 +371,7 @@ def training_job(method: str, values: dict[str, Any], parameters: Mapping[str, P
     "A new run, or one that goes on."
     notebook = find_notebook("train", method)
     if values.get("resume") is not None:
-        run = find_run(values["resume"], method)
+        run = _find(values["resume"], method)
         values = check_values(resumed_values(run, values, parameters), parameters)
         parts = len([*run.folder.glob("notebook*.ipynb")]) + 1
         return Job(notebook, run.folder / f"notebook-{parts}.ipynb", values, run.folder)
@@ -393,7 +386,7 @@ def evaluation_job(method: str, values: dict[str, Any], parameters: Mapping[str,
     notebook, values = find_notebook("eval", method), check_values(values, parameters)
     there = contextlib.suppress(RunError) if values.get("run") is None else contextlib.nullcontext()
     with there:
-        run = find_run(values.get("run") or "last", method) if values.get("checkpoint") is None else None
+        run = _find(values.get("run") or "last", method) if values.get("checkpoint") is None else None
         if run is not None: return Job(notebook, run.folder / "eval.ipynb", {**values, "run": run.name}, run.folder)
     folder = new_run_folder(f"eval-{method}", {}, values.get("dataset") or "demo")
     return Job(notebook, folder / "eval.ipynb", values, folder, new=True)
@@ -478,7 +471,7 @@ def do_job(job: str, words: Sequence[str]) -> None:
     if slurm is not None: _submit_and_tell(todo, slurm); return
     print(f"{todo.run.name}: {todo.notebook.name} -> {_near(todo.output)}", flush=True)
     execute(todo)
-    if (todo.run / "run.json").exists(): print(run_summary(find_run(todo.run)))
+    if (todo.run / "run.json").exists(): print(run_summary(_find(todo.run)))
 
 # %% ../nbs/lib/53_cli.ipynb #3366c98d
 def _submit_and_tell(job: Job, options: Mapping[str, Any]) -> None:
@@ -492,10 +485,10 @@ def _submit_and_tell(job: Job, options: Mapping[str, Any]) -> None:
 def do_runs(options: argparse.Namespace) -> None:
     "sam_nb runs, runs show NAME, runs compare A B"
     from sam_nb.runs import compare_runs, list_runs
-    if options.what == "show": print("\n\n".join(run_summary(find_run(name)) for name in options.names or ["last"]))
+    if options.what == "show": print("\n\n".join(run_summary(_find(name)) for name in options.names or ["last"]))
     elif options.what == "compare":
         if len(options.names) < 2: raise ParameterError("compare needs two runs or more", remedy="sam_nb runs compare A B")
-        print(compare_runs([find_run(name).folder for name in options.names]).to_string())
+        print(compare_runs([_find(name).folder for name in options.names]).to_string())
     else:
         table = list_runs()
         none = f"there are no runs in {_near(workspace().runs)} yet; sam_nb train METHOD makes one"

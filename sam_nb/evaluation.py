@@ -5,6 +5,7 @@
 # %% ../nbs/lib/52_evaluation.ipynb #04c6084b
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from .core import ParameterError, RunError, pick_device, workspace, write_json
-from .runs import Run, list_runs
+from .runs import Run, find_run
 from .metrics import SemanticScores, class_scores, confusion_matrix
 from .draws import Drawn, batches, default_workers
 
 # %% auto #0
-__all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe', 'find_run',
-           'find_or_make_run']
+__all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe', 'find_or_make_run']
 
 # %% ../nbs/lib/52_evaluation.ipynb #afb96476
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -113,25 +113,12 @@ class EvalRecipe(BaseModel):
     worst: int = Field(3, gt=0, le=50, description="worst samples to show")
     preset: None = None
 
-# %% ../nbs/lib/52_evaluation.ipynb #02268156
-def find_run(name: str | None,  # a run, or "last"
-             method: str,  # whose runs count
-             root: str | Path | None = None,  # None: runs/ of the workspace
-             ) -> Run:
-    "The run to evaluate."
-    if name not in (None, "last"): return Run.open(name, root)
-    table = list_runs(root)
-    fitting = [n for n in table.index[(table.method == method) & (table.status == "finished")] if (Run.open(n, root).folder / "model").is_dir()]
-    if not fitting: raise RunError(f"there is no finished run of {method} yet", file=root or workspace().runs, remedy=f"train one: sam_nb train {method} --dataset demo")
-    return Run.open(fitting[0], root)
-
 # %% ../nbs/lib/52_evaluation.ipynb #81f044af
 def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the short run
                      ) -> Run:
     "The run to evaluate; the last one, or a short one on the demo world if there is none."
-    try: return find_run(name, method)
-    except RunError:
-        if name not in (None, "last"): raise
+    if name not in (None, "last"): return find_run(name)
+    with contextlib.suppress(RunError): return find_run("last", method, finished=True)
     folder = workspace().runs / f"{method}-demo-short"
     try: folder.mkdir(parents=True)
     except FileExistsError: return _wait_for(folder)

@@ -28,7 +28,7 @@ from .core import ParameterError, Recipe, RunError, SamNbError, atomic_path, did
 
 # %% auto #0
 __all__ = ['MAY_DIFFER', 'git_state', 'package_versions', 'hardware', 'fingerprint', 'this_process', 'is_alive', 'recipe_changes',
-           'Run', 'peak_memory', 'cut_metrics', 'list_runs', 'compare_runs', 'metrics_table']
+           'Run', 'peak_memory', 'cut_metrics', 'find_run', 'list_runs', 'compare_runs', 'metrics_table']
 
 # %% ../nbs/lib/50_runs.ipynb #3f0c5d15
 def git_state(folder: str | Path,  # any folder of the checkout
@@ -262,6 +262,21 @@ def cut_metrics(run: Run,  # the run to be resumed
     if len(kept) < len(lines):
         with atomic_path(run.metrics_file) as temporary: temporary.write_bytes(b"".join(kept))
     return len(lines) - len(kept)
+
+# %% ../nbs/lib/50_runs.ipynb #7f2d65f4
+def find_run(name: str | Path = "last",  # a name, a folder, or "last": the newest
+             method: str | None = None,  # for "last": only runs of this method
+             finished: bool = False,  # for "last": only runs that ended well
+             root: str | Path | None = None,  # None: runs/ of the workspace
+             ) -> Run:
+    "An existing run; raises `RunError`."
+    root = Path(root) if root is not None else workspace().runs
+    if name != "last" or (root / "last").exists(): return Run.open(name, root)
+    runs = [Run.open(f.parent) for f in root.glob("*/run.json") if f.stat().st_size]
+    runs = [r for r in runs if method in (None, r.info["method"]) and (not finished or r.status == "finished")]
+    what = f"there is no {'finished ' if finished else ''}run{f' of {method}' if method else ''} yet"
+    if not runs: raise RunError(what, file=root, remedy=f"train one: sam_nb train {method or 'sartm'} --dataset demo")
+    return max(runs, key=lambda run: run.info["created"])
 
 # %% ../nbs/lib/50_runs.ipynb #5a40a6c9
 def list_runs(root: str | Path | None = None,  # None: runs/ of the workspace

@@ -6,7 +6,7 @@
 __all__ = ['FRESH', 'DEAD', 'SartmOutput', 'SARTM', 'upsample_modalities', 'part_table', 'sartm_losses', 'distillation_losses',
            'combined_logits', 'multi_scale_probabilities', 'Segmentation', 'load_sam2', 'released_name',
            'load_released', 'released_switches', 'from_released', 'sartm_data', 'sartm_transforms', 'load_any',
-           'build_sartm', 'guesses', 'sample_rows', 'load_for_evaluation']
+           'build_sartm', 'guesses', 'sample_rows', 'model_of_run', 'load_for_evaluation']
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #e4cad40a
 from collections.abc import Mapping, Sequence
@@ -228,6 +228,7 @@ def _rgb_array(picture: Any) -> np.ndarray:
     from sam_nb.datasets.rgbt import read_rgb
     if isinstance(picture, (str, Path)): return read_rgb(picture).permute(1, 2, 0).numpy()
     array = np.asarray(picture)
+    if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3: array = array.transpose(1, 2, 0)
     if array.ndim == 2: array = np.repeat(array[..., None], 3, 2)
     if array.ndim != 3 or array.shape[2] < 3 or array.dtype != np.uint8:
         raise ParameterError(f"an RGB image of shape {array.shape} and type {array.dtype}", remedy="give a path, a PIL image, or a uint8 array [H, W, 3]")
@@ -236,6 +237,7 @@ def _rgb_array(picture: Any) -> np.ndarray:
 def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None) -> np.ndarray:
     from sam_nb.datasets.rgbt import read_thermal
     if isinstance(picture, (str, Path)): return read_thermal(picture, thermal_range).permute(1, 2, 0).numpy()
+    if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3: picture = picture.permute(1, 2, 0)
     array = np.asarray(picture)
     if array.dtype != np.uint8 and thermal_range is None:
         raise ParameterError(f"a thermal image of type {array.dtype}", remedy="say which counts are black and white: thermal_range=(low, high), or 'auto'")
@@ -245,7 +247,7 @@ def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None
     return _rgb_array(array)
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #e901b48d
-def _segment(model: SARTM, rgb: Any,  # path, PIL image or uint8 [H, W, 3]
+def _segment(model: SARTM, rgb: Any,  # path, PIL image, uint8 array [H, W, 3] or tensor [3, H, W]
              thermal: Any = None,  # path, PIL image, uint8 [H, W] or [H, W, 3]; other types with thermal_range
              thermal_range: tuple[float, float] | str | None = None,  # raw counts for black and white, or "auto"
              scales: Sequence[float] = (1.0,), flip: bool = False) -> Segmentation:
@@ -402,6 +404,19 @@ def sample_rows(model: SARTM, data: Sequence[dict], transform: Any,
     return rows
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #e6227d28
+def model_of_run(run: Any,  # a Run of SARTM
+                 data: Any,  # its dataset, for the class names
+                 ) -> SARTM:
+    "The best model of a run: its model folder, or (of a run that was stopped) its recipe and weights."
+    if (run.folder / "model").is_dir(): return SARTM.from_pretrained(run.folder / "model")
+    if not run.weights.exists(): raise CheckpointError("this run has no weights yet", file=run.folder, remedy="choose another run, or let it train until its first evaluation")
+    state = read_state_dict(run.weights)
+    switches = {k: v for k, v in run.info["recipe"].items() if k in SartmSwitches.model_fields} | {"text_dim": state["text_features"].shape[1]}
+    model = SARTM(list(data.classes), [list(c) for c in data.palette] if data.palette else None, **switches)
+    load_state(model, state, source=run.weights.name)
+    return model
+
+# %% ../../nbs/lib/40_methods.sartm.ipynb #e3255f0d
 def load_for_evaluation(recipe: Any,  # an EvalRecipe
                         run: Any = None,  # the run it names
                         ) -> tuple[SARTM, Any, Any]:  # model, dataset of raw samples, transform
@@ -415,7 +430,8 @@ def load_for_evaluation(recipe: Any,  # an EvalRecipe
     released = recipe.checkpoint is not None and Path(recipe.checkpoint).is_file()
     data = load_dataset(dataset, recipe.split, root, **({"released": True} if released or trained.get("released") else {}))
     if released: model, _ = SARTM.from_released(recipe.checkpoint, data.classes, data.palette, recipe.image_size or 1280)
-    else: model = SARTM.from_pretrained(recipe.checkpoint or run.folder / "model")
+    elif recipe.checkpoint: model = SARTM.from_pretrained(recipe.checkpoint)
+    else: model = model_of_run(run, data)
     if len(model.classes) != data.num_classes: raise CheckpointError(f"the model has {len(model.classes)} classes, {dataset} has {data.num_classes}", file=recipe.checkpoint or run.folder, remedy="choose the dataset it was trained on")
     merge_lora(model.image_encoder)
     return model.eval(), data, PadTo(model.switches.image_size)
