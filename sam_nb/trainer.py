@@ -463,6 +463,7 @@ class BestWeights(Callback):
         t.accelerator.wait_for_everyone()
         t.method.load_state_dict(load_file(t.run.weights))
         t.scores = self.scores
+        if is_main() and hasattr(t.method, "save_pretrained"): t.method.save_pretrained(t.run.folder / "model")
 
     def saved(self) -> dict[str, Any]: return {"best": self.best, "step": self.step, "scores": self.scores}
     def restore(self, saved: Mapping[str, Any]) -> None: self.best, self.step, self.scores = saved["best"], saved["step"], saved["scores"]
