@@ -72,7 +72,9 @@ def results(name: str, seeds: int, epochs: int) -> list[dict]:
 
 def train_all(seeds: int, epochs: int, lr: float, processes: int) -> None:
     "All runs that are not there yet, a few at a time."
-    wanted = [(v, s) for s in range(seeds) for v in VARIANTS if not (workspace().runs / run_name(v, s, epochs)).exists()]
+    first = list(VARIANTS)[:3]  # the main question before the finer ones
+    order = [(v, s) for s in range(seeds) for v in first] + [(v, s) for s in range(seeds) for v in VARIANTS if v not in first]
+    wanted = [(v, s) for v, s in order if not (workspace().runs / run_name(v, s, epochs)).exists()]
     running: list[subprocess.Popen] = []
     for number, (name, seed) in enumerate(wanted, 1):
         while sum(p.poll() is None for p in running) >= processes: time.sleep(0.5)

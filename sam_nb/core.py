@@ -164,7 +164,8 @@ def pick_device(device: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
     try: wanted = torch.device(device)
     except RuntimeError: raise ParameterError(f"device={device!r} is no device", remedy="one of 'auto', 'cpu', 'cuda', 'cuda:0', 'mps'") from None
     if wanted.type == "cuda" and (not torch.cuda.is_available() or (wanted.index or 0) >= torch.cuda.device_count()):
-        raise ParameterError(f"device={device!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here", remedy="use device='cpu', or a node with a GPU")
+        raise ParameterError(f"device={device!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here",
+                             remedy="use device='cpu', or a node with a GPU")
     return wanted
 
 # %% ../nbs/lib/00_core.ipynb #8179efc4

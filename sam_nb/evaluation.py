@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,9 @@ def evaluate_semantic(method: nn.Module, data: Sequence[dict], transform: Any, n
     if not len(data): raise ParameterError("there is no sample to evaluate on")
     total, rows = SemanticScores(num_classes, absent=absent), []
     for i, raw, answer in predictions(method, data, transform, **options):
-        if raw["target"] is None: raise ParameterError(f"sample {raw['name']!r} has no labels to score against", remedy="evaluate on a labelled split")
+        if raw["target"] is None:
+            raise ParameterError(f"sample {raw['name']!r} has no labels to score against",
+                                 remedy="evaluate on a labelled split")
         target, answer = torch.as_tensor(raw["target"]).cpu().long(), answer.cpu()
         answer = answer.argmax(0) if answer.ndim == 3 else answer
         total.update(answer, target)
@@ -124,8 +126,9 @@ def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the s
     except FileExistsError: return _wait_for(folder)
     import papermill
     print(f"there is no run of {method} yet: a short one of {steps} steps on the demo world is made")
-    papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", dict(dataset="demo", steps=steps, run_name=folder.name),
-                               progress_bar=False, cwd=workspace().root)
+    parameters = dict(dataset="demo", steps=steps, run_name=folder.name)
+    papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", parameters, progress_bar=False,
+                               cwd=workspace().root)
     return Run.open(folder)
 
 def _wait_for(folder: Path, seconds: float = 300) -> Run:

@@ -23,12 +23,14 @@ from torch import Tensor, nn
 from ..core import CheckpointError, ParameterError, validated
 from ..datasets.transforms import Normalise, PadTo, SegmentationAugment, to_original
 from ..encoders.lora import add_lora, lora_from_released, merge_lora
-from ..encoders.sam2 import SAM2_SIZES, VIDEO_KEYS, build_image_encoder, build_prompt_encoder, check_image_size, image_features, prompt_constants, sam2_size
+from ..encoders.sam2 import (SAM2_SIZES, VIDEO_KEYS, build_image_encoder, build_prompt_encoder, check_image_size, image_features,
+                                  prompt_constants, sam2_size)
 from ..encoders.text import class_text_features
 from ..heads.fusion import FpnAuxHead, Fusion, MlpAuxHead, enlarge
 from ..heads.semantic import ClassMaskDecoder, object_gate, upsample_mean
-from ..losses import PrototypeBank, class_counts, class_prototypes, nearest_labels, ohem_cross_entropy, prototype_loss, relation_loss, semantic_cross_entropy
-from .sartm_recipe import RELEASED, SARTM_PRESETS, SartmRecipe, SartmSwitches
+from ..losses import (PrototypeBank, class_counts, class_prototypes, nearest_labels, ohem_cross_entropy, prototype_loss, relation_loss,
+                           semantic_cross_entropy)
+from .sartm_recipe import RELEASED, SartmRecipe, SartmSwitches
 from ..weights import LoadReport, load_state, read_state_dict
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #2939ae39
@@ -50,8 +52,9 @@ def _build_parts(model: "SARTM", switches: SartmSwitches, num_classes: int) -> N
     model.mask_decoder = ClassMaskDecoder(num_classes, size.d_model, size.decoder_mlp_dim, iou_hidden=size.iou_hidden)
     nn.init.constant_(model.mask_decoder.pred_obj_score_head.layers[-1].bias, 10.0)  # frozen: without SAM 2's weights the gate stays open
     model.fusion = Fusion(dims, mode=switches.fusion if len(model.modalities) == 2 else "none")
-    heads = {"fpn": lambda: FpnAuxHead(dims, num_classes, randomise=switches.aux_random), "mlp": lambda: MlpAuxHead(dims, num_classes), "none": lambda: None}
-    model.aux_head = heads[switches.aux_head]()
+    model.aux_head = None
+    if switches.aux_head == "fpn": model.aux_head = FpnAuxHead(dims, num_classes, randomise=switches.aux_random)
+    if switches.aux_head == "mlp": model.aux_head = MlpAuxHead(dims, num_classes)
     model.prototypes = PrototypeBank(num_classes, size.d_model)
     model.register_buffer("text_features", torch.zeros(num_classes, switches.text_dim))
 
@@ -71,7 +74,7 @@ class SARTM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["seman
         self.switches = validated(SartmSwitches, switches)
         self.classes, self.palette = tuple(classes), palette
         check_image_size(self.switches.image_size, sam2_size(self.switches.backbone))
-        self.modalities = ("image", "thermal") if self.switches.modalities == "rgb_thermal" else ("image" if self.switches.modalities == "rgb" else "thermal",)
+        self.modalities = {"rgb_thermal": ("image", "thermal"), "rgb": ("image",), "thermal": ("thermal",)}[self.switches.modalities]
         _build_parts(self, self.switches, len(classes))
         _freeze(self, self.switches)
 
@@ -130,7 +133,9 @@ def part_table(model: nn.Module):  # -> pandas.DataFrame
 def sartm_losses(model: SARTM, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     "Every loss term, weighted; their sum is what is minimised."
     s, labels = model.switches, batch["semantic"]
-    if s.use_text_kl and not model.has_text: raise ParameterError("use_text_kl needs features of the class names", remedy="call set_text(features) first, or choose use_text_kl=False")
+    if s.use_text_kl and not model.has_text:
+        raise ParameterError("use_text_kl needs features of the class names",
+                             remedy="call set_text(features) first, or choose use_text_kl=False")
     loss = semantic_cross_entropy if s.semantic_loss == "ce" else ohem_cross_entropy
     distil = s.use_prototype_loss or s.use_text_kl
     out = model(batch, parts=("decoder", *(["aux"] if model.aux_head is not None else []), *(["fused"] if distil else [])))
@@ -156,7 +161,9 @@ def distillation_losses(model: SARTM, features: Tensor,  # [B, D, g, g] fused
 def _set_text(model: SARTM, features: Tensor) -> None:  # [K, any] features of the class names
     "Store the features of the class names; the text encoder itself never enters the model or its checkpoint."
     wanted = tuple(model.text_features.shape)
-    if tuple(features.shape) != wanted: raise ParameterError(f"text features {tuple(features.shape)}, wanted {wanted} (classes, text_dim)", remedy="encode model.classes, in this order, and build the model with text_dim=features.shape[1]")
+    if tuple(features.shape) != wanted:
+        raise ParameterError(f"text features {tuple(features.shape)}, wanted {wanted} (classes, text_dim)",
+                             remedy="encode model.classes, in this order, and build the model with text_dim=features.shape[1]")
     model.text_features.copy_(features)
 
 def _has_text(model: SARTM) -> bool: return bool(model.text_features.any())
@@ -181,7 +188,7 @@ def multi_scale_probabilities(model: SARTM, batch: Mapping[str, Tensor],
     total, count = 0, 0
     for scale in scales:
         size = max(32, round(side * scale / 32) * 32)
-        resized = {m: F.interpolate(batch[m], (size, size), mode="bilinear", align_corners=False) if size != side else batch[m] for m in model.modalities}
+        resized = {m: enlarge(batch[m], (size, size)) for m in model.modalities}
         for mirrored in (False, True)[:1 + flip]:
             view = {m: x.flip(-1) for m, x in resized.items()} if mirrored else resized
             probabilities = combined_logits(model, view).softmax(1)
@@ -198,7 +205,8 @@ def _predict(model: SARTM, batch: Mapping[str, Any],
     "Class maps."
     plain = tuple(scales) == (1.0,) and not flip
     scores = combined_logits(model, batch) if plain else multi_scale_probabilities(model, batch, scales, flip)
-    return [to_original(s, content, original).argmax(0).to(torch.uint8) for s, content, original in zip(scores, batch["content_size"], batch["original_size"], strict=True)]
+    sizes = zip(scores, batch["content_size"], batch["original_size"], strict=True)
+    return [to_original(s, content, original).argmax(0).to(torch.uint8) for s, content, original in sizes]
 
 SARTM.predict = _predict
 
@@ -231,7 +239,8 @@ def _rgb_array(picture: Any) -> np.ndarray:
     if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3: array = array.transpose(1, 2, 0)
     if array.ndim == 2: array = np.repeat(array[..., None], 3, 2)
     if array.ndim != 3 or array.shape[2] < 3 or array.dtype != np.uint8:
-        raise ParameterError(f"an RGB image of shape {array.shape} and type {array.dtype}", remedy="give a path, a PIL image, or a uint8 array [H, W, 3]")
+        raise ParameterError(f"an RGB image of shape {array.shape} and type {array.dtype}",
+                             remedy="give a path, a PIL image, or a uint8 array [H, W, 3]")
     return np.ascontiguousarray(array[..., :3])
 
 def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None) -> np.ndarray:
@@ -240,7 +249,8 @@ def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None
     if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3: picture = picture.permute(1, 2, 0)
     array = np.asarray(picture)
     if array.dtype != np.uint8 and thermal_range is None:
-        raise ParameterError(f"a thermal image of type {array.dtype}", remedy="say which counts are black and white: thermal_range=(low, high), or 'auto'")
+        raise ParameterError(f"a thermal image of type {array.dtype}",
+                             remedy="say which counts are black and white: thermal_range=(low, high), or 'auto'")
     if array.dtype != np.uint8:
         low, high = np.percentile(array, (1, 99)) if thermal_range == "auto" else thermal_range
         array = (np.clip((array.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -258,9 +268,12 @@ def _segment(model: SARTM, rgb: Any,  # path, PIL image, uint8 array [H, W, 3] o
         if thermal is None: raise ParameterError("this model needs a thermal image", remedy="segment(rgb, thermal)")
         pictures["thermal"] = _thermal_array(thermal, thermal_range)
     sizes = {name: p.shape[:2] for name, p in pictures.items()}
-    if len(set(sizes.values())) > 1: raise ParameterError(f"RGB is {sizes['image']} and thermal {sizes['thermal']} (height, width)", remedy="the two images must be aligned and of one size")
+    if len(set(sizes.values())) > 1:
+        raise ParameterError(f"RGB is {sizes['image']} and thermal {sizes['thermal']} (height, width)",
+                             remedy="the two images must be aligned and of one size")
     height, width = next(iter(sizes.values()))
-    sample = {name: torch.from_numpy(p).permute(2, 0, 1) for name, p in pictures.items()} | {"name": "yours", "original_size": (height, width), "content_size": (height, width)}
+    sample = {name: torch.from_numpy(p).permute(2, 0, 1) for name, p in pictures.items()}
+    sample |= {"name": "yours", "original_size": (height, width), "content_size": (height, width)}
     if "image" not in sample: sample["image"] = sample["thermal"]
     ready = PadTo(model.switches.image_size, normalise=model.normalise)(sample)
     device = next(model.parameters()).device
@@ -294,9 +307,12 @@ def load_sam2(model: SARTM,
 DEAD = (r"^sam\.memory_", r"^sam\.obj_ptr", r"^sam\.mask_downsample", r"^sam\.maskmem_tpos_enc", r"^sam\.no_(mem|obj)", r"^model_clip\.")
 _DEAD_MLP = (r"^mlp_", r"^linear_(fuse|pred)\.")
 
+_RELEASED_PARTS = {"sam.sam_prompt_encoder.": "prompt_encoder.", "sam.sam_mask_decoder.": "mask_decoder.", "sam.image_encoder.": "image_encoder.",
+                   "FRMs.": "fusion.FRMs.", "FFMs.": "fusion.FFMs."}
+
 def released_name(name: str) -> str:
     "A released key under this module's names."
-    for old, new in (("sam.sam_prompt_encoder.", "prompt_encoder."), ("sam.sam_mask_decoder.", "mask_decoder."), ("sam.image_encoder.", "image_encoder."), ("FRMs.", "fusion.FRMs."), ("FFMs.", "fusion.FFMs.")):
+    for old, new in _RELEASED_PARTS.items():
         if name.startswith(old): return new + name.removeprefix(old)
     return f"aux_head.{name}" if name.startswith(("mlp_", "linear_")) else name
 
@@ -315,7 +331,9 @@ def released_switches(state: Mapping[str, Tensor],  # in the released layout
                       ) -> dict[str, Any]:
     "Backbone, classes (as `num_classes`), adapter rank and pairs of a released state dict."
     trunk = "sam.image_encoder.trunk."
-    if f"{trunk}pos_embed" not in state: raise CheckpointError("not a SARTM checkpoint in the released layout", remedy="SARTM.from_pretrained loads folders saved by this library; load_sam2 starts from SAM 2")
+    if f"{trunk}pos_embed" not in state:
+        raise CheckpointError("not a SARTM checkpoint in the released layout",
+                              remedy="SARTM.from_pretrained loads folders saved by this library; load_sam2 starts from SAM 2")
     width = state[f"{trunk}pos_embed"].shape[1]
     depth = 1 + max(int(k.removeprefix(f"{trunk}blocks.").split(".")[0]) for k in state if k.startswith(f"{trunk}blocks."))
     fits = [name for name, size in SAM2_SIZES.items() if (size.embed_dim, size.depth) == (width, depth)]
@@ -333,8 +351,12 @@ def from_released(source: str | Path | Mapping[str, Tensor],  # the released fil
     state = source if isinstance(source, Mapping) else read_state_dict(source)
     found = {**released_switches(state), **switches}
     count = found.pop("num_classes")
-    if found["backbone"] is None: raise CheckpointError("no known SAM 2 size has this width and depth", remedy="pass backbone={...}, the values of a Sam2Size")
-    if classes is not None and len(classes) != count: raise CheckpointError(f"the file has {count} classes, not {len(classes)}", remedy="choose the dataset that these weights were trained on")
+    if found["backbone"] is None:
+        raise CheckpointError("no known SAM 2 size has this width and depth",
+                              remedy="pass backbone={...}, the values of a Sam2Size")
+    if classes is not None and len(classes) != count:
+        raise CheckpointError(f"the file has {count} classes, not {len(classes)}",
+                              remedy="choose the dataset that these weights were trained on")
     switches = {**RELEASED, "aux_random": False, "image_size": image_size, **found}
     model = SARTM(list(classes or [f"class {i}" for i in range(count)]), [list(c) for c in palette] if palette is not None else None, **switches)
     return model.eval(), load_released(model, state)
@@ -351,7 +373,8 @@ def sartm_data(recipe: SartmRecipe,
 
 def sartm_transforms(recipe: SartmRecipe) -> dict[str, Any]:
     "Augmentation for training; padding (and shrinking, if need be) for evaluation."
-    train = SegmentationAugment(recipe.image_size, recipe.jitter, recipe.flip, recipe.blur, (recipe.scale_min, recipe.scale_max), released=recipe.released)
+    scale = (recipe.scale_min, recipe.scale_max)
+    train = SegmentationAugment(recipe.image_size, recipe.jitter, recipe.flip, recipe.blur, scale, released=recipe.released)
     return {"train": train, "val": PadTo(recipe.image_size), "test": PadTo(recipe.image_size)}
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #beee09ff
@@ -400,7 +423,9 @@ def sample_rows(model: SARTM, data: Sequence[dict], transform: Any,
     for sample in chosen:
         raw = data[sample["index"]]
         batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in collate([transform(raw)]).items()}
-        rows.append({**{k: raw[k] for k in ("image", "thermal") if k in raw}, "truth": raw.get("semantic"), "prediction": model.predict(batch)[0].cpu(), "name": sample["name"], "score": sample["miou"]})
+        seen = {k: raw[k] for k in ("image", "thermal") if k in raw}
+        seen |= {"truth": raw.get("semantic"), "prediction": model.predict(batch)[0].cpu()}
+        rows.append({**seen, "name": sample["name"], "score": sample["miou"]})
     return rows
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #e6227d28
@@ -409,7 +434,9 @@ def model_of_run(run: Any,  # a Run of SARTM
                  ) -> SARTM:
     "The best model of a run: its model folder, or (of a run that was stopped) its recipe and weights."
     if (run.folder / "model").is_dir(): return SARTM.from_pretrained(run.folder / "model")
-    if not run.weights.exists(): raise CheckpointError("this run has no weights yet", file=run.folder, remedy="choose another run, or let it train until its first evaluation")
+    if not run.weights.exists():
+        raise CheckpointError("this run has no weights yet", file=run.folder,
+                              remedy="choose another run, or let it train until its first evaluation")
     state = read_state_dict(run.weights)
     switches = {k: v for k, v in run.info["recipe"].items() if k in SartmSwitches.model_fields} | {"text_dim": state["text_features"].shape[1]}
     model = SARTM(list(data.classes), [list(c) for c in data.palette] if data.palette else None, **switches)
@@ -432,6 +459,8 @@ def load_for_evaluation(recipe: Any,  # an EvalRecipe
     if released: model, _ = SARTM.from_released(recipe.checkpoint, data.classes, data.palette, recipe.image_size or 1280)
     elif recipe.checkpoint: model = SARTM.from_pretrained(recipe.checkpoint)
     else: model = model_of_run(run, data)
-    if len(model.classes) != data.num_classes: raise CheckpointError(f"the model has {len(model.classes)} classes, {dataset} has {data.num_classes}", file=recipe.checkpoint or run.folder, remedy="choose the dataset it was trained on")
+    if len(model.classes) != data.num_classes:
+        raise CheckpointError(f"the model has {len(model.classes)} classes, {dataset} has {data.num_classes}", file=recipe.checkpoint or run.folder,
+                              remedy="choose the dataset it was trained on")
     merge_lora(model.image_encoder)
     return model.eval(), data, PadTo(model.switches.image_size)

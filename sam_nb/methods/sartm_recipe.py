@@ -20,7 +20,8 @@ __all__ = ['RELEASED', 'SARTM_PRESETS', 'PUBLISHED', 'SartmSwitches', 'SartmReci
 class SartmSwitches(BaseModel):
     "What can be chosen about the model. The defaults are what the paper describes."
     model_config = ConfigDict(extra="forbid", strict=True)
-    backbone: Literal["t", "s", "b+", "l", "tiny"] | dict[str, Any] = Field("b+", description="SAM 2 size: t, s, b+, l, tiny, or the values of a Sam2Size")
+    backbone: Literal["t", "s", "b+", "l", "tiny"] | dict[str, Any] = Field("b+",
+        description="SAM 2 size: t, s, b+, l, tiny, or the values of a Sam2Size")
     image_size: int = Field(1280, description="side of the square input, pixels")
     modalities: Literal["rgb_thermal", "rgb", "thermal"] = Field("rgb_thermal", description="which images the model sees")
     lora_rank: int = Field(16, ge=0, description="rank of one adapter pair; 0: no adapters")
@@ -30,18 +31,22 @@ class SartmSwitches(BaseModel):
     train_decoder: bool = Field(True, description="train the mask decoder (the paper's figure shows it frozen; its code trains it)")
     object_gate: bool = Field(True, description="constant logits for an image in which the decoder sees no object")
     fusion: Literal["frm_ffm", "mean", "none"] = Field("frm_ffm", description="how the two feature pyramids become one")
-    fusion_inputs: Literal["rgb_thermal", "rgb_rgb"] = Field("rgb_thermal", description="what is fused; rgb_rgb: released behaviour, thermal never enters")
+    fusion_inputs: Literal["rgb_thermal", "rgb_rgb"] = Field("rgb_thermal",
+        description="what is fused; rgb_rgb: released behaviour, thermal never enters")
     aux_head: Literal["fpn", "mlp", "none"] = Field("fpn", description="second head, on the fused features")
     aux_random: bool = Field(False, description="draw the auxiliary head anew in every call (released behaviour): it is never learned")
-    prototype_mode: Literal["mean", "released"] = Field("mean", description="class prototypes: true masked means, or the released re-view that mixes channels")
+    prototype_mode: Literal["mean", "released"] = Field("mean",
+        description="class prototypes: true masked means, or the released re-view that mixes channels")
     use_prototype_loss: bool = Field(True, description="pull the prototypes of a batch to their running mean")
     use_text_kl: bool = Field(True, description="language-aided distillation: classes related as their names are")
     prototype_temperature: float = Field(1.0, gt=0, description="of the prototypes' softmax over channels")
     text_dim: int = Field(512, ge=1, description="width of the class names' features (512: CLIP ViT-B/32)")
     text_temperature: float = Field(1.0, gt=0, description="of both relation softmaxes over classes")
-    absent_classes: Literal["skip", "zero"] = Field("skip", description="classes that a batch does not show: left out of the distillation, or (released) taken as zero prototypes")
+    absent_classes: Literal["skip", "zero"] = Field("skip",
+        description="classes that a batch does not show: left out of the distillation, or (released) taken as zero prototypes")
     modal_reduce: Literal["mean", "max"] = Field("mean", description="how the two images' logits become one")
-    output: Literal["both", "decoder", "aux"] = Field("both", description="which head answers: the paper's figure lets both (mean of logits), its code the decoder")
+    output: Literal["both", "decoder", "aux"] = Field("both",
+        description="which head answers: the paper's figure lets both (mean of logits), its code the decoder")
     semantic_loss: Literal["ce", "ohem"] = Field("ce", description="cross-entropy over all pixels, or over the hard ones")
     aux_weight: float = Field(1.0, ge=0, description="weight of the auxiliary head's loss")
     prototype_weight: float = Field(1.0, ge=0, description="weight of the prototype loss")
@@ -59,8 +64,10 @@ RELEASED: dict[str, Any] = dict(fusion_inputs="rgb_rgb", aux_random=True, protot
 # %% ../../nbs/lib/40_methods.sartm_recipe.ipynb #f61b3420
 class SartmRecipe(SartmSwitches, Recipe):
     "All parameters of a SARTM job."
-    released: bool = Field(False, description="the released code's behaviour: RGB fused with itself, random auxiliary head, scrambled prototypes, selection on test")
-    text_encoder: Literal["clip-vit-b32", "ngram"] = Field("clip-vit-b32", description="who encodes the class names; ngram looks at their spelling only and needs no weights")
+    released: bool = Field(False,
+        description="the released code's behaviour: RGB fused with itself, random auxiliary head, scrambled prototypes, selection on test")
+    text_encoder: Literal["clip-vit-b32", "ngram"] = Field("clip-vit-b32",
+        description="who encodes the class names; ngram looks at their spelling only and needs no weights")
     text_checkpoint: str | None = Field(None, description="CLIP's weights; None: checkpoints/clip-vit-base-patch32")
     text_template: str = Field("{}", description="sentence around a class name")
     val_is_test: bool = Field(False, description="validate on the test split, as the release does")
@@ -69,13 +76,15 @@ class SartmRecipe(SartmSwitches, Recipe):
     blur: float = Field(0.2, ge=0, le=1, description="probability of a 3x3 blur, RGB only")
     scale_min: float = Field(0.5, gt=0, description="smallest short side after resizing, as a share of image_size")
     scale_max: float = Field(2.0, gt=0, description="largest short side after resizing, as a share of image_size")
-    absent: Literal["zero", "skip"] = Field("zero", description="classes that occur in neither truth nor prediction: 0 in the mean (released), or left out")
+    absent: Literal["zero", "skip"] = Field("zero",
+        description="classes that occur in neither truth nor prediction: 0 in the mean (released), or left out")
 
 # %% ../../nbs/lib/40_methods.sartm_recipe.ipynb #40c06a99
-_PAPER = dict(backbone="b+", epochs=500, batch_size=8, lr=1e-4, warmup_epochs=10.0, weight_decay=0.01, schedule="warmup_poly", power=0.9, seed=3407, image_size=800)
+_PAPER = dict(backbone="b+", epochs=500, batch_size=8, lr=1e-4, warmup_epochs=10.0, weight_decay=0.01, schedule="warmup_poly", power=0.9,
+              seed=3407, image_size=800)
 SARTM_PRESETS: dict[str, dict[str, Any]] = {
-    "demo": dict(backbone="tiny", image_size=128, lora_rank=4, train_encoder=True, checkpoint="scratch", text_encoder="ngram", epochs=4, batch_size=8, lr=1e-3, warmup_epochs=0.5,
-                 scale_min=0.9, scale_max=1.5, seed=3407, eval_every=2),
+    "demo": dict(backbone="tiny", image_size=128, lora_rank=4, train_encoder=True, checkpoint="scratch", text_encoder="ngram",
+                 epochs=4, batch_size=8, lr=1e-3, warmup_epochs=0.5, scale_min=0.9, scale_max=1.5, seed=3407, eval_every=2),
     "default": _PAPER,
     "pst900": {**_PAPER, "image_size": 1280},
     "fmb": _PAPER,
@@ -91,9 +100,12 @@ def sartm_recipe(values: Mapping[str, Any],  # parameter names and values
     recipe = check_recipe(SartmRecipe, values, {name: {**preset, **released} for name, preset in SARTM_PRESETS.items()})
     require_dataset(recipe.dataset, recipe.data_root)
     if recipe.checkpoint not in (None, "scratch") and not Path(recipe.checkpoint).exists():
-        raise CheckpointError("there is no such weights file", file=recipe.checkpoint, remedy="a SAM 2 file, a SARTM file or folder, 'scratch', or None for SAM 2's weights in checkpoints/")
+        raise CheckpointError("there is no such weights file", file=recipe.checkpoint,
+                              remedy="a SAM 2 file, a SARTM file or folder, 'scratch', or None for SAM 2's weights in checkpoints/")
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
-    if recipe.image_size % 32: raise ParameterError(f"image_size={recipe.image_size} is not a multiple of 32", remedy=f"use {max(32, round(recipe.image_size / 32) * 32)}")
+    if recipe.image_size % 32:
+        raise ParameterError(f"image_size={recipe.image_size} is not a multiple of 32",
+                             remedy=f"use {max(32, round(recipe.image_size / 32) * 32)}")
     return recipe
 
 # %% ../../nbs/lib/40_methods.sartm_recipe.ipynb #159bf74a

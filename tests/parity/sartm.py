@@ -15,14 +15,25 @@ from transformers import CLIPTextModelWithProjection
 from sam_nb.core import check_recipe
 from sam_nb.datasets.rgbt import RGBTDataset
 from sam_nb.datasets.transforms import AugmentParams, Normalise, PadTo, SegmentationAugment
+from sam_nb.draws import schedule
 from sam_nb.encoders.lora import lora_from_released, lora_to_released, merge_lora
 from sam_nb.encoders.sam2 import SAM2_SIZES
 from sam_nb.encoders.text import class_relation, clip_config, clip_from_openai
-from sam_nb.losses import PrototypeBank, class_counts, class_prototypes, nearest_labels, ohem_cross_entropy, over_outputs, prototype_loss, relation_loss, semantic_cross_entropy, semantic_dice
+from sam_nb.losses import (
+    PrototypeBank,
+    class_counts,
+    class_prototypes,
+    nearest_labels,
+    ohem_cross_entropy,
+    over_outputs,
+    prototype_loss,
+    relation_loss,
+    semantic_cross_entropy,
+    semantic_dice,
+)
 from sam_nb.methods.sartm import SARTM, released_name
 from sam_nb.methods.sartm_recipe import RELEASED, SARTM_PRESETS, SartmRecipe
 from sam_nb.metrics import SemanticScores
-from sam_nb.draws import schedule
 from sam_nb.trainer import decay_groups
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
