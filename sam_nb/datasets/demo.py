@@ -24,6 +24,7 @@ import numpy as np
 
 from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, disk_errors, read_json, workspace, write_json
 from .demo_engine import Place, Scene, find_place, render
+from .demo_street import STREET_CLASSES, STREET_PALETTE  # noqa: F401 (offered here too)
 
 # %% auto #0
 __all__ = ['GENERATOR_VERSION', 'LAYOUTS', 'make_demo', 'ensure_demo', 'trivial_baselines', 'STREET_CLASSES', 'STREET_PALETTE',

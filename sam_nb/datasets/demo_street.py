@@ -126,7 +126,9 @@ def _from_side(b: _Body, knee: float, paint: tuple[float, ...], cold: float) -> 
             ("frame", [_limb(0, .34, .42, .84, .09, .09), _limb(.53, .36, .4, .98, .09, .08)], paint, cold),
             ("leg", [_limb(-.12, .95, .16 + knee, .66, .2, .16)], b.trousers, b.warm - .02),
             ("leg", [_limb(.16 + knee, .68, .04, .26, .15, .11)], b.trousers, b.warm - .02),
-            ("torso", [_limb(-.16, .92, .2, 1.42, .34, .38)], b.shirt, b.warm), ("stripe", [_limb(-.04, 1.08, .06, 1.24, .36, .37)], (.9, .9, .88), b.warm), ("arm", [_limb(.2, 1.36, .44, 1.0, .13, .1)], b.shirt, b.warm),
+            ("torso", [_limb(-.16, .92, .2, 1.42, .34, .38)], b.shirt, b.warm),
+            ("stripe", [_limb(-.04, 1.08, .06, 1.24, .36, .37)], (.9, .9, .88), b.warm),
+            ("arm", [_limb(.2, 1.36, .44, 1.0, .13, .1)], b.shirt, b.warm),
             ("head", [_oval(.32, 1.6, .13, .15)], b.skin, b.warm + .02)]
 
 # %% ../../nbs/lib/10_datasets.demo_street.ipynb #6a8ee838
@@ -135,7 +137,8 @@ def _from_front(b: _Body, knee: float, paint: tuple[float, ...], cold: float) ->
     return [("wheel", [_oval(0, .36, .09, .36)], (.07, .07, .08), cold), ("reflector", [_oval(0, .36, .05, .3)], (.62, .64, .66), cold),
             ("frame", [_rect(-.32, .96, .32, 1.03)], paint, cold),
             ("leg", [_limb(s * .15, .95, s * .16, .3 + s * knee, .2, .13) for s in (-1, 1)], b.trousers, b.warm - .02),
-            ("torso", [_TORSO], b.shirt, b.warm), ("stripe", [_rect(-.21, 1.04, .21, 1.18)], (.9, .9, .88), b.warm),
+            ("torso", [_TORSO], b.shirt, b.warm),
+            ("stripe", [_rect(-.21, 1.04, .21, 1.18)], (.9, .9, .88), b.warm),
             ("arm", [_limb(s * .23, 1.36, s * .3, 1., .12, .1) for s in (-1, 1)], b.shirt, b.warm),
             ("head", [_oval(0, 1.6, .12, .15)], b.skin, b.warm + .02)]
 
