@@ -319,7 +319,7 @@ def measure(options: argparse.Namespace) -> None:
              f"Hiera {options.backbone}, {options.size} x {options.size}, {options.batch} RGB-thermal pair(s), {options.classes} classes; "
              f"{machine(options)}; {options.repeats} turns", ""]
     found = compare(ours, theirs, batch)
-    lines += ["Largest relative differences, before timing: " + "; ".join(f"{k} {v:.1e}" for k, v in found.items()), ""]
+    lines += ["Largest relative differences in float32, before timing: " + "; ".join(f"{k} {v:.1e}" for k, v in found.items()), ""]
     print("\n".join(lines), flush=True)
     if far := [k for k, v in found.items() if not v <= LIMITS[k]]: sys.exit(f"not equal: {', '.join(far)}")
     for work, start in {"evaluation": evaluation, "training": training_step}.items():
