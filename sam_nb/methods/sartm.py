@@ -223,12 +223,10 @@ class Segmentation:
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
         return {self.classes[i]: float(counts[i]) for i in np.argsort(-counts) if counts[i]}
 
-    def show(self, width: float = 9):
-        "The overlay, with a legend."
-        from sam_nb.show import legend, overlay, show_images
-        palette = self.palette or None
-        show_images([self.image, overlay(self.image, self.labels, palette)], ["image", "classes"], columns=2, width=width)
-        return legend(self.classes, palette)
+    def show(self, width: float = 9) -> Any:  # Picture
+        "Image, classes and legend."
+        from sam_nb.show import panel
+        return panel([{"image": self.image, "prediction": self.labels}], self.classes, self.palette, width=width)
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #35bccab1
 def _rgb_array(picture: Any) -> np.ndarray:
