@@ -28,6 +28,7 @@ $(INSTALLED): settings.ini setup.py
 	@touch $@
 
 demo: setup
+	@sam_nb demo-data street --size 128 --train 400 --val 100 --workers 2
 	@name=demo-$$(date +%Y%m%d-%H%M%S); mkdir -p runs/$$name && \
 	 papermill nbs/train_sartm.ipynb runs/$$name/notebook.ipynb -p dataset demo -p run_name $$name --log-output --no-progress-bar && \
 	 sam_nb runs show $$name

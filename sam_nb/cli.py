@@ -548,6 +548,7 @@ def _add_data_commands(command: Callable) -> None:
     for name, number in (("size", 128), ("train", 400), ("val", 100), ("test", 100), ("seed", 0)):
         demo.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
     demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test)")
+    demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
     demo.add_argument("--layout", default="fmb", help="fmb (default), mfnet or pst900")
     demo.add_argument("--root", metavar="FOLDER", help="default: data/demo or data/demo-LAYOUT")
     demo.add_argument("--overwrite", action="store_true", help="replace another demo dataset")
