@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 export MPLBACKEND ?= agg
 export PATH := $(abspath $(BIN)):$(PATH)
 export TOKENIZERS_PARALLELISM = false
+# threads that wait should sleep: spinning ones bring a shared machine to a halt
+export OMP_WAIT_POLICY ?= PASSIVE
 SHELL := /bin/bash
 
 .PHONY: help setup demo test lab check export bench clean

@@ -96,6 +96,8 @@ def png_bytes(figure: Any,  # a matplotlib figure
         image.save(small, "PNG", optimize=True)
         return small.getvalue()
 
+_STORED_BYTES = 40_000  # of one photograph in a notebook; figures in files are not limited
+
 def stored_picture(figure: Any,  # a matplotlib figure
                    ) -> tuple[str, bytes]:  # MIME type, bytes
     "The figure as a notebook stores it: PNG, or JPEG where photographs have thousands of colours."
@@ -105,7 +107,11 @@ def stored_picture(figure: Any,  # a matplotlib figure
         figure.savefig(raw, format="png", dpi=figure.dpi)
         image = Image.open(raw).convert("RGB")
         if image.getcolors(4096) is not None: return "image/png", png_bytes(figure)
-        image.save(small, "JPEG", quality=88, optimize=True)
+        for scale in (1, 0.85, 0.7, 0.55, 0.4):
+            size = (round(image.width * scale), round(image.height * scale))
+            (image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)).save(small, "JPEG", quality=82, optimize=True)
+            if small.tell() < _STORED_BYTES: break
+            small.seek(0); small.truncate()
         return "image/jpeg", small.getvalue()
 
 def _settle(figure: Any) -> None:
