@@ -6,8 +6,6 @@ INSTALLED := $(VENV)/.installed
 export MPLBACKEND ?= agg
 export PATH := $(abspath $(BIN)):$(PATH)
 export TOKENIZERS_PARALLELISM = false
-# threads that wait should sleep: spinning ones bring a shared machine to a halt
-export OMP_WAIT_POLICY ?= PASSIVE
 SHELL := /bin/bash
 
 .PHONY: help setup demo test lab check export bench clean
@@ -38,7 +36,7 @@ demo: setup
 test: setup
 	@rm -f runs/.skipped
 	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	SAM_NB_SKIPPED=$(abspath runs/.skipped) pytest -q tests
+	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 pytest -q tests
 	@if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skipped) cells or tests that want material which is not here:"; sort runs/.skipped | uniq -c; else echo "skipped: nothing"; fi
 
 check: setup

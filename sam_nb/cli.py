@@ -248,7 +248,7 @@ def running_kernel(folder: Path,  # where it runs
         place = dict(transport="ipc", connection_file=f"{sockets}/kernel.json") if short else {}
         kernel = AsyncKernelManager(kernel_name="python3", **place)
         start = run_sync(kernel.start_kernel)
-        start(extra_arguments=_KERNEL_OPTIONS, cwd=str(folder), env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **(environment or {})})
+        start(extra_arguments=_KERNEL_OPTIONS, cwd=str(folder), env={**os.environ, **(environment or {})})
         try: yield kernel
         finally: run_sync(_end)(kernel)
 
