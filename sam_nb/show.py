@@ -372,7 +372,7 @@ def _panel_cell(row: Mapping[str, Any], column: str, palette: Any, ignore: int, 
 def _panel_titles(row: Mapping[str, Any], columns: Sequence[str], first: bool) -> list[str]:
     titles = [_PANEL_TITLES[c] if first else "" for c in columns]
     if row.get("name"): titles[0] = name if len(name := str(row["name"])) <= 20 else f"...{name[-17:]}"
-    if row.get("score") is not None: titles[-1] = f"{titles[-1]} {row['score']:.1f} %".strip()
+    if row.get("score") is not None: titles[-1] = f"{titles[-1]}  mIoU {row['score']:.1f}".strip()
     return titles
 
 # %% ../nbs/lib/05_show.ipynb #0c7ef4bb
