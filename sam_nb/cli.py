@@ -146,7 +146,7 @@ def job_parser(job: str, method: str, parameters: Mapping[str, Parameter]) -> Pa
     for p in parameters.values():
         bare = dict(nargs="?", const="true") if "bool" in type_names(p.annotation) else {}
         text = f"{p.help} [{p.default!r}]".replace("%", "%%")
-        group.add_argument(f"--{p.name}", metavar=p.annotation.replace(" ", ""), default=argparse.SUPPRESS, help=text, **bare)
+        group.add_argument(f"--{p.name}", metavar="|".join(type_names(p.annotation)), default=argparse.SUPPRESS, help=text, **bare)
     return parser
 
 # %% ../nbs/lib/53_cli.ipynb #52f8eea3
