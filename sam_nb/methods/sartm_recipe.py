@@ -84,7 +84,7 @@ _PAPER = dict(backbone="b+", epochs=500, batch_size=8, lr=1e-4, warmup_epochs=10
               seed=3407, image_size=800)
 SARTM_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny", image_size=128, lora_rank=4, train_encoder=True, checkpoint="scratch", text_encoder="ngram",
-                 steps=280, batch_size=4, lr=2e-3, schedule="cosine", warmup_epochs=0.25, scale_min=0.9,
+                 steps=250, batch_size=4, lr=2e-3, schedule="cosine", warmup_epochs=0.25, scale_min=0.9,
                  scale_max=1.5, seed=3407, eval_every=3),
     "default": _PAPER,
     "pst900": {**_PAPER, "image_size": 1280},
