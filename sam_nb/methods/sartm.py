@@ -165,7 +165,10 @@ def _set_text(model: SARTM, features: Tensor) -> None:  # [K, any] features of t
                              remedy="encode model.classes, in this order, and build the model with text_dim=features.shape[1]")
     model.text_features.copy_(features)
 
-def _has_text(model: SARTM) -> bool: return bool(model.text_features.any())
+def _has_text(model: SARTM) -> bool:
+    "Looked up on the device until it is so, then remembered: no host sync a step."
+    if not getattr(model, "_text_seen", False): model._text_seen = bool(model.text_features.any())
+    return model._text_seen
 
 SARTM.set_text, SARTM.has_text, SARTM.losses = _set_text, property(_has_text), sartm_losses
 
