@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 
 import cv2
 import numpy as np
@@ -277,13 +278,14 @@ def _expose_thermal(scene: Scene, canvas: np.ndarray, temperature: np.ndarray, c
 def expose(scene: Scene,  # things and light; pictures and maps are filled in
            size: int,  # pixels a side
            rng: np.random.Generator,  # noise of the sensors
+           thermal: bool = True,  # False: by the colour camera alone, with the same result
            ) -> Scene:
     "Paint a scene and photograph it with both cameras."
     canvas, parts, scene.owners = _paint(scene.things, size)
     scene.painted = canvas[1::2, 1::2]
     reflects, emits, surface = (_look_up(canvas, table) for table in _tables(parts, scene))
-    scene.images = {"rgb": _expose_rgb(scene, reflects, emits, surface, rng),
-                    "thermal": _expose_thermal(scene, canvas, reflects[3], surface[2], rng)}
+    scene.images = {"rgb": _expose_rgb(scene, reflects, emits, surface, rng)}
+    if thermal: scene.images["thermal"] = _expose_thermal(scene, canvas, reflects[3], surface[2], rng)
     return scene
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #fde337c6
@@ -335,14 +337,17 @@ class Place:
 PLACES: dict[str, Place] = {}
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #05e5e36c
+_MODULES = {"street": "demo_street", "room": "demo_room", "things": "demo_things"}  # imported when asked for
+
 def register_place(place: Place) -> Place:
     "Make a place known by its name."
     PLACES[place.name] = place
     return place
 
 def find_place(name: str) -> Place:
-    "A registered place; `ParameterError` with the nearest name otherwise."
-    if name not in PLACES: raise ParameterError(f"no place named {name!r} in the demo world", remedy=did_you_mean(name, PLACES))
+    "A place by its name; `ParameterError` with the nearest name otherwise."
+    if name not in PLACES and name in _MODULES: import_module(f"sam_nb.datasets.{_MODULES[name]}")  # registers it
+    if name not in PLACES: raise ParameterError(f"no place named {name!r} in the demo world", remedy=did_you_mean(name, {**_MODULES, **PLACES}))
     return PLACES[name]
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #92a2fe7f
@@ -350,13 +355,14 @@ def render(place: str,  # "street"
            seed: int, index: int,  # together they determine the scene
            size: int = 128,  # pixels a side
            lighting: str | None = None,  # force one kind of light
+           thermal: bool = True,  # also the thermal picture
            ) -> Scene:
     "Scene number `index` of a place, with its pictures."
     where = find_place(place)
     layout, weather, sensor = (_stream(seed, place, index, what) for what in ("layout", "light", "sensor"))
     scene = where.compose(layout, _pick_light(where, weather, lighting))
     scene.seed, scene.index = seed, index
-    return expose(scene, size, sensor)
+    return expose(scene, size, sensor, thermal)
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #d8124902
 def _stream(*parts: int | str) -> np.random.Generator: return np.random.Generator(np.random.SFC64(derive_seed(*parts)))
