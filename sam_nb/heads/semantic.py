@@ -15,57 +15,14 @@ from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor
 
 from ..core import ParameterError
+from ..encoders.sam import DecoderSteps
 
 # %% auto #0
 __all__ = ['TokenMaskDecoder', 'ClassMasks', 'ClassMaskDecoder', 'object_gate', 'upsample_mean']
 
 # %% ../../nbs/lib/30_heads.semantic.ipynb #ab32cf24
-class TokenMaskDecoder(MaskDecoder):
-    "SAM 2's mask decoder cut into steps; weights, names and results are unchanged."
-    def tokens(self, sparse: Tensor,  # [N or 1, P, D] embedded prompts
-               n: int,  # images (or objects)
-               added: Tensor | None = None,  # [N, 1, D] a vector for every mask token, e.g. of a sentence
-               ) -> Tensor:  # [N, T, D]
-        "The questions asked of the image: object, IoU, masks, prompts."
-        mask = self.mask_tokens.weight[None]
-        parts = [self.obj_score_token.weight[None]] if self.pred_obj_scores else []
-        parts += [self.iou_token.weight[None], mask if added is None else mask + added, sparse]
-        return torch.cat([part.expand(n, -1, -1) for part in parts], 1)
-
-    def attend(self, tokens: Tensor,  # [N, T, D]
-               image: Tensor,  # [N or 1, D, g, g] features plus dense prompt
-               image_pe: Tensor,  # [1, D, g, g]
-               ) -> tuple[Tensor, Tensor]:  # tokens [N, T, D], image [N, D, g, g]
-        "Tokens and image read each other (two-way transformer)."
-        tokens, read = self.transformer(image.expand(tokens.shape[0], -1, -1, -1), image_pe, tokens)
-        return tokens, read.transpose(1, 2).unflatten(2, image.shape[-2:])
-
-    def upscale(self, image: Tensor,  # [N, D, g, g]
-                high_res_features: Sequence[Tensor] | None,  # [N, D/8, 4g, 4g], [N, D/4, 2g, 2g]
-                ) -> Tensor:  # [N, D/8, 4g, 4g]
-        "The canvas at stride 4."
-        if not self.use_high_res_features: return self.output_upscaling(image)
-        up1, norm, act1, up2, act2 = self.output_upscaling
-        fine, middle = high_res_features
-        return act2(up2(act1(norm(up1(image) + middle))) + fine)
-
-    def paint(self, tokens: Tensor,  # [N, T, D] after `attend`
-              canvas: Tensor,  # [N, C, h, w]
-              which: range,  # numbers of the mask tokens to paint
-              ) -> Tensor:  # [N, len(which), h, w] logits
-        "One logit map for each wanted mask token: inner product of its hypernetwork and the canvas."
-        first = 1 + self.pred_obj_scores
-        hyper = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, first + i]) for i in which], 1)
-        return (hyper @ canvas.flatten(2)).unflatten(2, canvas.shape[-2:])
-
-    def object_logit(self, tokens: Tensor) -> Tensor:  # [N, T, D] -> [N, 1]
-        "Is there an object at all? Positive: yes."
-        if not self.pred_obj_scores: return tokens.new_full((tokens.shape[0], 1), 10.0)
-        return self.pred_obj_score_head(tokens[:, 0])
-
-    def ious(self, tokens: Tensor) -> Tensor:  # [N, T, D] -> [N, M]
-        "The predicted quality of every mask."
-        return self.iou_prediction_head(tokens[:, int(self.pred_obj_scores)])
+class TokenMaskDecoder(DecoderSteps, MaskDecoder):
+    "SAM 2's mask decoder, in steps (`DecoderSteps`: tokens, attend, upscale, paint, object_logit, ious)."
 
 # %% ../../nbs/lib/30_heads.semantic.ipynb #4f6b4dcd
 class ClassMasks(NamedTuple):
