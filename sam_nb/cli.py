@@ -512,11 +512,14 @@ def do_check(options: argparse.Namespace) -> int:
 
 # %% ../nbs/lib/53_cli.ipynb #57415a54
 def do_demo_data(options: argparse.Namespace) -> None:
-    "sam_nb demo-data PLACE"
-    from sam_nb.datasets.demo import make_demo
-    root = Path(options.root) if options.root else workspace().data / ("demo" if options.layout == "fmb" else f"demo-{options.layout}")
+    "sam_nb demo-data PLACE ..."
+    from sam_nb.datasets.demo import ensure_demo_objects, make_demo
+    options.layout = options.layout or ("fmb" if options.place == ["street"] else "coco")
+    usual = {"fmb": "demo", "coco": "demo_objects"}.get(options.layout, f"demo-{options.layout}")
+    root = Path(options.root) if options.root else workspace().data / usual
     kept = {k: v for k, v in vars(options).items() if k not in ("do", "root", "place") and v is not None}
-    print(_near(make_demo(options.place, root.resolve(), **kept)))
+    make = ensure_demo_objects if options.layout == "coco" else make_demo  # which differ in size and number
+    print(_near(make(root=root.resolve(), place=options.place, **kept)))
 
 # %% ../nbs/lib/53_cli.ipynb #fd33e6f7
 def main_parser() -> Parser:
@@ -544,13 +547,13 @@ def _add_data_commands(command: Callable) -> None:
     check.add_argument("--split", action="append", help="only this split (may be repeated)")
     check.add_argument("--sample", type=int, metavar="N", help="read only N pairs of each split")
     demo = command("demo-data", "generate a demo dataset", do_demo_data)
-    demo.add_argument("place", nargs="?", default="street", help="default: street")
-    for name, number in (("size", 128), ("train", 400), ("val", 100), ("test", 100), ("seed", 0)):
-        demo.add_argument(f"--{name}", type=int, default=number, help=f"default: {number}")
-    demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test)")
+    demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things; several are mixed (layout coco)")
+    for name, number, coco in (("size", 128, 256), ("train", 400, 240), ("val", 100, 60), ("test", 100, 60), ("seed", 0, 0)):
+        demo.add_argument(f"--{name}", type=int, help=f"default: {number}" + (f" (coco: {coco})" if coco != number else ""))
+    demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test; coco: 0)")
     demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
-    demo.add_argument("--layout", default="fmb", help="fmb (default), mfnet or pst900")
-    demo.add_argument("--root", metavar="FOLDER", help="default: data/demo or data/demo-LAYOUT")
+    demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900 or coco (objects and parts)")
+    demo.add_argument("--root", metavar="FOLDER", help="default: data/demo, data/demo-LAYOUT, or data/demo_objects for coco")
     demo.add_argument("--overwrite", action="store_true", help="replace another demo dataset")
 
 # %% ../nbs/lib/53_cli.ipynb #a4f13e40
