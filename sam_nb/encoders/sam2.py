@@ -18,6 +18,7 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.mask_decoder import MaskDecoder
 from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from sam2.modeling.sam.transformer import TwoWayTransformer
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from ..core import CheckpointError, ParameterError, did_you_mean
@@ -27,7 +28,7 @@ from ..zoo import find_weights
 # %% auto #0
 __all__ = ['SAM2_SIZES', 'VIDEO_KEYS', 'Sam2Size', 'sam2_size', 'check_image_size', 'LeanHiera', 'NoPositions',
            'build_image_encoder', 'build_prompt_encoder', 'build_mask_decoder', 'ImageFeatures', 'image_features',
-           'prompt_constants', 'load_sam2_weights']
+           'prompt_constants', 'load_sam2_weights', 'sam2_config', 'build_sam2_model']
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #4059905d
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _check_size(size: Sam2Size) -> None:
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #e6fb17f2
 SAM2_SIZES: dict[str, Sam2Size] = {
-    "tiny": Sam2Size(24, 1, (1, 2, 3, 1), (5,), (7, 7), (8, 4, 8, 4), d_model=64, decoder_mlp_dim=256, iou_hidden=64),
+    "tiny": Sam2Size(24, 1, (1, 2, 3, 1), (5,), (7, 7), (8, 4, 8, 4), d_model=64),
     "t": Sam2Size(96, 1, (1, 2, 7, 2), (5, 7, 9)),
     "s": Sam2Size(96, 1, (1, 2, 11, 2), (7, 10, 13)),
     "b+": Sam2Size(112, 2, (2, 3, 16, 3), (12, 16, 20), (14, 14)),
@@ -268,3 +269,55 @@ def load_sam2_weights(source: str | Path | Mapping[str, Tensor],  # a name of th
 def _refuse_family(state: Mapping[str, Tensor], file: Path | None) -> None:
     raise CheckpointError(f"not a SAM 2 checkpoint: this looks like {describe_family(state)}", file=file,
                           remedy="`sam_nb fetch sam2-b+` gets SAM 2's weights")
+
+# %% ../../nbs/lib/20_encoders.sam2.ipynb #5d8fa565
+def sam2_config(size: str | Sam2Size | Mapping,
+                image_size: int = 1024,  # side of the square input
+                version: str = "2.1",  # or "2"
+                ) -> dict:  # plain values, with hydra's `_target_`
+    "A model in the form of sam2's configuration files."
+    from hydra import compose
+    from omegaconf import OmegaConf
+    size, side = sam2_size(size), check_image_size(image_size, size)[0]
+    if (size.decoder_mlp_dim, size.iou_hidden) != (2048, 256):
+        raise ParameterError(f"decoder_mlp_dim={size.decoder_mlp_dim}, iou_hidden={size.iou_hidden}: sam2's model class fixes 2048 and 256",
+                             remedy="leave both at their defaults")
+    if version not in ("2", "2.1"): raise ParameterError(f"version={version!r}", remedy="'2' or '2.1'")
+    model = OmegaConf.to_container(compose(f"configs/sam{version}/sam{version}_hiera_t.yaml").model)
+    _resize_config(model, size, side)
+    return model
+
+# %% ../../nbs/lib/20_encoders.sam2.ipynb #4242d4a8
+def _resize_config(model: dict, size: Sam2Size, side: int) -> None:
+    encoder, attention, memory = model["image_encoder"], model["memory_attention"], model["memory_encoder"]
+    width, thin, grid = size.d_model, min(64, size.d_model // 4), [side // 16, side // 16]
+    trunk = ("embed_dim", "num_heads", "stages", "global_att_blocks", "window_pos_embed_bkg_spatial_size", "window_spec")
+    encoder["trunk"].update({name: _plain(getattr(size, name)) for name in trunk})
+    encoder["neck"].update(d_model=width, backbone_channel_list=list(size.channels[::-1]), fpn_top_down_levels=list(size.fpn_top_down_levels))
+    encoder["neck"]["position_encoding"]["num_pos_feats"] = width
+    attention.update(d_model=width, num_layers=4 if width == 256 else 1)
+    attention["layer"].update(d_model=width, dim_feedforward=8 * width if width == 256 else 2 * width)
+    for part in ("self_attention", "cross_attention"): attention["layer"][part].update(embedding_dim=width, feat_sizes=grid)
+    attention["layer"]["cross_attention"]["kv_in_dim"] = thin
+    memory.update(out_dim=thin, in_dim=width)
+    memory["position_encoding"]["num_pos_feats"] = thin
+    memory["fuser"]["num_layers"] = 2 if width == 256 else 1
+    memory["mask_downsampler"]["embed_dim"] = memory["fuser"]["layer"]["dim"] = width
+    model["image_size"] = side
+
+def _plain(value): return list(value) if isinstance(value, tuple) else value
+
+# %% ../../nbs/lib/20_encoders.sam2.ipynb #2fd154ca
+def build_sam2_model(size: str | Sam2Size | Mapping,
+                     image_size: int = 1024, version: str = "2.1",
+                     stability: bool = True,  # a single mask that is not stable is replaced by the best of three, as sam2's predictors do
+                     ) -> SAM2Base:
+    "A whole SAM 2, randomly initialised."
+    from hydra.utils import instantiate
+    config = sam2_config(size, image_size, version)
+    if stability:
+        config["sam_mask_decoder_extra_args"] = dict(dynamic_multimask_via_stability=True, dynamic_multimask_stability_delta=0.05,
+                                                     dynamic_multimask_stability_thresh=0.98)
+    model = instantiate(config)
+    model.image_encoder.trunk.__class__ = LeanHiera  # the same weights, a leaner forward
+    return model
