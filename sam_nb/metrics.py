@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from .core import ParameterError
+from .core import ParameterError, did_you_mean
 
 # %% auto #0
-__all__ = ['confusion_matrix', 'class_scores', 'SemanticScores', 'per_class_table', 'mask_counts', 'ReferringScores', 'MaskIoU']
+__all__ = ['confusion_matrix', 'class_scores', 'SemanticScores', 'per_class_table', 'mask_counts', 'ReferringScores', 'MaskIoU',
+           'ClickCurve', 'CandidateScores', 'IoUCalibration']
 
 # %% ../nbs/lib/02_metrics.ipynb #074567a2
 def confusion_matrix(prediction: Tensor,  # int [...], class ids 0..K-1
@@ -157,3 +158,83 @@ class MaskIoU(Metric):
 
     def compute(self) -> dict[str, Any]:
         return {"miou": 100 * (self.iou_sum / self.count).item(), "mdice": 100 * (self.dice_sum / self.count).item(), "objects": self.count.item()}
+
+# %% ../nbs/lib/02_metrics.ipynb #a078715d
+class ClickCurve(Metric):
+    "Mean IoU after each click, number of clicks to reach an IoU, and the share that never does."
+    full_state_update, higher_is_better = False, None
+
+    def __init__(self, clicks: int = 20,  # K
+                 thresholds: Sequence[float] = (0.85, 0.9),  # IoU, of NoC
+                 **kwargs: Any):  # of torchmetrics.Metric
+        super().__init__(**kwargs)
+        self.clicks, self.thresholds = clicks, tuple(thresholds)
+        self.add_state("iou_sum", torch.zeros(clicks, dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("click_sum", "failures"): self.add_state(name, torch.zeros(len(thresholds), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, ious: Tensor) -> None:  # [N, K] of each object after each click, 0..1
+        if ious.ndim != 2 or ious.shape[1] != self.clicks:
+            raise ParameterError(f"IoU of shape {tuple(ious.shape)} for {self.clicks} clicks", remedy=f"pass [N, {self.clicks}], one row an object")
+        reached = ious[:, None].to(self.device, torch.float32) >= torch.tensor(self.thresholds, device=self.device)[:, None]
+        first = torch.where(reached.any(2), reached.to(torch.uint8).argmax(2) + 1, self.clicks)
+        self.iou_sum += ious.to(self.iou_sum).sum(0); self.count += len(ious)
+        self.click_sum += first.sum(0); self.failures += (~reached.any(2)).sum(0)
+
+    def compute(self) -> dict[str, Any]:
+        names = [round(100 * x) for x in self.thresholds]
+        mean = (100 * self.iou_sum / self.count).tolist()
+        clicks = {f"noc{n}": v for n, v in zip(names, (self.click_sum / self.count).tolist(), strict=True)}
+        failed = {f"failed{n}": 100 * v for n, v in zip(names, (self.failures / self.count).tolist(), strict=True)}
+        return {"miou": mean, **clicks, **failed, "objects": self.count.item()}
+
+# %% ../nbs/lib/02_metrics.ipynb #e25aa0fb
+class CandidateScores(Metric):
+    "IoU of the selected and of the best candidate mask, by kind of prompt."
+    full_state_update, higher_is_better = False, True
+
+    def __init__(self, kinds: Sequence[str] = ("point", "box", "mask"),  # of prompts
+                 **kwargs: Any):  # of torchmetrics.Metric
+        super().__init__(**kwargs)
+        self.kinds = tuple(kinds)
+        self.add_state("sums", torch.zeros(len(self.kinds), 3, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(len(self.kinds), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, kind: str, ious: Tensor,  # [N, M] real IoU of the candidates, 0..1
+               predicted: Tensor) -> None:  # [N, M] what the model thinks it is
+        if kind not in self.kinds: raise ParameterError(f"unknown kind of prompt {kind!r}", remedy=did_you_mean(kind, self.kinds))
+        k, ious = self.kinds.index(kind), ious.to(self.sums)
+        selected, best = ious.gather(1, predicted.to(self.device).argmax(1, keepdim=True))[:, 0], ious.amax(1)
+        self.sums[k] += torch.stack([selected, best, (selected == best).to(best)]).sum(1)
+        self.count[k] += len(ious)
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        rows = zip(self.kinds, (100 * self.sums / self.count[:, None]).tolist(), self.count.tolist(), strict=True)
+        return {kind: {"selected": s, "oracle": o, "right": r, "objects": n} for kind, (s, o, r), n in rows if n}
+
+# %% ../nbs/lib/02_metrics.ipynb #71c96163
+class IoUCalibration(Metric):
+    "How true predicted IoU is: reliability by bins, calibration error, mean absolute error, correlation."
+    full_state_update, higher_is_better = False, None
+
+    def __init__(self, bins: int = 10,  # of equal width over 0..1
+                 **kwargs: Any):  # of torchmetrics.Metric
+        super().__init__(**kwargs)
+        self.bins = bins
+        self.add_state("by_bin", torch.zeros(3, bins, dtype=torch.float64), dist_reduce_fx="sum")  # count, predicted, real
+        self.add_state("moments", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")  # |p - r|, p p, r r, p r
+
+    def update(self, predicted: Tensor,  # [...] 0..1; a little outside is taken into the last bin
+               real: Tensor) -> None:  # [...] 0..1
+        p, r = (v.to(self.moments).flatten() for v in (predicted, real))
+        which = (p * self.bins).long().clamp(0, self.bins - 1)
+        self.by_bin.index_add_(1, which, torch.stack([torch.ones_like(p), p, r]))
+        self.moments += torch.stack([(p - r).abs(), p * p, r * r, p * r]).sum(1)
+
+    def compute(self) -> dict[str, Any]:
+        (count, p, r), (off, pp, rr, pr) = self.by_bin, self.moments
+        n, both = count.sum(), self.by_bin.sum(1)
+        spread = ((pp - both[1] ** 2 / n) * (rr - both[2] ** 2 / n)).clamp(min=0).sqrt()
+        correlation = torch.where(spread > 1e-12, (pr - both[1] * both[2] / n) / spread, torch.nan)
+        means = {"ece": (100 * (p - r).abs().sum() / n).item(), "mae": (100 * off / n).item(), "correlation": correlation.item()}
+        return {**means, "predicted": (100 * p / count).tolist(), "real": (100 * r / count).tolist(), "count": count.long().tolist()}

@@ -45,7 +45,8 @@ class Prompts:
             raise ParameterError(f"points of shape {tuple(self.points.shape)} with labels of shape {tuple(self.labels.shape)}",
                                  remedy="points are [N, P, 2] and labels [N, P]: see Prompts.from_points and Prompts.from_boxes")
         if self.masks is not None and (self.masks.ndim != 4 or self.masks.shape[:2] != (len(self), 1)):
-            raise ParameterError(f"mask prompts of shape {tuple(self.masks.shape)} for {len(self)} objects", remedy=f"logits [{len(self)}, 1, 4g, 4g]")
+            raise ParameterError(f"mask prompts of shape {tuple(self.masks.shape)} for {len(self)} objects",
+                                 remedy=f"pass low-resolution logits, [{len(self)}, 1, 4g, 4g]")
 
     @classmethod
     def from_points(cls, points: Any,  # [N, 2] one each, or [N, P, 2]: x, y
