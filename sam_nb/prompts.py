@@ -18,7 +18,7 @@ from .core import ParameterError, did_you_mean
 from .masks import masks_to_boxes
 
 # %% auto #0
-__all__ = ['Prompts', 'sample_points', 'centre_points', 'mask_boxes', 'noised_boxes', 'correct_points']
+__all__ = ['Prompts', 'sample_points', 'centre_points', 'mask_boxes', 'noised_boxes', 'correct_points', 'rough_masks']
 
 # %% ../nbs/lib/07_prompts.ipynb #1c3ff8d0
 def _points(points: Any, labels: Any, count: int | None = None) -> tuple[Tensor, Tensor]:
@@ -171,3 +171,19 @@ def _deepest_error(predicted: Tensor, truth: Tensor) -> Tensor:
     points = torch.where((missed_depth >= invented_depth)[:, None], missed, invented)
     right = (missed_depth == 0) & (invented_depth == 0)
     return torch.where(right[:, None], centre_points(truth & right[:, None, None]), points)
+
+# %% ../nbs/lib/07_prompts.ipynb #ec317476
+def rough_masks(masks: Tensor,  # bool [N, H, W]
+                cells: int = 6,  # squares along the longer side of the object's box
+                ) -> Tensor:  # float32 [N, H, W] logits, -10..10; above 0: object
+    "Each mask as a rough one, for a prompt."
+    rough = np.full(masks.shape, -10, np.float32)
+    pixels, boxes = masks.cpu().numpy().astype(np.float32), masks_to_boxes(masks).tolist()
+    for out, mask, (x0, y0, x1, y1) in zip(rough, pixels, boxes, strict=True):
+        if not mask[y0, x0:x1 + 1].any(): continue  # an empty mask stays empty
+        side = max(x1 - x0, y1 - y0, cells - 1) + 1
+        x0, y0, x1, y1 = (int(v) for v in (max(0, x0 - side / cells), max(0, y0 - side / cells), x1 + 1 + side / cells, y1 + 1 + side / cells))
+        crop = mask[y0:y1, x0:x1]
+        squares = cv2.resize(crop, [max(1, round(n * cells / side)) for n in crop.shape[::-1]], interpolation=cv2.INTER_AREA)
+        out[y0:y1, x0:x1] = 20 * cv2.resize(squares / squares.max(), crop.shape[::-1], interpolation=cv2.INTER_LINEAR) - 10
+    return torch.from_numpy(rough).to(masks.device)
