@@ -116,6 +116,21 @@ for _layout in ("mfnet", "pst900"):
     register_dataset(DatasetInfo(f"demo-{_layout}", f"Demo: a generated street in the layout of {_layout}", layout=_REGISTRY[_layout].layout,
                                  generator_args={"layout": _layout, "train": 60, "val": 15, "test": 15}, **_STREET))
 
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #bee248d0
+_OBJECTS = dict(task="objects", modalities=("rgb",), loader="sam_nb.datasets.objects:Objects.from_info", checker="sam_nb.datasets.objects:check_info")
+register_dataset(DatasetInfo(
+    "coco", "COCO 2017: objects in everyday scenes", splits=("train", "val"), image_size_hint=(480, 640), source="https://cocodataset.org/#download",
+    licence="annotations CC BY 4.0; images under the terms of their Flickr owners (Lin et al., ECCV 2014)",
+    layout="{train,val}2017/NNNNNNNNNNNN.jpg and annotations/instances_{train,val}2017.json",
+    needs=(("{split}2017", "annotations/instances_{split}2017.json"), ("{split}", "annotations/instances_{split}.json")), **_OBJECTS))
+register_dataset(DatasetInfo(
+    "objects", "A folder of your own: images with object masks", splits=("train", "val"),
+    layout="images/ beside masks/ (instance maps, label maps, or a black-and-white picture for each mask), or a COCO file", **_OBJECTS))
+register_dataset(DatasetInfo(
+    "demo_objects", "Demo: streets, rooms and things with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.datasets.demo",
+    licence="generated", generator="sam_nb.datasets.demo:ensure_demo_objects",
+    layout="{train,val,test}/NNNNN.png and annotations/instances_{train,val,test}.json", **_OBJECTS))
+
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #03f970e3
 class DatasetFile(BaseModel):
     "What a dataset.json may say."

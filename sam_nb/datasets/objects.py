@@ -131,6 +131,11 @@ class Objects(torch.utils.data.Dataset):
 
     def __repr__(self) -> str: return f"Objects({self.name} {self.split}: {len(self)} images, {self.kind})"
 
+    @classmethod
+    def from_info(cls, info: Any, split: str, root: str | Path, transform: Callable | None = None, **options) -> Objects:
+        "A split of a dataset of the catalog; options as in `load_objects`."
+        return load_objects(root, split, name=info.name, transform=transform, **{**info.options, **options})
+
 # %% ../../nbs/lib/10_datasets.objects.ipynb #8b3dd8d5
 def sound_segmentation(segmentation: Any,  # as in the JSON
                        size: tuple[int, int],  # height, width of the image
