@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ExportError', 'original_model', 'model_family', 'plain_state', 'sam_size_of', 'sam2_size_of', 'export_config',
-           'Exported', 'export_state_dict', 'load_exported', 'image_predictor']
+           'Exported', 'export_state_dict', 'load_exported', 'image_predictor', 'frozen_hash', 'trained_names',
+           'export_adapter', 'apply_adapter', 'export_peft']
 
 # %% ../nbs/lib/54_export.ipynb #f706a238
 class ExportError(SamNbError): "A model that cannot leave in this form, or a package that is missing for it."
@@ -97,14 +98,21 @@ def _instantiated(config: Mapping[str, Any]) -> SAM2Base:
 _PARTS_OF_SAM2 = {"self", "image_encoder", "memory_attention", "memory_encoder", "no_obj_embed_spatial", "compile_image_encoder"}
 
 def _same_model(model: nn.Module, twin: nn.Module) -> None:
-    "Refuse a model whose twin, built from its configuration, has other tensors or flags."
-    ours, theirs = ({k: list(v.shape) for k, v in state.items()} for state in (plain_state(model), twin.state_dict()))
+    "Refuse a model whose twin, built from its configuration, has other tensors, epsilons or flags."
+    ours, theirs = (_tensors_and_epsilons(m) for m in (model, twin))
     other = [f"{k}: {ours.get(k)} here, {theirs.get(k)} there" for k in sorted({*ours, *theirs}) if ours.get(k) != theirs.get(k)]
     flags = set(inspect.signature(SAM2Base.__init__).parameters) - _PARTS_OF_SAM2 if isinstance(twin, SAM2Base) else set()
     plain = lambda value: dict(value) if isinstance(value, Mapping) else value  # noqa: E731
     other += [f"{f}: {getattr(model, f)!r} here" for f in sorted(flags) if plain(getattr(model, f)) != plain(getattr(twin, f))]
     if other: raise ExportError(f"the original classes build another model from these numbers ({'; '.join(other[:3])})",
                                 remedy="build it with build_sam or build_sam2_model, or save the module with torch.save")
+
+# %% ../nbs/lib/54_export.ipynb #5066b45d
+def _plain_name(name: str) -> str: return re.sub(r"(^|\.)qkv\.qkv\.", r"\1qkv.", name)
+
+def _tensors_and_epsilons(model: nn.Module) -> dict[str, Any]:
+    tensors = {_plain_name(k): list(v.shape) for k, v in model.state_dict().items() if not k.split(".")[-1].startswith("lora_")}
+    return {**tensors, **{f"{name}.eps": m.eps for name, m in model.named_modules() if hasattr(m, "eps")}}
 
 # %% ../nbs/lib/54_export.ipynb #af2f56de
 @dataclass(frozen=True, repr=False)
@@ -119,9 +127,9 @@ class Exported:
 _SUFFIXES = {"sam": (".pth", ".safetensors"), "sam2": (".pt",)}
 
 def _check_suffix(path: Path, family: str) -> Path:
-    if path.suffix in _SUFFIXES[family]: return path
-    package = {"sam": "segment_anything", "sam2": "sam2"}[family]
-    raise ExportError(f"weights for {package} end in {' or '.join(_SUFFIXES[family])}", file=path, remedy=f"for example {path.with_suffix(_SUFFIXES[family][0])}")
+    suffixes, package = _SUFFIXES[family], {"sam": "segment_anything", "sam2": "sam2"}[family]
+    if path.suffix in suffixes: return path
+    raise ExportError(f"weights for {package} end in {' or '.join(suffixes)}", file=path, remedy=f"for example {path.with_suffix(suffixes[0])}")
 
 # %% ../nbs/lib/54_export.ipynb #9037f78e
 def _write_weights(path: Path, state: dict[str, Tensor], family: str) -> None:
@@ -151,14 +159,16 @@ def build(checkpoint=None):
     if checkpoint is not None: sam.load_state_dict({read})
     return sam
 '''
-_READ = {".pth": "torch.load(checkpoint, map_location='cpu', weights_only=True)", ".safetensors": "__import__('safetensors.torch').torch.load_file(checkpoint)"}
+_READ = {".pth": "torch.load(checkpoint, map_location='cpu', weights_only=True)",
+         ".safetensors": "__import__('safetensors.torch').torch.load_file(checkpoint)"}
 
 def _pixels(sam: Sam) -> dict[str, list[float]]:
     return {"mean": [round(v, 4) for v in sam.pixel_mean.flatten().tolist()], "std": [round(v, 4) for v in sam.pixel_std.flatten().tolist()]}
 
 def _sam_beside(model: Sam, path: Path) -> tuple[tuple[Path, ...], str]:
     size, pixels = sam_size_of(model), _pixels(model)
-    _same_model(model, build_sam(size))
+    with torch.device("meta"): twin = build_sam(size)
+    _same_model(model, twin)
     official = next((n for n, s in SAM_SIZES.items() if s == size and n in "blh"), None)
     if official and pixels["mean"] == [123.675, 116.28, 103.53]: return (), _registry_code(official, path)
     numbers = {"family": "sam", "size": asdict(size), "pixel_mean": pixels["mean"], "pixel_std": pixels["std"]}
@@ -263,3 +273,131 @@ def image_predictor(model: nn.Module) -> SamPredictor | SAM2ImagePredictor:
     predictor = SAM2ImagePredictor(model)
     predictor._bb_feat_sizes = _feature_sizes(model)  # the class assumes an input of 1024 pixels
     return predictor
+
+# %% ../nbs/lib/54_export.ipynb #c46e5a39
+def frozen_hash(model: nn.Module,
+                without: Iterable[str] = (),  # names (of the original package) that are not part of it
+                ) -> str:
+    "SHA-256 of a model's tensors as float32, by name and shape; adapters do not count."
+    without, digest = set(without), hashlib.sha256()
+    state = {_plain_name(k): v for k, v in original_model(model).state_dict().items() if not _is_lora(k)}
+    for name in sorted(state.keys() - without):
+        digest.update(f"{name}{list(state[name].shape)}".encode())
+        digest.update(state[name].detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+def _is_lora(name: str) -> bool: return name.split(".")[-1].startswith("lora_")
+
+# %% ../nbs/lib/54_export.ipynb #b62ef626
+def trained_names(model: nn.Module,
+                  trained: Iterable[str] | None = None,  # regular expressions; None: what asks for gradients
+                  base: str | Path | Mapping[str, Tensor] | None = None,  # instead: whatever differs from these weights
+                  ) -> list[str]:  # names in the model's state dict
+    "What is not the base model's, adapters first. Raises `ExportError` when that is nothing, or everything."
+    model = original_model(model)
+    state = model.state_dict()
+    lora = [name for name in state if _is_lora(name)]
+    others = [name for name in state if not _is_lora(name) and not re.search(r"(^|\.)qkv\.qkv\.", name)]
+    if base is not None: chosen = _changed(state, others, base if isinstance(base, Mapping) else read_state_dict(find_weights(base)))
+    elif trained is not None: chosen = [n for n in others if any(re.search(p, n) for p in trained)]
+    else: chosen = [n for n in others if n in {k for k, p in model.named_parameters() if p.requires_grad}]
+    if not lora + chosen: raise ExportError("nothing of this model was trained", remedy="name it: trained=['mask_decoder'], or base=<the weights it started from>")
+    if not lora and len(chosen) > 0.9 * len(others):
+        raise ExportError(f"{len(chosen)} of {len(others)} tensors were trained: that is a model, not an adapter",
+                          remedy="export_state_dict; or name what was trained: trained=['mask_decoder'], base=<the weights it started from>")
+    return lora + chosen
+
+def _changed(state: Mapping[str, Tensor], names: Iterable[str], base: Mapping[str, Tensor]) -> list[str]:
+    names = list(names)
+    other = [n for n in names if n not in base or base[n].shape != state[n].shape]
+    if other: raise CheckpointError(f"these are not the weights that the model started from: {other[0]} is missing or of another shape")
+    return [n for n in names if not torch.equal(state[n].cpu(), base[n].to("cpu", state[n].dtype))]
+
+# %% ../nbs/lib/54_export.ipynb #b148f032
+def _lora_groups(model: nn.Module) -> list[dict[str, Any]]:
+    "How the adapters are made, and of which layers."
+    groups: dict[str, dict[str, Any]] = {}
+    for name, m in model.named_modules():
+        if not isinstance(m, QVLoRA): continue
+        made = {"rank": m.rank, "pairs": m.pairs, "targets": list(m.rows), "scale": m.scale, "dropout": m.dropout.p}
+        groups.setdefault(json.dumps(made), {**made, "layers": []})["layers"].append(name)
+    return list(groups.values())
+
+def export_adapter(model: nn.Module,
+                   path: str | Path,  # ends in .safetensors
+                   trained: Iterable[str] | None = None,  # as `trained_names`
+                   base: str | Path | Mapping[str, Tensor] | None = None,  # as `trained_names`
+                   base_name: str = "",  # how a person finds the base weights, e.g. "sam2.1-t"
+                   ) -> Path:
+    "Only the tensors that were trained, with what they belong to. Raises `ExportError`."
+    model = original_model(model)
+    names = trained_names(model, trained, base)
+    about = {"sam_nb": "adapter", "family": model_family(model), "model": describe_family(plain_state(model)),
+             "base": base_name or (str(base) if isinstance(base, (str, Path)) else ""), "lora": _lora_groups(model),
+             "trained": sorted({".".join(n.split(".")[:1 if _is_lora(n) else 2]) for n in names}), "base_sha256": frozen_hash(model, names)}
+    state = model.state_dict()
+    return save_state(path, {n: state[n] for n in names}, about)
+
+# %% ../nbs/lib/54_export.ipynb #9dbce965
+def apply_adapter(model: nn.Module,  # the base model: adapters are added, trained tensors replaced, in place
+                  path: str | Path,  # written by `export_adapter`
+                  force: bool = False,  # apply it although the base weights are others; family and shapes must fit all the same
+                  ) -> LoadReport:
+    "Put what was trained onto the model it was trained from. Raises `CheckpointError` with the reason on any other."
+    model, about = original_model(model), read_metadata(path)
+    if about.get("sam_nb") != "adapter": raise CheckpointError("no adapter file", file=path, remedy="adapters are written by export_adapter")
+    state = read_state_dict(path)
+    _check_base(model, about, state, Path(path))
+    if frozen_hash(model, state) != about["base_sha256"]: _other_base(about, Path(path), force)
+    for group in about["lora"]:
+        for name in group["layers"]: model.set_submodule(name, _fresh_lora(model.get_submodule(name), group))
+    return load_state(model, state, optional=[""], source=Path(path).name)
+
+def _fresh_lora(layer: nn.Linear, made: Mapping[str, Any]) -> QVLoRA:
+    lora = QVLoRA(layer, made["rank"], made["pairs"], made["targets"], dropout=made["dropout"])
+    lora.scale = made["scale"]
+    return lora.train(layer.training)
+
+# %% ../nbs/lib/54_export.ipynb #36707605
+def _check_base(model: nn.Module, about: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> None:
+    "Family, size and shapes."
+    here = describe_family({_plain_name(k): v for k, v in model.state_dict().items()})
+    goal = {name: v.shape for name, v in model.state_dict().items()}
+    fits = about["family"] == model_family(model) and about["model"] == here
+    layers = {name: group for group in about["lora"] for name in group["layers"]}
+    bad = [n for n in state if not _is_lora(n) and goal.get(n) != state[n].shape]
+    bad += [n for n in layers if fits and tuple(goal.get(f"{n}.weight", ()))[1:] != tuple(state[f"{n}.lora_a"].shape)[1:]]
+    if fits and not bad: return
+    if any(isinstance(m, QVLoRA) for m in model.modules()):
+        raise CheckpointError("this model has adapters already", file=path, remedy="merge_lora(model) first, or load the base weights anew")
+    raise CheckpointError(f"this adapter was trained on {about['model']}, and the model is {here}" + (f" ({bad[0]} does not fit)" if fits else ""),
+                          file=path, remedy=f"load its base weights first{': ' + about['base'] if about['base'] else ''}")
+
+def _other_base(about: Mapping[str, Any], path: Path, force: bool) -> None:
+    fact = "the model's weights are not those that this adapter was trained on (their hashes differ)"
+    if not force: raise CheckpointError(fact, file=path, remedy=f"load {about['base'] or 'the right base weights'}, or pass force=True to see what comes out")
+    warnings.warn(fact, stacklevel=3)
+
+# %% ../nbs/lib/54_export.ipynb #c1dd1a9c
+def export_peft(model: nn.Module,  # with adapters of one kind
+                folder: str | Path,  # gets adapter_config.json and adapter_model.safetensors
+                ) -> Path:
+    "The low-rank adapters (alone) in the layout of `PeftModel.from_pretrained`."
+    from peft import LoraConfig
+    model, folder = original_model(model), Path(folder)
+    groups = _lora_groups(model)
+    if len(groups) != 1: raise ExportError(f"{len(groups)} kinds of adapters: peft's file takes one", remedy="export_adapter, or export_state_dict with adapters merged")
+    tensors = {}
+    for name in groups[0]["layers"]:
+        layer = model.get_submodule(name)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = layer.lora_a
+        tensors[f"base_model.model.{name}.lora_B.weight"] = _wide_b(layer)
+    rank = layer.lora_a.shape[0]
+    with disk_errors(folder): LoraConfig(r=rank, lora_alpha=groups[0]["scale"] * rank, target_modules=groups[0]["layers"]).save_pretrained(folder)
+    return save_state(folder / "adapter_model.safetensors", tensors).parent
+
+@torch.no_grad()
+def _wide_b(layer: QVLoRA) -> Tensor:  # [3 * d_out, targets * pairs * rank]
+    wide, width = layer.qkv.weight.new_zeros(layer.qkv.out_features, layer.lora_a.shape[0]), layer.pairs * layer.rank
+    for i, (target, rows) in enumerate(layer.rows.items()): wide[rows, i * width:(i + 1) * width] = layer.b(target)
+    return wide
