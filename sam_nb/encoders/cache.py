@@ -65,26 +65,32 @@ def _structure(module: nn.Module) -> list[str]:
         lines.append(f"{name}: {type(part).__qualname__} {sorted(plain.items())}")
     return lines
 
-def _code(kind: type) -> str:
-    "The source of a class, or else its bytecode."
+def _code(kind: type | Callable) -> str:
+    "The source of a class or function, or else its bytecode."
     try: return inspect.getsource(kind)
     except (OSError, TypeError):
-        return kind.__qualname__ + "".join(f.__code__.co_code.hex() + repr(f.__code__.co_names) for f in vars(kind).values() if inspect.isfunction(f))
+        functions = [f for f in (kind, *vars(kind).values()) if inspect.isfunction(f)]
+        return kind.__qualname__ + "".join(f.__code__.co_code.hex() + repr(f.__code__.co_names) for f in functions)
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #98e5763f
-def encoder_key(*modules: nn.Module,  # everything that computes the features, and nothing else
+def encoder_key(*parts: nn.Module | Tensor | Callable,  # everything that computes the features, and nothing else
                 extra: Any = "",  # whatever else they depend on; its repr counts
                 ) -> str:  # 16 hexadecimal digits
     "The key of an encoder: its weights, structure and code."
     digest = hashlib.blake2b(repr(extra).encode(), digest_size=8)
-    for module in modules:
-        for name, values in [*module.named_parameters(), *module.named_buffers()]:
+    for part in parts:
+        named = [("", part)] if isinstance(part, Tensor) else [*part.named_parameters(), *part.named_buffers()] if isinstance(part, nn.Module) else []
+        for name, values in named:
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
             digest.update(_bytes(values))
-        digest.update("\n".join(_structure(module)).encode())
-        kinds = {k for part in module.modules() for k in type(part).__mro__ if k.__module__.split(".")[0] not in ("torch", "builtins")}
-        for text in sorted(_code(k) for k in kinds): digest.update(text.encode())
+        for text in [] if isinstance(part, Tensor) else _texts(part): digest.update(text.encode())
     return digest.hexdigest()
+
+def _texts(part: nn.Module | Callable) -> list[str]:
+    "Structure and code of a part."
+    if not isinstance(part, nn.Module): return [_code(part)]
+    kinds = {k for p in part.modules() for k in type(p).__mro__ if k.__module__.split(".")[0] not in ("torch", "builtins")}
+    return [*_structure(part), *sorted(_code(k) for k in kinds)]
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #6ebf9758
 STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -185,7 +191,8 @@ def picture_variants(transform: Callable) -> list[Callable]:
     if list(switches) == ["flip"] and isinstance(getattr(transform, "flip", None), float):
         return [dataclasses.replace(transform, flip=p) for p in (0.0, 1.0)]
     said = ", ".join(f"{k}={v}" for k, v in switches.items())
-    raise ParameterError(f"the augmentation changes the images ({said})", remedy="switch it off (a mirrored picture alone can be kept), or train without a cache")
+    raise ParameterError(f"features cannot be kept: the augmentation changes the images ({said})",
+                         remedy="switch it off (mirroring alone can be kept), or train without a cache")
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #6dd0b118
 @contextlib.contextmanager
@@ -238,16 +245,21 @@ def why_not_cacheable(encode: Callable[[Tensor], Any],  # images [B, C, S, S] ->
                       image: Tensor,  # [C, S, S], any transformed image
                       device: str | torch.device = "cpu") -> str | None:
     "Why the features of `encode` cannot be kept; None: they can."
+    return _judge(encode, module, image, device)[0]
+
+def _judge(encode: Callable, module: nn.Module, image: Tensor, device: Any) -> tuple[str | None, list[Tensor]]:  # why not; features of the image
     names = {part: name for name, part in [*module.named_modules(), *module.named_parameters()]}
     def told(found: Iterable[Any]) -> str: return _listed(sorted(names.get(f) or type(f).__name__ for f in found))
     images = image[None].to(device)
     with in_mode(module, False), torch.no_grad(), _called() as parts: calm = as_tensors(encode(images))
+    kept = [f[0].float().cpu() for f in calm]
     with in_mode(module, True), torch.enable_grad():
-        if found := [p for p in parts if isinstance(p, _BatchNorm) and p.training]: return f"batch normalisation looks at the batch in training ({told(found)})"
-        if found := [p for p in parts if _is_random(p)]: return f"the encoder drops at random in training ({told(found)})"
+        if found := [p for p in parts if isinstance(p, _BatchNorm) and p.training]:
+            return f"batch normalisation looks at the batch in training ({told(found)})", kept
+        if found := [p for p in parts if _is_random(p)]: return f"the encoder drops at random in training ({told(found)})", kept
         features = as_tensors(encode(images))
-    if found := _trained(features): return f"the encoder is trained ({told(found)})"
-    return None if _agree(features, calm, 1e-3) else "the encoder answers otherwise in training"
+    if found := _trained(features): return f"the encoder is trained ({told(found)})", kept
+    return None if _agree(features, calm, 1e-3) else "the encoder answers otherwise in training", kept
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #2e592670
 def room_for(cache: FeatureCache, count: int,  # images
@@ -260,7 +272,8 @@ def room_for(cache: FeatureCache, count: int,  # images
     there = next(p for p in [cache.folder, *cache.folder.absolute().parents] if p.exists())
     if missing > (free := shutil.disk_usage(there).free):
         cheaper = "dtype='fp16' takes half, or " if cache.dtype == "fp32" else ""
-        raise SamNbError(f"the features need {said}, and {in_bytes(free)} are free", file=cache.folder, remedy=f"{cheaper}name another folder, or train without a cache")
+        raise SamNbError(f"the features need {said}, and {in_bytes(free)} are free", file=cache.folder,
+                         remedy=f"{cheaper}name another folder, or train without a cache")
     return said
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #567d7482
@@ -269,8 +282,8 @@ class _Keyed:
     def __init__(self, data: Sequence[dict], variants: Sequence[Callable]): self.data, self.variants = data, variants
     def __len__(self) -> int: return len(self.data) * len(self.variants)
     def __getitem__(self, index: int) -> tuple[str, Tensor] | SamNbError:
-        sample, variant = self.data[index // len(self.variants)], self.variants[index % len(self.variants)]
-        try: image = variant(sample, torch.Generator().manual_seed(index))["image"]
+        variant = self.variants[index % len(self.variants)]
+        try: image = variant(self.data[index // len(self.variants)], torch.Generator().manual_seed(index))["image"]
         except SamNbError as error: return error
         return content_key(image), image
 
@@ -289,7 +302,8 @@ class Precomputed:
     computed: int  # the others were there
     seconds: float
 
-    def __str__(self) -> str: return f"{self.images:,} images: {self.images - self.computed:,} were there, {self.computed:,} encoded in {self.seconds:.1f} s"
+    def __str__(self) -> str:
+        return f"{self.images:,} images: {self.images - self.computed:,} were there, {self.computed:,} encoded in {self.seconds:.1f} s"
 
 def precompute(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> features, each [B, ...]
                module: nn.Module,  # what is trained; for `why_not_cacheable`
@@ -301,11 +315,11 @@ def precompute(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> featur
                say: Callable[[str], None] = print) -> Precomputed:
     "Fill the cache with the features of all samples. Refuses, with the reason, where they cannot be valid."
     start, keyed, computed = time.perf_counter(), _Keyed(data, picture_variants(transform)), 0
-    if (listing := _listing(cache, keyed, part)) is not None and listing.exists() and len(cache) >= len(set(data.names)):
-        return Precomputed(len(keyed), 0, time.perf_counter() - start)
     say(_begin(encode, module, keyed, transform, cache, device))
     mine = range(part[0], len(keyed), part[1])
-    loader = DataLoader(Subset(keyed, mine), batch_size, num_workers=workers, collate_fn=list)
+    listing = _listing(cache, keyed, part)
+    known = listing is not None and listing.exists()
+    loader = DataLoader(Subset(keyed, range(0) if known else mine), batch_size, num_workers=workers, collate_fn=list)
     with in_mode(module, False), torch.no_grad():
         for number, items in enumerate(loader, 1):
             computed += _fill(encode, items, cache, device)
@@ -321,10 +335,9 @@ def _begin(encode: Callable, module: nn.Module, keyed: _Keyed, transform: Callab
     if not len(keyed): raise DatasetError("there are no images to encode")
     sample = keyed.data[0]
     drawn = [transform(sample, torch.Generator().manual_seed(n))["image"] for n in range(8)]
+    why, features = _judge(encode, module, drawn[0], device)
     if len({content_key(i) for i in drawn}) > len(keyed.variants): why = "the transform makes another image every time"
-    else: why = why_not_cacheable(encode, module, drawn[0], device)
     if why: raise ParameterError(f"features cannot be kept: {why}", remedy="train without a cache")
-    with in_mode(module, False), torch.no_grad(): features = [f[0].float().cpu() for f in as_tensors(encode(drawn[0][None].to(device)))]
     said = room_for(cache, len(keyed), features)
     kept = cache.get(content_key(drawn[0]))
     if kept is not None and not _agree(kept, features, 3e-2):
