@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import itertools
 import os
 import shutil
 import time
@@ -31,9 +32,9 @@ from ..datasets.transforms import collate
 from ..weights import save_state
 
 # %% auto #0
-__all__ = ['STORED', 'SWITCHES', 'content_key', 'encoder_key', 'FeatureCache', 'in_bytes', 'random_switches', 'picture_variants',
-           'in_mode', 'as_tensors', 'why_not_cacheable', 'room_for', 'Precomputed', 'precompute', 'WithFeatures',
-           'collate_features']
+__all__ = ['STORED', 'MIRRORS', 'SWITCHES', 'content_key', 'encoder_key', 'FeatureCache', 'in_bytes', 'random_switches',
+           'picture_variants', 'in_mode', 'as_tensors', 'why_not_cacheable', 'room_for', 'Precomputed', 'precompute',
+           'WithFeatures', 'collate_features']
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #14796f7a
 def _bytes(values: Tensor) -> Any:
@@ -171,11 +172,13 @@ def in_bytes(count: float) -> str:
     return f"{count:.0f} bytes"
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #c96e1b31
-SWITCHES = ("flip", "jitter", "blur", "scale", "crop", "rotate")  # fields of a transform that change the picture: a probability, or a range
+MIRRORS = ("flip", "turn")  # fields of a transform: probabilities of left and right, up and down exchanged
+SWITCHES = (*MIRRORS, "jitter", "blur", "scale", "crop", "rotate")  # fields that change the picture: a probability, or a range
 
 def random_switches(transform: Any) -> dict[str, Any]:
     "The switches by which a transform changes the picture at random."
     found: dict[str, Any] = {}
+    if getattr(transform, "train", True) is False: return found
     for f in dataclasses.fields(transform) if dataclasses.is_dataclass(transform) else ():
         value = getattr(transform, f.name)
         if dataclasses.is_dataclass(value): found |= random_switches(value)
@@ -188,8 +191,8 @@ def picture_variants(transform: Callable) -> list[Callable]:
     "Transforms that together make every picture `transform` can make: itself, or unmirrored and mirrored."
     switches = random_switches(transform)
     if not switches: return [transform]
-    if list(switches) == ["flip"] and isinstance(getattr(transform, "flip", None), float):
-        return [dataclasses.replace(transform, flip=p) for p in (0.0, 1.0)]
+    if all(name in MIRRORS and getattr(transform, name, None) == p for name, p in switches.items()):
+        return [dataclasses.replace(transform, **dict(zip(switches, values))) for values in itertools.product((0.0, 1.0), repeat=len(switches))]
     said = ", ".join(f"{k}={v}" for k, v in switches.items())
     raise ParameterError(f"features cannot be kept: the augmentation changes the images ({said})",
                          remedy="switch it off (mirroring alone can be kept), or train without a cache")
@@ -309,12 +312,14 @@ def precompute(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> featur
                module: nn.Module,  # what is trained; for `why_not_cacheable`
                data: Sequence[dict], transform: Callable,  # raw samples; transform(sample, generator), as for training
                cache: FeatureCache,
-               batch_size: int = 1, device: str | torch.device = "cpu", workers: int = 0,
+               batch_size: int = 1, device: str | torch.device | None = None,  # None: the module's
+               workers: int = 0,
                part: tuple[int, int] = (0, 1),  # this process, processes: each takes its share
                progress: Callable[[int, int], None] = lambda done, total: None,
                say: Callable[[str], None] = print) -> Precomputed:
     "Fill the cache with the features of all samples. Refuses, with the reason, where they cannot be valid."
     start, keyed, computed = time.perf_counter(), _Keyed(data, picture_variants(transform)), 0
+    if device is None: device = next((p.device for p in module.parameters()), torch.device("cpu"))
     say(_begin(encode, module, keyed, transform, cache, device))
     mine = range(part[0], len(keyed), part[1])
     listing = _listing(cache, keyed, part)
