@@ -53,7 +53,7 @@ class Thing:
     depth: float  # metres from the camera
     attributes: dict[str, str | float] = field(default_factory=dict)
     stuff: bool = False  # a region: not counted, no instance
-    shadow: np.ndarray | None = None  # [K, 2] polygon on the ground, picture units
+    shadow: np.ndarray | list[np.ndarray] | None = None  # [K, 2] polygon on the ground, or several; picture units
 
     @property
     def polygon(self) -> np.ndarray:  # [K, 2] float32, picture units
@@ -143,6 +143,8 @@ class Scene:
     images: dict[str, np.ndarray] = field(default_factory=dict)  # "rgb" [S, S, 3], "thermal" [S, S], uint8
     painted: np.ndarray | None = None  # [S, S]: which part, counted over all things, each pixel shows
     owners: np.ndarray | None = None  # [parts]: index of the thing a part belongs to
+    wide: int = 1  # width in picture heights: 1 a square, 5 a panorama; then all maps below are [S, wide S]
+    texture: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None  # fine and coarse texture [S, wide S] that belong to the place
 
     @property
     def shown(self) -> np.ndarray:  # [S, S]: index into things
@@ -160,9 +162,9 @@ class Scene:
         return ids[self.shown]
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #11488da3
-def _paint(things: list[Thing], size: int) -> tuple[np.ndarray, list[Part], np.ndarray]:
-    "Part numbers [2 size, 2 size], the parts behind them, and the index of the thing that owns each."
-    canvas = np.zeros((2 * size, 2 * size), np.uint16)
+def _paint(things: list[Thing], size: int, wide: int = 1) -> tuple[np.ndarray, list[Part], np.ndarray]:
+    "Part numbers [2 size, 2 wide size], the parts behind them, and the index of the thing that owns each."
+    canvas = np.zeros((2 * size, 2 * wide * size), np.uint16)
     parts = [part for thing in things for part in thing.parts]
     polygons = iter(_fixed([polygon for part in parts for polygon in part.polygons], 2 * size))
     for number, part in enumerate(parts):
@@ -205,18 +207,19 @@ def _look_up(canvas: np.ndarray, table: np.ndarray) -> np.ndarray:
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #e29892e2
 def _shadows(scene: Scene, size: int) -> np.ndarray:
     "Where the sun does not reach: [S, S] float32, 1 in full shadow."
-    mask = np.zeros((size, size), np.uint8)
+    mask = np.zeros((size, scene.wide * size), np.uint8)
     for thing in scene.things:
-        if thing.shadow is not None: cv2.fillPoly(mask, _fixed([thing.shadow], size), 255, shift=3)
+        shapes = thing.shadow if isinstance(thing.shadow, list) else [thing.shadow]
+        if thing.shadow is not None: cv2.fillPoly(mask, _fixed(shapes, size), 255, shift=3)
     return cv2.GaussianBlur(mask, (0, 0), .012 * size).astype(np.float32) / 255
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #45398e72
 def _pools(scene: Scene, size: int) -> np.ndarray:
     "Light of the lamps: [3, S, S] float32."
-    light = np.zeros((3, size, size), np.float32)
-    at = (np.arange(size, dtype=np.float32) + .5) / size
+    light = np.zeros((3, size, scene.wide * size), np.float32)
+    at = (np.arange(scene.wide * size, dtype=np.float32) + .5) / size
     for lamp in scene.lamps:
-        across, down = (np.exp(-((at - c) / r) ** 2) for c, r in zip(lamp.at, lamp.radius, strict=True))
+        across, down = (np.exp(-((a - c) / r) ** 2) for a, c, r in zip((at, at[:size]), lamp.at, lamp.radius, strict=True))
         light += _rgb(lamp.colour) * scene.lighting.lamps * np.outer(down, across)
     return light
 
@@ -233,21 +236,29 @@ def _flood(picture: np.ndarray, light: Lighting) -> np.ndarray:
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #a230ea1a
 def _bloom(shining: np.ndarray) -> np.ndarray:
     "The glow around lamps: [3, S, S]."
-    return np.stack([cv2.GaussianBlur(plane, (0, 0), .03 * shining.shape[-1]) for plane in shining]) * 1.2
+    return np.stack([cv2.GaussianBlur(plane, (0, 0), .03 * shining.shape[1]) for plane in shining]) * 1.2
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #63fea9c2
 def _sense(picture: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     "Sensor noise (grain and blotches, more where it is bright) and eight bits: [3, S, S] to uint8 [S, S, 3]."
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
-    grain += .4 * np.stack([value_noise(rng, picture.shape[-1], 12, 1) for _ in range(3)])
+    grain += .4 * np.stack([value_noise(rng, picture.shape[-1], 12, 1)[:picture.shape[1]] for _ in range(3)])
     seen = _bytes(picture + noise * grain * (.7 + .5 * np.sqrt(np.clip(picture, 0, 1))))
     return np.ascontiguousarray(seen.transpose(1, 2, 0))
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #0410d358
+def _grain(scene: Scene, surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    "How texture changes what a surface reflects: [S, wide S], about 1."
+    _, size, width = surface.shape
+    if scene.texture is None: fine, coarse = (value_noise(rng, width, *cells)[:size] for cells in ((width // 2, 1), (6, 4)))
+    else: fine, coarse = scene.texture(size)
+    return 1 + fine * surface[1] + coarse * surface[2]
+
+# %% ../../nbs/lib/10_datasets.demo_engine.ipynb #e579994a
 def _expose_rgb(scene: Scene, reflects: np.ndarray, emits: np.ndarray, surface: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "uint8 [S, S, 3] from what reflects, what shines, and the maps of ground, texture and haze ([4, S, S] each)."
-    light, (ground, fine, coarse, clear), size = scene.lighting, surface, surface.shape[-1]
-    grain = 1 + value_noise(rng, size, size // 2, 1) * fine + value_noise(rng, size, 6, 4) * coarse
+    light, (ground, _, _, clear), size = scene.lighting, surface, surface.shape[1]
+    grain = _grain(scene, surface, rng)
     sunlit = 1 - _shadows(scene, size) * (.25 + .75 * ground)
     falling = _rgb(light.ambient) + _rgb(light.sun) * sunlit
     if light.lamps: falling += _pools(scene, size)
@@ -262,26 +273,26 @@ def _expose_rgb(scene: Scene, reflects: np.ndarray, emits: np.ndarray, surface: 
 def _expose_thermal(scene: Scene, canvas: np.ndarray, temperature: np.ndarray, coarse: np.ndarray,
                     rng: np.random.Generator) -> np.ndarray:
     "uint8 [S, S] from temperatures [S, S]; canvas [2 S, 2 S] says what stands before a pane."
-    light, size = scene.lighting, len(temperature)
-    warm = temperature + value_noise(rng, size, 5, 3) * (.012 + .05 * coarse)
+    light, (size, width) = scene.lighting, temperature.shape
+    warm = temperature + value_noise(rng, width, 5, 3)[:size] * (.012 + .05 * coarse)
     for pane in scene.panes:
         mask = np.zeros(canvas.shape, np.uint8)
         cv2.fillPoly(mask, _fixed([pane.polygon], len(canvas)), 255, shift=3)
         mask[scene.owners[canvas] >= pane.after] = 0
-        glass = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        glass = cv2.resize(mask, (width, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         warm = warm * (1 - glass) + pane.temperature * glass
     warm = cv2.GaussianBlur(warm, (0, 0), light.thermal_blur * size) * light.thermal_gain + light.thermal_offset
-    columns = rng.standard_normal((1, size), dtype=np.float32) * .4
+    columns = rng.standard_normal((1, width), dtype=np.float32) * .4
     return _bytes(warm + light.thermal_noise * (rng.standard_normal(warm.shape, dtype=np.float32) + columns))
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #98a427ad
 def expose(scene: Scene,  # things and light; pictures and maps are filled in
-           size: int,  # pixels a side
+           size: int,  # pixels a side; of a panorama its height
            rng: np.random.Generator,  # noise of the sensors
            thermal: bool = True,  # False: by the colour camera alone, with the same result
            ) -> Scene:
     "Paint a scene and photograph it with both cameras."
-    canvas, parts, scene.owners = _paint(scene.things, size)
+    canvas, parts, scene.owners = _paint(scene.things, size, scene.wide)
     scene.painted = canvas[1::2, 1::2]
     reflects, emits, surface = (_look_up(canvas, table) for table in _tables(parts, scene))
     scene.images = {"rgb": _expose_rgb(scene, reflects, emits, surface, rng)}
@@ -351,15 +362,15 @@ def find_place(name: str) -> Place:
     return PLACES[name]
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #92a2fe7f
-def render(place: str,  # "street"
+def render(place: str | Place,  # such as "street"
            seed: int, index: int,  # together they determine the scene
            size: int = 128,  # pixels a side
            lighting: str | None = None,  # force one kind of light
            thermal: bool = True,  # also the thermal picture
            ) -> Scene:
     "Scene number `index` of a place, with its pictures."
-    where = find_place(place)
-    layout, weather, sensor = (_stream(seed, place, index, what) for what in ("layout", "light", "sensor"))
+    where = place if isinstance(place, Place) else find_place(place)
+    layout, weather, sensor = (_stream(seed, where.name, index, what) for what in ("layout", "light", "sensor"))
     scene = where.compose(layout, _pick_light(where, weather, lighting))
     scene.seed, scene.index = seed, index
     return expose(scene, size, sensor, thermal)
