@@ -21,7 +21,7 @@ from .core import ParameterError, SamNbError, atomic_path
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'to_array', 'to_image', 'png_bytes', 'stored_picture', 'picture', 'save_figure',
            'show_images', 'distinct_colours', 'colourise', 'legend', 'overlay', 'draw_prompts', 'heat_map', 'error_map',
            'hits_and_misses', 'panel', 'confusion_figure', 'class_bars', 'table', 'read_metrics', 'training_curves',
-           'schedule_figure']
+           'schedule_figure', 'line_figure']
 
 # %% ../nbs/lib/05_show.ipynb #4efef4f2
 def to_array(values: Any,  # tensor (any device and type), PIL image, array or nested list
@@ -521,4 +521,26 @@ def schedule_figure(schedules: Any,  # [steps] learning rates, or a dict: name -
         ax.set(title="learning rate", xlabel="epoch" if steps_per_epoch else "step"); ax.grid(axis="y")
         ax.set_ylim(bottom=0); ax.ticklabel_format(axis="y", scilimits=(-2, 3))
         if len(named) > 1: ax.legend()
+    return figure
+
+# %% ../nbs/lib/05_show.ipynb #5b729f68
+def line_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],  # name -> x and y; not a number: left out
+                title: str = "", xlabel: str = "", ylabel: str = "",
+                sizes: Mapping[str, Sequence[float]] | None = None,  # name -> what each point stands for, e.g. objects
+                diagonal: bool = False,  # draw y = x
+                limits: tuple[Any, Any] = (None, None),  # of x and y: (least, greatest); None: as the lines
+                width: float = 4.5, height: float = 2.5,  # inches
+                ) -> Any:  # Picture
+    "Named lines over one axis."
+    with _style():
+        figure = picture(width, height)
+        ax = figure.subplots()
+        if diagonal: ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--")
+        for name, (x, y) in lines.items():
+            x, y, area = (np.asarray(v, np.float64) for v in (x, y, sizes[name] if sizes else np.zeros(len(x))))
+            seen = np.isfinite(x) & np.isfinite(y)
+            line, = ax.plot(x[seen], y[seen], label=name or None, marker=None if sizes else ".")
+            if sizes: ax.scatter(x[seen], y[seen], 6 + 120 * area[seen] / max(area.max(initial=0), 1), line.get_color(), alpha=0.6, linewidth=0)
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=limits[0], ylim=limits[1]); ax.grid(axis="both" if diagonal else "y")
+        if len(lines) > 1: ax.legend()
     return figure
