@@ -29,7 +29,7 @@ from .demo_street import STREET_CLASSES, STREET_PALETTE  # noqa: F401 (offered h
 
 # %% auto #0
 __all__ = ['GENERATOR_VERSION', 'LAYOUTS', 'OBJECTS_WORLD', 'annotate', 'make_demo', 'ensure_demo', 'ensure_demo_objects',
-           'trivial_baselines', 'STREET_CLASSES', 'STREET_PALETTE', 'render']
+           'trivial_baselines', 'trivial_masks', 'STREET_CLASSES', 'STREET_PALETTE', 'render']
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #6b8a0d29
 _all_ = ["STREET_CLASSES", "STREET_PALETTE", "render"]
@@ -186,6 +186,7 @@ _LISTS = {"mfnet": _write_names, "coco": _write_annotations}
 # %% ../../nbs/lib/10_datasets.demo.ipynb #07d7e4c0
 def _generate(places: Sequence[Place], folder: Path, parameters: dict, splits: Mapping[str, int], workers: int | None) -> None:
     "Write every split, the lists and dataset.json into `folder`."
+    if parameters["layout"] == "coco": splits = {split: n for split, n in splits.items() if n}  # a list without objects misleads
     size, layout, jobs = parameters["size"], parameters["layout"], _jobs(places, splits, parameters["seed"])
     for pattern in LAYOUTS[layout].values():
         for split in splits: (folder / pattern.format(split=split, name="")).parent.mkdir(parents=True, exist_ok=True)
@@ -309,8 +310,10 @@ def trivial_baselines(root: str | Path,  # a folder of make_demo
                       split: str = "test", at_most: int = 200,  # scenes of each split that are read
                       ) -> dict[str, float]:  # name -> mean IoU in percent
     "What can be scored without looking at shapes: to print beside every result."
-    root = Path(root)
-    classes = len(read_json(root / "dataset.json")["classes"])
+    root, info = Path(root), read_json(Path(root) / "dataset.json")
+    if info["parameters"]["layout"] == "coco":
+        raise ParameterError("this dataset has masks of objects, no label maps", file=root, remedy="ask trivial_masks")
+    classes = len(info["classes"])
     train, test = _read_split(root, "train", at_most), _read_split(root, split, at_most)
     size = test[2].shape[-1]
     keys = {"majority class": lambda rgb, t: np.zeros(t.shape, np.int64),
@@ -334,3 +337,33 @@ def _commonest(key: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
     counts = np.bincount(key.ravel() * classes + label.ravel(), minlength=2**17 * classes).reshape(-1, classes)
     counts[counts.sum(1) == 0] = np.bincount(label.ravel(), minlength=classes)
     return counts.argmax(1)
+
+# %% ../../nbs/lib/10_datasets.demo.ipynb #2b9e7b89
+def _guesses(picture: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:  # picture [H, W, 3], mask [H, W] uint8, 0 or 1
+    "Masks that a click or a box give for nothing: [H, W] uint8, 0 or 1."
+    deep = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = (int(v) for v in np.unravel_index(deep.argmax(), deep.shape))
+    left, top, wide, tall = cv2.boundingRect(mask)
+    box, flood = np.zeros_like(mask), np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.uint8)
+    box[top:top + tall, left:left + wide] = 1
+    middle = ((left + wide / 2 - .5, top + tall / 2 - .5), (float(wide), float(tall)), 0.)
+    cv2.floodFill(picture, flood, (x, y), 0, (24,) * 3, (24,) * 3, cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY | 4)
+    colour = flood[1:-1, 1:-1]
+    return {"click: disc": cv2.circle(np.zeros_like(mask), (x, y), len(mask) // 12, 1, -1), "click: colour": colour,
+            "box: all": box, "box: ellipse": cv2.ellipse(np.zeros_like(mask), middle, 1, -1), "box: colour": colour & box}
+
+# %% ../../nbs/lib/10_datasets.demo.ipynb #e6bc0a0c
+def trivial_masks(root: str | Path,  # a folder of make_demo, layout "coco"
+                  split: str = "test", at_most: int = 40,  # pictures that are read
+                  ) -> dict[str, dict[str, float]]:  # guess -> {"wholes": mean IoU in percent, "parts": ...}
+    "What a click or a box gives without looking at shapes: to print beside every result."
+    from pycocotools import mask as coco
+    said, scores = read_json(Path(root) / "annotations" / f"instances_{split}.json"), {}
+    for image in said["images"][:at_most]:
+        picture = cv2.GaussianBlur(cv2.imread(str(Path(root) / split / image["file_name"])), (0, 0), 1)
+        for note in (n for n in said["annotations"] if n["image_id"] == image["id"]):
+            mask, kind = np.ascontiguousarray(coco.decode(note["segmentation"])), "parts" if "part_of" in note else "wholes"
+            for name, guess in _guesses(picture, mask).items():
+                iou = 100 * np.count_nonzero(guess & mask) / np.count_nonzero(guess | mask)
+                scores.setdefault(name, {"wholes": [], "parts": []})[kind].append(iou)
+    return {name: {kind: float(np.mean(of)) if of else 0. for kind, of in kinds.items()} for name, kinds in scores.items()}
