@@ -67,8 +67,8 @@ def bird(rng: np.random.Generator) -> _Shapes:
     fat, lift, fan, bill = rng.uniform((.17, .25, .08, .1), (.24, 1.2, .17, .2)).tolist()
     reach = np.array((-np.cos(lift), np.sin(lift)))
     wing = _shape((.12, .02), tuple(reach * .3 + (.12, .1)), tuple(reach * .56 + (.06, .04)), tuple(reach * .3 + (-.1, -.04)), (-.08, -.06))
-    return [("tail", [_shape((-.2, .06), (-.5, fan), (-.46, 0), (-.5, -fan), (-.2, -.06))]), ("beak", [_shape((.38, .24), (.42 + bill, .17), (.38, .12))]),
-            ("body", [_oval(0, 0, .3, fat, .2)]), ("head", [_oval(.28, .18, .14, .13)]), ("wing", [wing])]
+    tail, beak = _shape((-.2, .06), (-.5, fan), (-.46, 0), (-.5, -fan), (-.2, -.06)), _shape((.38, .24), (.42 + bill, .17), (.38, .12))
+    return [("tail", [tail]), ("beak", [beak]), ("body", [_oval(0, 0, .3, fat, .2)]), ("head", [_oval(.28, .18, .14, .13)]), ("wing", [wing])]
 
 # %% ../../nbs/lib/10_datasets.demo_things.ipynb #587cdc2b
 def fish(rng: np.random.Generator) -> _Shapes:
@@ -96,14 +96,16 @@ def truck(rng: np.random.Generator) -> _Shapes:
     top = low + min(tall + .04, .34)
     front = _shape((x, low), (.48, low), (.48, low + .16), (.48 - slant, top), (x, top))
     window = _shape((x + .06, low + .18), (.455, low + .18), (.46 - slant, top - .03), (x + .06, top - .03))
-    return [("load", [_shape((-.5, low), (x - .02, low), (x - .02, low + tall + .08), (-.5, low + tall + .08))]), ("cab", [front]), ("window", [window]),
+    load = _shape((-.5, low), (x - .02, low), (x - .02, low + tall + .08), (-.5, low + tall + .08))
+    return [("load", [load]), ("cab", [front]), ("window", [window]),
             ("wheel", [_oval(*p, r, r) for p in at]), ("hub", [_oval(*p, r * .45, r * .45) for p in at])]
 
 def boat(rng: np.random.Generator) -> _Shapes:
     "Hull, mast, sails, flag."
     deep, bow, high, lean = rng.uniform((.14, .1, .4, -.08), (.22, .2, .5, .08)).tolist()
     foot, at = -.2, lean
-    sails = [_shape((at + .03, foot + .06), (at + .03, high - .06), (.4, foot + .06)), _shape((at - .05, foot + .1), (at - .05, high - .16), (-.34, foot + .1))]
+    sails = [_shape((at + .03, foot + .06), (at + .03, high - .06), (.4, foot + .06)),
+             _shape((at - .05, foot + .1), (at - .05, high - .16), (-.34, foot + .1))]
     hull = _shape((-.44, foot), (.5, foot), (.5 - bow, foot - deep), (-.34, foot - deep))
     return [("mast", [_band([(at, foot - .02), (at, high)], .035)]), ("sail", sails[:1 if rng.random() < .35 else 2]), ("hull", [hull]),
             ("flag", [_shape((at, high), (at - .16, high - .05), (at, high - .1))])]
@@ -143,13 +145,15 @@ def scissors(rng: np.random.Generator) -> list:
     blades = [_shape((-.1, s * .02), (0, s * .06), (long, 0), (0, -s * .05)) @ t for t, s in map(half, (1, -1))]
     arms = [_band([(0, 0), (-.2, -s * .07)], .06) @ t for t, s in map(half, (1, -1))]
     loops = [[p @ t for p in _ring(-.3, -s * .12, r * 1.2, r * .85, wide)] for t, s in map(half, (1, -1))]
-    return [*(("blade", [b]) for b in blades), *(("handle", [a]) for a in arms), *(("handle", loop) for loop in loops), ("screw", [_oval(0, 0, .045, .045)])]
+    return [*(("blade", [b]) for b in blades), *(("handle", [a]) for a in arms), *(("handle", loop) for loop in loops),
+            ("screw", [_oval(0, 0, .045, .045)])]
 
 # %% ../../nbs/lib/10_datasets.demo_things.ipynb #c82ea314
 def cup(rng: np.random.Generator) -> _Shapes:
     "Body, handle, rim, drink."
     wide, tall, foot, open_ = rng.uniform((.2, .26, .6, .05), (.32, .42, .95, .1)).tolist()
-    body = np.concatenate([[(-wide, tall), (-wide * foot, -tall * .8)], _oval(0, -tall * .8, wide * foot, .1)[14:], [(wide * foot, -tall * .8), (wide, tall)]])
+    low, base = -tall * .8, wide * foot
+    body = np.concatenate([[(-wide, tall), (-base, low)], _oval(0, low, base, .1)[14:], [(base, low), (wide, tall)]])
     return [("handle", _ring(wide * .95, 0, .2, tall * .6, .065)), ("body", [body]), ("rim", [_oval(0, tall, wide, open_)]),
             ("drink", [_oval(0, tall - .005, wide * .82, open_ * .72)])]
 
@@ -168,15 +172,16 @@ _UPRIGHT = {"cat", "truck", "boat", "giraffe", "bicycle", "cup", "bird"}  # usua
 THINGS_SHARE = dict(zip(_MAKE, (.8 ** np.arange(12) / (.8 ** np.arange(12)).sum()).round(4).tolist(), strict=True))  # how often each class is drawn
 
 # %% ../../nbs/lib/10_datasets.demo_things.ipynb #87def2af
-_PAINTS = np.array([(.85, .12, .12), (.95, .45, .1), (.98, .78, .12), (.6, .8, .15), (.1, .55, .22), (.05, .35, .3), (.1, .65, .62), (.4, .78, .95),
-                    (.12, .4, .85), (.1, .14, .45), (.45, .25, .75), (.75, .6, .92), (.9, .25, .6), (.98, .7, .75), (.5, .06, .2), (.45, .27, .13),
-                    (.75, .55, .35), (.95, .88, .7), (.94, .94, .92), (.62, .64, .66), (.34, .36, .4), (.06, .06, .07), (.72, .78, .5), (.55, .75, .65)])
-_CLOTH = ("plain", "plain", "plain", "metal", "metal", "plaster", "plaster", "stone", "asphalt", "leaf")  # materials of the engine
+_PAINTS = np.array([(.85, .12, .12), (.95, .45, .1), (.98, .78, .12), (.6, .8, .15), (.1, .55, .22), (.05, .35, .3), (.1, .65, .62),
+                    (.4, .78, .95), (.12, .4, .85), (.1, .14, .45), (.45, .25, .75), (.75, .6, .92), (.9, .25, .6), (.98, .7, .75),
+                    (.5, .06, .2), (.45, .27, .13), (.75, .55, .35), (.95, .88, .66), (.94, .94, .94), (.62, .64, .66), (.34, .36, .4),
+                    (.06, .06, .07), (.72, .78, .45), (.32, .82, .5)])
+_CLOTH = ("plain", "plain", "metal", "metal", "plaster", "plaster", "stone", "asphalt")  # materials of the engine
 
 class _Paints:
     "Colours dealt out in random order, each a little varied."
     def __init__(self, rng: np.random.Generator):
-        order = np.concatenate([rng.permutation(len(_PAINTS)) for _ in range(3)])
+        order = np.tile(rng.permutation(len(_PAINTS)), 3)  # so that any 24 in a row differ
         self.colours = np.clip(_PAINTS[order] + rng.uniform(-.05, .05, (len(order), 3)), .02, 1).tolist()
         self.next = 0
 
@@ -193,7 +198,7 @@ def _pattern(rng: np.random.Generator) -> np.ndarray | list[np.ndarray]:
         return np.array([[(x, -1), (x + step * .45, -1), (x + step * .45, 1), (x, 1)] for x in at]) @ angle + .5
     centres = np.stack(np.meshgrid(at, at), -1)
     if kind == 1:  # checks
-        return centres[np.indices(centres.shape[:2]).sum(0) % 2 == 0][:, None] @ angle + .5 + np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * step @ angle
+        return (centres[np.indices(centres.shape[:2]).sum(0) % 2 == 0][:, None] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * step) @ angle + .5
     spots = (centres + rng.uniform(-.25, .25, centres.shape) * step).reshape(-1, 1, 2) @ angle + .5
     if kind == 2: return spots + _CIRCLE[::4] * (step * rng.uniform(.15, .3))
     tuft = np.array([(-.12, 0), (.12, 0), (.05, -.9)]) if kind == 3 else np.array([(-.4, 0), (0, .12), (.4, 0), (0, -.12)]) @ angle
@@ -219,7 +224,8 @@ def _litter(rng: np.random.Generator, paints: _Paints, how_many: int) -> list[Pa
 def _ground(rng: np.random.Generator, paints: _Paints) -> Thing:
     "Cloth, sand or grass with a pattern, stains and litter."
     base = np.array(paints.take()) * .45 + rng.uniform(.12, .5)
-    def near(much: float) -> tuple[float, ...]: return tuple(np.clip(base * (1 + much * rng.uniform(-1, 1)) + rng.uniform(-.05, .05, 3), .03, 1).tolist())
+    def near(much: float) -> tuple[float, ...]:
+        return tuple(np.clip(base * (1 + much * rng.uniform(-1, 1)) + rng.uniform(-.05, .05, 3), .03, 1).tolist())
     material = ("plain", "plaster", "stone", "asphalt")[int(rng.integers(4))]
     stains = [Part("stain", [_blob(rng, *rng.uniform(0, 1, 2), rng.uniform(.12, .4))], near(.25), .5, material) for _ in range(rng.integers(1, 5))]
     pattern = [Part("pattern", _pattern(rng), near(.3), .45, material)] if rng.random() < .7 else []
@@ -267,8 +273,8 @@ THINGS_LIGHT = {  # name: (how often, which)
     "bright": (.34, Lighting("bright", haze=0.)),
     "soft": (.26, Lighting("soft", ambient=(.86, .88, .9), sun=(.12, .12, .12), haze=0., noise=.01)),
     "warm": (.16, Lighting("warm", ambient=(.5, .42, .36), sun=(.62, .5, .3), haze=0., noise=.014)),
-    "dim": (.12, Lighting("dim", ambient=(.3, .32, .4), sun=(.14, .14, .14), haze=0., noise=.03)),
-    "spot": (.12, Lighting("spot", ambient=(.24, .24, .3), sun=(.08, .08, .08), haze=0., noise=.018, lamps=1.)),
+    "dim": (.12, Lighting("dim", ambient=(.34, .36, .44), sun=(.16, .16, .16), haze=0., noise=.03)),
+    "spot": (.12, Lighting("spot", ambient=(.3, .3, .36), sun=(.08, .08, .08), haze=0., noise=.018, lamps=1.)),
     "crowded": (0., Lighting("crowded", haze=0.))}  # the hard split: any of the others, and many things
 
 # %% ../../nbs/lib/10_datasets.demo_things.ipynb #5a3b3318
@@ -281,7 +287,8 @@ def compose_things(rng: np.random.Generator, light: Lighting) -> Scene:
     ground = _ground(rng, paints)
     things = [_thing(rng, paints, light, names[c], side, at, 4. - n / 10)
               for n, (c, side, at) in enumerate(zip(classes.tolist(), sides.tolist(), _places(rng, sides, 3 if crowded else 8), strict=True))]
-    lamps = [Lamp(tuple(rng.uniform(.2, .8, 2)), tuple(rng.uniform(.3, .5, 2)), (.95, .85, .7)) for _ in range(rng.integers(1, 3))] if light.lamps else []
+    lamps = [Lamp(tuple(rng.uniform(.2, .8, 2)), tuple(rng.uniform(.3, .5, 2)), (.8, .72, .6))
+             for _ in range(rng.integers(1, 3) if light.lamps else 0)]
     return Scene("things", THINGS_CLASSES, [ground, *things], light, Camera(1., 1., .5, .5), lamps=lamps)
 
 THINGS = register_place(Place("things", THINGS_CLASSES, THINGS_PALETTE, compose_things, THINGS_LIGHT, hard_lighting="crowded"))
