@@ -181,7 +181,7 @@ def _fixed(polygons: list[np.ndarray], side: int) -> list[np.ndarray]:
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #97009e7a
 MATERIALS = {  # strength of fine and of coarse texture
     "plain": (.02, .03), "asphalt": (.14, .10), "stone": (.10, .12), "plaster": (.05, .10), "leaf": (.50, .45),
-    "cloud": (.0, .14), "metal": (.01, .05), "glass": (.02, .10), "fabric": (.10, .04), "wood": (.05, .09)}
+    "cloud": (.0, .14), "metal": (.01, .05), "glass": (.02, .10), "fabric": (.07, .03), "wood": (.05, .06), "wall": (.03, .04)}
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #6c4d3f37
 def _tables(parts: list[Part], scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

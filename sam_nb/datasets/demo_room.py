@@ -5,17 +5,21 @@
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #897f0686
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
+import cv2
 import numpy as np
 
-from .demo_engine import Camera, Lamp, Lighting, Part, Place, Scene, Thing, register_place, render
+from ..core import ParameterError
+from .demo_engine import Camera, Lamp, Lighting, Part, Place, Scene, Thing, _stream, register_place, render
 from .demo_street import _limb, _oval, _pick, _rect, _shade, _tint
 
 # %% auto #0
-__all__ = ['ROOM_CLASSES', 'ROOM_PALETTE', 'SPAN', 'ROOM_LIGHT', 'ROOM', 'compose_room']
+__all__ = ['ROOM_CLASSES', 'ROOM_PALETTE', 'SPAN', 'ROOM_LIGHT', 'ROOM', 'compose_room', 'room_view', 'room_panorama', 'room_yaw',
+           'room_depth']
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #3302b8d2
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class _Size:
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #2457c3f4
 _SIZES = {
-    "sofa": _Size((1.7, 2.4), (.85, 1.), .85, .52), "arm chair": _Size((.9, 1.15), (.9, 1.1), .8, .5), "bed": _Size((1.5, 2.1), (1., 1.3), 1.5, .5),
-    "dining table": _Size((1.4, 2.), (.75, .85), .9, 1.), "coffee table": _Size((.9, 1.3), (.4, .5), .6, 1.),
+    "sofa": _Size((1.7, 2.4), (.85, 1.), .85, .52), "arm chair": _Size((.9, 1.15), (.9, 1.1), .8, .5),
+    "bed": _Size((1.5, 2.1), (1., 1.3), 1.5, .5), "dining table": _Size((1.4, 2.), (.75, .85), .9, 1.),
+    "coffee table": _Size((.9, 1.3), (.4, .5), .6, 1.), "board": _Size((.8, 1.3), (.2, .26), .22, 1.),
     "side table": _Size((.45, .65), (.5, .7), .45, 1.), "desk": _Size((1.2, 1.7), (.75, .85), .6, 1.), "chair": _Size((.5, .62), (.9, 1.1), .45),
     "ottoman": _Size((.5, .8), (.4, .5), .5, 1.), "tv stand": _Size((1.3, 1.9), (.5, .7), .45, 1.), "dresser": _Size((1., 1.5), (.85, 1.1), .5, 1.),
     "cabinet": _Size((.8, 1.3), (.9, 1.05), .55, 1.), "fridge": _Size((.75, .95), (1.6, 2.), .6), "toilet": _Size((.55, .7), (.85, 1.), .6),
@@ -45,7 +50,8 @@ _SIZES = {
     "alarm clock": _Size((.26, .34), (1., 1.2), .1, tall=True), "pillow": _Size((.45, .6), (.7, .9), .2, tall=True),
     "pot": _Size((.4, .52), (.66, .8), .3, tall=True), "watering can": _Size((.42, .55), (.72, .85), .25, tall=True)}
 
-ROOM_CLASSES = ("wall", "floor", "ceiling", *_SIZES)
+_CLASS_OF = {"board": "shelf"}  # kinds that are not named like their class
+ROOM_CLASSES = ("wall", "floor", "ceiling", *[kind for kind in _SIZES if kind not in _CLASS_OF])
 ROOM_PALETTE = tuple((int(70 + 180 * ((i * .618) % 1)), int(70 + 180 * ((i * .755 + .3) % 1)), int(70 + 180 * ((i * .57 + .6) % 1)))
                      for i in range(len(ROOM_CLASSES)))
 
@@ -60,8 +66,8 @@ _PALETTES = (
     ((.25, .52, .7), (.96, .92, .82), (.93, .47, .3), (.98, .8, .35), (.3, .34, .4), (.45, .7, .58), (.8, .6, .5)),
     ((.76, .6, .5), (.35, .36, .4), (.93, .91, .88), (.58, .3, .26), (.62, .7, .72), (.9, .75, .52), (.3, .44, .38)))
 _WOODS = ((.72, .52, .33), (.55, .36, .22), (.82, .66, .46), (.4, .26, .18), (.87, .78, .64), (.63, .4, .28))
-_WALLS = ((.9, .86, .78), (.78, .84, .8), (.86, .76, .68), (.72, .79, .86), (.88, .8, .82), (.62, .7, .64), (.92, .88, .68), (.56, .6, .7), (.85, .66, .54),
-          (.9, .9, .9), (.4, .48, .5), (.68, .56, .58))
+_WALLS = ((.9, .86, .78), (.78, .84, .8), (.86, .76, .68), (.72, .79, .86), (.88, .8, .82), (.62, .7, .64), (.92, .88, .68),
+          (.56, .6, .7), (.85, .66, .54), (.9, .9, .9), (.4, .48, .5), (.68, .56, .58))
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #f27e527f
 SPAN = 2 * np.pi / 5  # radians that a square picture shows, across and down the unrolled cylinder
@@ -143,7 +149,8 @@ def _sofa(k: _Kit) -> list[Part]:
         out += [_p("cushion", _shade(seat, 1.12), k.flat(.48 * h, a, b, 0., .6), material="fabric"),
                 _p("cushion", seat, _soft(a, .22, b, .49 * h, .05), material="fabric")]
     for x in (-w, w - .22):
-        out += [_p("arm", _shade(arm, 1.12), k.flat(.68 * h, x, x + .22), material="fabric"), _p("arm", arm, _soft(x, .12, x + .22, .69 * h, .07), material="fabric")]
+        out += [_p("arm", _shade(arm, 1.12), k.flat(.68 * h, x, x + .22), material="fabric"),
+                _p("arm", arm, _soft(x, .12, x + .22, .69 * h, .07), material="fabric")]
     return [*out, _p("base", _shade(arm, .8), _rect(-w + .2, .13, w - .2, .23), material="fabric")]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #f9807e56
@@ -180,7 +187,8 @@ def _chair(k: _Kit) -> list[Part]:
     bars = [(.62, .97)] if k.chance(.5) else [(.56, .66), (.72, .82), (.88, .98)]
     return [_p("leg", _shade(wood, .7), *rear), _p("leg", wood, *posts), _p("leg", wood, *legs),
             _p("back", back, *[k.back(_soft(-w * .9, a * h, w * .9, b * h, .04), k.deep) for a, b in bars]),
-            _p("seat", _shade(seat, 1.12), k.flat(.47 * h, -w, w), material="fabric"), _p("seat", seat, _soft(-w, .42 * h, w, .475 * h, .03))]
+            _p("seat", _shade(seat, 1.12), k.flat(.47 * h, -w, w), material="fabric"),
+            _p("seat", seat, _soft(-w, .42 * h, w, .475 * h, .03))]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #fff9a6b4
 def _ottoman(k: _Kit) -> list[Part]:
@@ -192,7 +200,8 @@ def _pillow(k: _Kit) -> list[Part]:
     (cloth, edge), w, h = k.inks(2), k.w / 2, k.h
     puff = np.array([(-1, 0), (-.4, .06), (.4, .06), (1, 0), (.93, .5), (1, 1), (.4, .94), (-.4, .94), (-1, 1), (-.93, .5)]) * (w, h)
     inner = puff * (.84, .84) + (0, .08 * h)
-    return [_p("edge", edge, puff, material="fabric"), _p("cover", cloth, inner, material="fabric"), *_print(k, "cover", edge, -w * .7, .2 * h, w * .7, .8 * h)]
+    return [_p("edge", edge, puff, material="fabric"), _p("cover", cloth, inner, material="fabric"),
+            *_print(k, "cover", edge, -w * .7, .2 * h, w * .7, .8 * h)]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #cb5bf376
 def _table(k: _Kit, thick: float = .06, inset: float = .06) -> list[Part]:
@@ -200,17 +209,21 @@ def _table(k: _Kit, thick: float = .06, inset: float = .06) -> list[Part]:
     (leg, cloth), top, w, h = k.inks(2), k.wood(), k.w / 2, k.h
     if k.chance(.3): top = k.inks(3)[2]
     near = [_limb(s * (w - inset), 0, s * (w - inset), h - thick, .05, .08) for s in (-1, 1)]
-    out = [_p("leg", _shade(leg, .7), *[k.back(p, k.deep * .9) for p in near]), _p("leg", leg, *near), *_block(k, "top", top, -w, w, h - thick, h)]
+    out = [_p("leg", _shade(leg, .7), *[k.back(p, k.deep * .9) for p in near]), _p("leg", leg, *near)]
+    out += _block(k, "top", top, -w, w, h - thick, h)
     if k.chance(.4):
         runner = w * k.rng.uniform(.2, .5)
-        out += [_p("cloth", _shade(cloth, 1.1), k.flat(h + .004, -runner, runner), material="fabric"), _p("cloth", cloth, _rect(-runner, h - .2, runner, h + .004))]
+        out += [_p("cloth", _shade(cloth, 1.1), k.flat(h + .004, -runner, runner), material="fabric"),
+                _p("cloth", cloth, _rect(-runner, h - .2, runner, h + .004))]
     return out
 
 def _round_table(k: _Kit) -> list[Part]:
     (foot, top), r, h = k.inks(2), k.w / 2, k.h
-    return [*_tube(k, "foot", foot, r * .6, r * .5, 0, .05), _p("pole", _shade(foot, .75), k.back(_rect(-.035, .04, .035, h), r)), *_tube(k, "top", top, r, r, h - .05, h)]
+    pole = _p("pole", _shade(foot, .75), k.back(_rect(-.035, .04, .035, h), r))
+    return [*_tube(k, "foot", foot, r * .6, r * .5, 0, .05), pole, *_tube(k, "top", top, r, r, h - .05, h)]
 
-def _side_table(k: _Kit) -> list[Part]: return _round_table(k) if k.chance(.45) else _chest(k, 1) if k.chance(.5) else _table(k, .05)
+def _side_table(k: _Kit) -> list[Part]:
+    return _round_table(k) if k.chance(.45) else _chest(k, 1) if k.chance(.5) else _table(k, .05)
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #fdb8b631
 def _chest(k: _Kit, rows: int | None = None, columns: int = 1) -> list[Part]:
@@ -219,7 +232,8 @@ def _chest(k: _Kit, rows: int | None = None, columns: int = 1) -> list[Part]:
     y, x = np.linspace(.16, h - .06, n + 1), np.linspace(-w + .04, w - .04, columns + 1)
     cells = [(x[i] + .02, y[j] + .02, x[i + 1] - .02, y[j + 1] - .02) for i in range(columns) for j in range(n)]
     knobs = [_oval((a + c) / 2, (b + d) / 2, .035, .035)[::2] for a, b, c, d in cells]
-    return [_p("leg", leg, *[_limb(s * (w - .1), 0, s * (w - .12), .14, .04, .07) for s in (-1, 1)]), *_block(k, "body", body, -w, w, .12, h),
+    legs = [_limb(s * (w - .1), 0, s * (w - .12), .14, .04, .07) for s in (-1, 1)]
+    return [_p("leg", leg, *legs), *_block(k, "body", body, -w, w, .12, h),
             _p("drawer", drawer, *[_rect(*c) for c in cells], material="wood"), _p("knob", knob, *knobs, material="metal")]
 
 def _tv_stand(k: _Kit) -> list[Part]: return _chest(k, 1, int(k.rng.integers(2, 4)))
@@ -228,20 +242,22 @@ def _tv_stand(k: _Kit) -> list[Part]: return _chest(k, 1, int(k.rng.integers(2, 
 def _desk(k: _Kit) -> list[Part]:
     (drawer, leg, knob), top, w, h, side = k.inks(3), k.wood(), k.w / 2, k.h, _pick(k.rng, (-1, 1))
     x0, x1 = sorted((side * (w - .04), side * (w - .45)))
-    y = np.linspace(.1, h - .07, 4)
+    levels, x = np.linspace(.1, h - .07, 4), (x0 + x1) / 2
+    drawers = list(zip(levels[:-1], levels[1:], strict=True))
     return [_p("leg", _shade(leg, .7), k.back(_rect(-side * w * .9 - .03, 0, -side * w * .9 + .03, h), k.deep)),
             _p("leg", leg, _rect(-side * w * .93 - .035, 0, -side * w * .93 + .035, h - .05)),
             _p("body", _shade(top, .8), _rect(x0, .02, x1, h - .05), material="wood"),
-            _p("drawer", drawer, *[_rect(x0 + .03, a + .015, x1 - .03, b - .015) for a, b in zip(y[:-1], y[1:], strict=True)]),
-            _p("knob", knob, *[_rect((x0 + x1) / 2 - .06, (a + b) / 2 - .015, (x0 + x1) / 2 + .06, (a + b) / 2 + .015) for a, b in zip(y[:-1], y[1:], strict=True)]),
+            _p("drawer", drawer, *[_rect(x0 + .03, a + .015, x1 - .03, b - .015) for a, b in drawers]),
+            _p("knob", knob, *[_rect(x - .06, (a + b) / 2 - .015, x + .06, (a + b) / 2 + .015) for a, b in drawers]),
             *_block(k, "top", top, -w, w, h - .06, h)]
 
 def _cabinet(k: _Kit) -> list[Part]:
     (door, handle, top), body, w, h = k.inks(3), k.wood(), k.w / 2, k.h
     doors = [_rect(-w + .04, .1, -.02, h - .1), _rect(.02, .1, w - .04, h - .1)]
     panes = [_rect(-w + .12, .2, -.1, h - .2), _rect(.1, .2, w - .12, h - .2)]
+    grips = [_rect(-.09, h * .5, -.06, h * .68), _rect(.06, h * .5, .09, h * .68)]
     return [*_block(k, "body", body, -w, w, 0, h - .05), _p("door", door, *doors), _p("door", _shade(door, .84), *panes),
-            _p("handle", handle, _rect(-.09, h * .5, -.06, h * .68), _rect(.06, h * .5, .09, h * .68)), *_block(k, "top", top, -w - .03, w + .03, h - .06, h)]
+            _p("handle", handle, *grips), *_block(k, "top", top, -w - .03, w + .03, h - .06, h)]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #89707469
 def _shelf(k: _Kit) -> list[Part]:
@@ -261,6 +277,12 @@ def _shelf(k: _Kit) -> list[Part]:
             _p("board", frame, *boards, material="wood"), _p("side", _shade(frame, .88), *sides, material="wood"),
             *(_block(k, "board", frame, -w, w, h - .05, h) if h < k.eye else [])]
 
+def _board(k: _Kit) -> list[Part]:
+    "A shelf on the wall: a board on two brackets."
+    (bracket, edge), w, h = k.inks(2), k.w / 2, k.h
+    arms = [np.array([(s * w * .7 - .03, 0), (s * w * .7 + .03, 0), (s * w * .7 + .03, h), (s * w * .7 - .03, h)]) for s in (-1, 1)]
+    return [_p("bracket", bracket, *arms), *_block(k, "board", k.wood(), -w, w, h - .09, h), _p("edge", edge, _rect(-w, h - .09, w, h - .06))]
+
 def _box(k: _Kit) -> list[Part]:
     (side, tape, label), w, h = k.inks(3), k.w / 2, k.h
     out = [*_block(k, "side", side, -w, w, 0, h), _p("tape", tape, _rect(-.05, h * .55, .05, h))]
@@ -275,13 +297,14 @@ def _fridge(k: _Kit) -> list[Part]:
     return [_p("foot", _shade(grip, .5), _rect(-w + .05, 0, w - .05, .08)), _p("body", _shade(body, .7), _soft(-w, .05, w, h, .05), material="metal"),
             _p("lower door", lower, _soft(-w + .02, .08, w - .02, split - .015, .04), material="metal"),
             _p("upper door", upper, _soft(-w + .02, split + .015, w - .02, h - .02, .04), material="metal"),
-            _p("handle", grip, _soft(x - .03, split - .5, x + .03, split - .12, .03), _soft(x - .03, split + .1, x + .03, split + .38, .03), material="metal")]
+            _p("handle", grip, *[_soft(x - .03, split + a, x + .03, split + b, .03) for a, b in ((-.5, -.12), (.1, .38))], material="metal")]
 
 def _toilet(k: _Kit) -> list[Part]:
     (bowl, seat, tank, knob), w, h = k.inks(4), k.w / 2, k.h
     if k.chance(.5): bowl, tank = (.93, .93, .92), (.88, .88, .9)
     y = h * .48
-    return [_p("tank", tank, k.back(_soft(-w * .85, y, w * .85, h + .1, .06), .45)), _p("knob", knob, k.back(_oval(0, h + .03, .05, .05)[::2], .45)),
+    return [_p("tank", tank, k.back(_soft(-w * .85, y, w * .85, h + .1, .06), .45)),
+            _p("knob", knob, k.back(_oval(0, h + .03, .05, .05)[::2], .45)),
             _p("lid", _shade(seat, .85), k.back(_soft(-w * .72, y - .02, w * .72, y + h * .42, .16), .38)),
             _p("bowl", bowl, np.array([(-w * .55, 0), (w * .55, 0), (w * .42, .12), (w * .9, y), (-w * .9, y), (-w * .42, .12)])),
             _p("seat", seat, k.disc(y + .01, w * .92)), _p("bowl", _shade(bowl, .75), k.back(k.disc(y + .012, w * .55), .08))]
@@ -291,19 +314,21 @@ def _bathtub(k: _Kit) -> list[Part]:
     (tub, rim, foot, tap), w, h = k.inks(4), k.w / 2, k.h
     if k.chance(.5): tub = (.94, .94, .93)
     x = w * .7 * _pick(k.rng, (-1, 1))
-    return [_p("tap", tap, k.back(_rect(x - .03, h, x + .03, h + .3), .6), k.back(_rect(x - .16, h + .3, x + .16, h + .35), .6), material="metal"),
+    spout = [k.back(_rect(x - .03, h, x + .03, h + .3), .6), k.back(_rect(x - .16, h + .3, x + .16, h + .35), .6)]
+    belly = np.array([(-w, h), (-w * .95, .3), (-w * .8, .1), (w * .8, .1), (w * .95, .3), (w, h)])
+    return [_p("tap", tap, *spout, material="metal"),
             _p("foot", foot, *[_limb(s * w * .8, 0, s * w * .75, .16, .08, .14) for s in (-1, 1)]),
-            _p("rim", rim, k.back(_soft(-w, h - .05, w, h, .03), k.deep), k.flat(h, -w, w)),
+            _p("rim", rim, k.flat(h, -w, w)),
             _p("water", (.55, .78, .84), k.flat(h + .001, -w + .1, w - .1, .08, k.deep - .08), material="glass"),
-            _p("tub", tub, np.array([(-w, h), (-w * .95, .3), (-w * .8, .1), (w * .8, .1), (w * .95, .3), (w, h)])), _p("rim", _shade(rim, .9), _soft(-w - .03, h - .07, w + .03, h + .005, .03))]
+            _p("tub", tub, belly), _p("rim", _shade(rim, .9), _soft(-w - .03, h - .07, w + .03, h + .005, .03))]
 
 def _bin(k: _Kit) -> list[Part]:
     "Garbage can or laundry hamper: open, with a band and sometimes something in it."
     (side, band, inside), r, h = k.inks(3), k.w / 2, k.h
-    lo = r * k.rng.uniform(.7, 1.)
+    lo, rim = r * k.rng.uniform(.7, 1.), k.disc(h, r)
     wide = lo + (r - lo) * .6
-    return [*_tube(k, "side", side, lo, r, 0, h, "opening"), _p("content", inside, _soft(-r * .6, h - .02, r * .5, h + .14, .07) + (0, .02), material="fabric"),
-            _p("side", side, np.concatenate([k.disc(h, r)[10:], k.disc(h, r)[:1], [(wide, .6 * h), (-wide, .6 * h)]])),
+    return [*_tube(k, "side", side, lo, r, 0, h, "opening"), _p("content", inside, _soft(-r * .6, h, r * .5, h + .16, .07), material="fabric"),
+            _p("side", side, np.concatenate([rim[10:], rim[:1], [(wide, .6 * h), (-wide, .6 * h)]])),
             _p("band", band, np.array([(-wide, .6 * h), (-wide * .97, .4 * h), (wide * .97, .4 * h), (wide, .6 * h)]))]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #0a2d6d8b
@@ -315,38 +340,49 @@ def _leaf(x: float, y: float, turn: float, long: float, wide: float) -> np.ndarr
     c, s = np.cos(turn), np.sin(turn)
     return along @ np.array([(c, s), (-s, c)]) + (x, y)
 
-def _plant(k: _Kit) -> list[Part]:
-    (pot, band), green, r, h = k.inks(2), _pick(k.rng, _GREENS), k.w * .26, k.h
-    top, n = h * .32, int(k.rng.integers(7, 12))
+def _leaves(k: _Kit, y: float, depth: float) -> list[Part]:
+    "A tuft that starts at height y, in tones of one green."
+    green, n = _pick(k.rng, _GREENS), int(k.rng.integers(7, 12))
     turns, wide = np.linspace(.12, np.pi - .12, n) + k.rng.uniform(-.1, .1, n), k.rng.uniform(.1, .22) * k.w
-    longs = np.minimum(k.w * .55 / np.maximum(np.abs(np.cos(turns)), .3), (h - top) / np.maximum(np.sin(turns), .3)) * k.rng.uniform(.75, 1., n)
-    leaves = [_p("leaf", _shade(green, k.rng.uniform(.75, 1.4)), k.back(_leaf(0, top, t, a, wide), r), material="plaster") for t, a in zip(turns, longs, strict=True)]
-    order = k.rng.permutation(n)
-    return [*_tube(k, "pot", pot, r * .75, r, 0, top, "soil"), *[leaves[i] for i in order],
-            _p("pot", pot, np.concatenate([k.disc(top, r)[10:], k.disc(top, r)[:1], [(r * .8, top * .5), (-r * .8, top * .5)]])),
-            _p("band", band, np.array([(-r * .92, top * .72), (-r * .86, top * .45), (r * .86, top * .45), (r * .92, top * .72)]))]
+    longs = np.minimum(k.w * .55 / np.abs(np.cos(turns)).clip(.3), (k.h - y) / np.sin(turns).clip(.3)) * k.rng.uniform(.75, 1., n)
+    tones = k.rng.uniform(.75, 1.4, n)
+    leaves = [_p("leaf", _shade(green, f), k.back(_leaf(0, y, t, a, wide), depth)) for f, t, a in zip(tones, turns, longs, strict=True)]
+    return [leaves[i] for i in k.rng.permutation(n)]
+
+def _plant(k: _Kit) -> list[Part]:
+    (pot, band), r, y = k.inks(2), k.w * .26, k.h * .32
+    rim = k.disc(y, r)
+    return [*_tube(k, "pot", pot, r * .75, r, 0, y, "soil"), *_leaves(k, y, r),
+            _p("pot", pot, np.concatenate([rim[10:], rim[:1], [(r * .8, y * .5), (-r * .8, y * .5)]])),
+            _p("band", band, np.array([(-r * .92, y * .72), (-r * .86, y * .45), (r * .86, y * .45), (r * .92, y * .72)]))]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #292c7618
 def _lamp(k: _Kit) -> list[Part]:
     "A shade on a pole with a foot; after dark it shines."
-    (shade, pole, foot, mark), w, h = k.inks(4), k.w / 2, k.h
-    y, narrow, lit = h * (.78 if h > 1 else .55), w * k.rng.uniform(.45, .9), min(.75, .6 * k.light.lamps)
-    cone = np.array([(-w, y), (w, y), (narrow, h), (-narrow, h)])
-    out = [*_tube(k, "foot", foot, w * .62, w * .55, 0, .04 if h > 1 else .08 * h), _p("pole", pole, k.back(_rect(-.03 * h - .005, .02, .03 * h + .005, y + .02) * (.6, 1), w * .5))]
+    (shade, pole, foot, mark), w, h, lit = k.inks(4), k.w / 2, k.h, min(.75, .6 * k.light.lamps)
+    y, narrow, thin = h * (.78 if h > 1 else .55), w * k.rng.uniform(.45, .9), .018 * h + .003
+    trim = y + .12 * (h - y)
+    out = [*_tube(k, "foot", foot, w * .62, w * .55, 0, .04 if h > 1 else .08 * h)]
+    out.append(_p("pole", pole, k.back(_rect(-thin, .02, thin, y + .02), w * .5)))
     if h < 1 and k.chance(.6): out.append(_p("body", mark, _oval(0, y * .52, w * .42, y * .42)))
-    return [*out, _p("shade", shade, cone, material="fabric", glow=lit), _p("trim", mark, np.array([(-w, y), (w, y), (w * .97, y + .12 * (h - y)), (-w * .97, y + .12 * (h - y))]))]
+    return [*out, _p("shade", shade, np.array([(-w, y), (w, y), (narrow, h), (-narrow, h)]), material="fabric", glow=lit),
+            _p("trim", mark, np.array([(-w, y), (w, y), (w * .97, trim), (-w * .97, trim)]))]
 
 def _ball(k: _Kit) -> list[Part]:
     (skin, seam), r = k.inks(2), k.w / 2
-    curve = [np.concatenate([_oval(s * r * 1.2, r, r * .8, r)[(np.arange(5) + (6 if s > 0 else 14)) % 16], _oval(s * r * 1.2, r, r * .72, r * .92)[(np.arange(5) + (6 if s > 0 else 14)) % 16][::-1]]) for s in (-1, 1)]
-    return [_p("skin", skin, _oval(0, r, r, r), material="asphalt"), _p("seam", seam, *curve), _p("seam", seam, _rect(-r * .05, .02, r * .05, 2 * r - .02)), _p("seam", seam, _rect(-r, r * .95, r, r * 1.05))]
+    def crescent(s: int) -> np.ndarray:
+        arc = (np.arange(5) + (6 if s > 0 else 14)) % 16
+        return np.concatenate([_oval(s * r * 1.2, r, r * .8, r)[arc], _oval(s * r * 1.2, r, r * .72, r * .92)[arc][::-1]])
+    return [_p("skin", skin, _oval(0, r, r, r), material="fabric"), _p("seam", seam, crescent(-1), crescent(1)),
+            _p("seam", seam, _rect(-r * .05, .02, r * .05, 2 * r - .02)), _p("seam", seam, _rect(-r, r * .95, r, r * 1.05))]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #6053b445
 def _painting(k: _Kit) -> list[Part]:
     "A frame, a mount and a picture in it: hills, a still life or stripes."
     (frame, mount, sky, hill, sun), w, h, t = k.inks(5), k.w / 2, k.h, .05
     x, y0, y1, kind = w - 2.6 * t, 2.6 * t, h - 2.6 * t, k.rng.integers(3)
-    out = [_p("frame", frame, _rect(-w, 0, w, h), material="wood"), _p("mount", _shade(mount, 1.1), _rect(-w + t, t, w - t, h - t)), _p("picture", sky, _rect(-x, y0, x, y1))]
+    out = [_p("frame", frame, _rect(-w, 0, w, h), material="wood"), _p("mount", _shade(mount, 1.1), _rect(-w + t, t, w - t, h - t)),
+           _p("picture", sky, _rect(-x, y0, x, y1))]
     if kind == 0:
         ridge = np.array([(-x, y0), (x, y0), (x, y0 + .3 * h), (.4 * x, y0 + .2 * h), (-.3 * x, y0 + .45 * h), (-x, y0 + .15 * h)])
         out += [_p("picture", sun, _oval(x * .45, h * .62, .14 * h, .14 * h)), _p("picture", hill, np.minimum(ridge, (x, y1)))]
@@ -356,27 +392,39 @@ def _painting(k: _Kit) -> list[Part]:
 
 def _mirror(k: _Kit) -> list[Part]:
     (frame, ledge), w, h = k.inks(2), k.w / 2, k.h
-    oval = k.chance(.5)
-    outer, inner = (_oval(0, h / 2, w, h / 2), _oval(0, h / 2, w * .84, h / 2 - w * .16)) if oval else (_soft(-w, 0, w, h), _soft(-w * .84, w * .16, w * .84, h - w * .16))
+    outer, inner = _soft(-w, 0, w, h), _soft(-w * .84, w * .16, w * .84, h - w * .16)
+    if k.chance(.5): outer, inner = _oval(0, h / 2, w, h / 2), _oval(0, h / 2, w * .84, h / 2 - w * .16)
     gleam = np.array([(-.45 * w, h * .35), (-.25 * w, h * .35), (.3 * w, h * .72), (.1 * w, h * .72)])
-    return [_p("frame", frame, outer, material="wood"), _p("glass", (.7, .78, .82), inner, material="glass"), _p("glass", (.86, .91, .93), gleam), _p("ledge", ledge, _rect(-w * .7, -.03, w * .7, .05))]
+    return [_p("frame", frame, outer, material="wood"), _p("glass", (.7, .78, .82), inner, material="glass"),
+            _p("glass", (.86, .91, .93), gleam), _p("ledge", ledge, _rect(-w * .7, -.03, w * .7, .05))]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #700921b7
+def _view(k: _Kit, x: float, y0: float, y1: float) -> list[Part]:
+    "What is seen through a window: four bands of sky, hills before it."
+    (high, low), levels = np.array(k.light.sky), np.linspace(y1, y0, 5)
+    bright, ridge = float(np.mean(low)), y0 + (y1 - y0) * k.rng.uniform(.12, .42, 5)
+    sky = [_p("pane", tuple(high + (low - high) * i / 3), _rect(-x, levels[i + 1], x, levels[i]), glow=.9) for i in range(4)]
+    hills = np.array([(x, y0), (-x, y0), *zip(np.linspace(-x, x, 5), ridge, strict=True)])
+    return [*sky, _p("pane", _shade(_pick(k.rng, _GREENS), 1.7 * bright), hills, material="leaf", glow=.7)]
+
+def _curtains(k: _Kit, cloth: tuple[float, ...], folds: bool) -> list[Part]:
+    w, wide, out = k.w / 2, k.rng.uniform(.33, .55) * k.w / 2, []
+    for x in (-w - .12, w + .12 - wide):
+        out.append(_p("curtain", cloth, _rect(x, -.3, x + wide, k.h + .08), material="fabric"))
+        strips = [_rect(a, -.3, a + .05, k.h + .08) for a in np.arange(x + .06, x + wide - .05, .13)]
+        if folds and strips: out.append(_p("curtain", _shade(cloth, .8), *strips, material="fabric"))
+    return out
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #39a528f6
 def _window(k: _Kit) -> list[Part]:
     "Panes, bars, a sill, and curtains or blinds."
-    (frame, cloth, mark), w, h, sky = k.inks(3), k.w / 2, k.h, k.light.sky
+    (frame, cloth, mark), w, h = k.inks(3), k.w / 2, k.h
     if k.chance(.5): frame = (.93, .92, .9)
-    x, cut = w - .06, _pick(k.rng, (-.2, 0., .2)) * w
-    panes = [_p("pane", tuple(np.array(sky[0]) * (1 - f) + np.array(sky[1]) * f), _rect(-x, .06 + (1 - f) * (h - .12) * .96, x, h - .06), material="glass", glow=.9) for f in (.95, .7, .35, 0.)][::1]
-    out = [_p("frame", frame, _rect(-w, 0, w, h)), *panes[::-1][::-1],
-           _p("frame", frame, _rect(cut - .03, 0, cut + .03, h)), _p("frame", frame, _rect(-w, h * .55, w, h * .55 + .05)), _p("sill", _shade(frame, .85), _rect(-w - .08, -.07, w + .08, .02))]
-    if k.chance(.65):
-        wide = k.rng.uniform(.25, .42) * w
-        for s in (-1, 1):
-            x0, x1 = sorted((s * (w + .12), s * (w + .1 - 1.3 * wide)))
-            out += [_p("curtain", cloth, _rect(x0, -.3, x1, h + .08), material="fabric"), *([] if k.chance(.5) else [_p("curtain", _shade(cloth, .8), *[_rect(a, -.3, a + .05, h + .08) for a in np.arange(x0 + .06, x1 - .05, .13)])])]
-        out.append(_p("rail", mark, _rect(-w - .22, h + .06, w + .22, h + .11)))
-    elif k.chance(.6): out.append(_p("blind", mark, *[_rect(-w, y, w, y + .06) for y in np.arange(h * k.rng.uniform(.4, .7), h - .02, .085)]))
+    cut = _pick(k.rng, (-.2, 0., .2)) * w
+    out = [_p("frame", frame, _rect(-w, 0, w, h)), *_view(k, w - .06, .06, h - .06), _p("frame", frame, _rect(cut - .03, 0, cut + .03, h)),
+           _p("frame", frame, _rect(-w, h * .55, w, h * .55 + .05)), _p("sill", _shade(frame, .85), _rect(-w - .08, -.07, w + .08, .02))]
+    if k.chance(.65): return [*out, *_curtains(k, cloth, k.chance(.5)), _p("rail", mark, _rect(-w - .22, h + .06, w + .22, h + .11))]
+    if k.chance(.6): out.append(_p("blind", mark, *[_rect(-w, y, w, y + .06) for y in np.arange(h * k.rng.uniform(.4, .7), h - .02, .085)]))
     return out
 
 def _door(k: _Kit) -> list[Part]:
@@ -385,45 +433,49 @@ def _door(k: _Kit) -> list[Part]:
     return [_p("frame", frame, _rect(-w - .08, 0, w + .08, h + .08), material="wood"), _p("leaf", leaf, _rect(-w, 0, w, h), material="wood"),
             _p("panel", _shade(leaf, .78), *panels, material="wood"), _p("knob", knob, _oval(s * w * .82, h * .47, .06, .06), material="metal")]
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #39a528f6
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #db565d6a
 def _television(k: _Kit) -> list[Part]:
-    (screen, shape, foot), w, h, on = k.inks(3), k.w / 2, k.h, k.chance(.5)
-    y, case = .12 * h, (.1, .1, .12)
-    out = [_p("foot", foot, _rect(-w * .35, 0, w * .35, .04), _rect(-.05, .041, .05, y)), _p("case", case, _soft(-w, y, w, h, .03)),
+    (screen, shape, foot), w, h, on, y = k.inks(3), k.w / 2, k.h, k.chance(.5), .12 * k.h
+    out = [_p("foot", foot, _rect(-w * .35, 0, w * .35, .04), _rect(-.05, .041, .05, y)), _p("case", (.1, .1, .12), _soft(-w, y, w, h, .03)),
            _p("screen", screen if on else (.17, .19, .24), _rect(-w * .94, y + .05, w * .94, h - .05), material="glass", glow=.4 * on)]
-    if on: out += [_p("screen", shape, _oval(k.rng.uniform(-.4, .4) * w, h * .5, w * .3, h * .22), glow=.4)]
-    else: out += [_p("screen", (.26, .29, .35), np.array([(-w * .6, y + .06), (-w * .3, y + .06), (w * .1, h - .06), (-w * .2, h - .06)]))]
-    return out
+    gleam = np.array([(-w * .6, y + .06), (-w * .3, y + .06), (w * .1, h - .06), (-w * .2, h - .06)])
+    if not on: return [*out, _p("screen", (.26, .29, .35), gleam)]
+    return [*out, _p("screen", shape, _oval(k.rng.uniform(-.4, .4) * w, h * .5, w * .3, h * .22), glow=.4)]
 
 def _microwave(k: _Kit) -> list[Part]:
     (case, panel, door), w, h = k.inks(3), k.w / 2, k.h
     x = w * .42
+    buttons = [_oval((x + w - .04) / 2, y * h, .035, .035)[::2] for y in (.3, .5, .7)]
     return [*_block(k, "case", case, -w, w, 0, h, .35), _p("door", _shade(door, .55), _soft(-w + .04, .05, x - .05, h - .05, .04), material="glass"),
-            _p("panel", panel, _rect(x, .05, w - .04, h - .05)), _p("button", _shade(case, .9), *[_oval((x + w - .04) / 2, y * h, .035, .035)[::2] for y in (.3, .5, .7)])]
+            _p("panel", panel, _rect(x, .05, w - .04, h - .05)), _p("button", _shade(case, .9), *buttons)]
 
 def _laptop(k: _Kit) -> list[Part]:
     (lid, screen, keys), w, h, d = k.inks(3), k.w / 2, k.h, k.deep
     case = _shade(lid, .8)
-    return [_p("lid", lid, k.back(_soft(-w * .98, 0, w * .98, h, .03), d), material="metal"), _p("screen", screen, k.back(_rect(-w * .88, .06, w * .88, h - .05), d), glow=.35),
-            _p("base", case, k.flat(.02, -w, w, 0., d), material="metal"), _p("keys", _shade(keys, .6), k.flat(.022, -w * .8, w * .8, d * .4, d * .9)), _p("base", _shade(case, .7), _rect(-w, 0, w, .025))]
+    return [_p("lid", lid, k.back(_soft(-w * .98, 0, w * .98, h, .03), d), material="metal"),
+            _p("screen", screen, k.back(_rect(-w * .88, .06, w * .88, h - .05), d), glow=.35),
+            _p("base", case, k.flat(.02, -w, w, 0., d), material="metal"), _p("base", _shade(case, .7), _rect(-w, 0, w, .025)),
+            _p("keys", _shade(keys, .6), k.flat(.025, -w * .8, w * .8, d * .4, d * .9))]
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #db565d6a
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #48d37a76
 def _mug(k: _Kit) -> list[Part]:
     (cup, stripe, inside), r, h, s = k.inks(3), k.w * .36, k.h, _pick(k.rng, (-1, 1))
     ring = [_oval(s * r * 1.1, h * .52, a * r, h * b) for a, b in ((.62, .32), (.36, .18))]
     body = _tube(k, "cup", cup, r * .9, r, 0, h, "inside")
-    return [_p("handle", stripe, ring[0], ring[1]), body[0], *[replace(p, colour=_shade(inside, .7)) for p in body[1:]], _p("stripe", stripe, _rect(-r * .95, .3 * h, r * .95, .52 * h))]
+    return [_p("handle", stripe, *ring), body[0], *[replace(p, colour=_shade(inside, .7)) for p in body[1:]],
+            _p("stripe", stripe, _rect(-r * .95, .3 * h, r * .95, .52 * h))]
 
 def _vase(k: _Kit) -> list[Part]:
-    (body, band, *petals), w, h = k.inks(4), k.w / 2, k.h
-    top, green = h * .55, _pick(k.rng, _GREENS)
-    outline = np.array([(-.5, 0), (.5, 0), (.95, .35), (.8, .6), (.35, .85), (.5, 1), (-.5, 1), (-.35, .85), (-.8, .6), (-.95, .35)]) * (w * .8, top)
-    heads = [(x * w, h * y) for x, y in ((-.7, .82), (0., .95), (.68, .78))]
-    return [_p("stem", green, *[_limb(x * .1, top * .97, x, y, .025, .02) for x, y in heads]),
-            *[_p("flower", petals[i % 2], _oval(x, y, w * .42, w * .4)) for i, (x, y) in enumerate(heads)], *[_p("flower", (.97, .85, .4), _oval(x, y, w * .15, w * .15)[::2]) for x, y in heads],
-            _p("vase", body, outline), _p("band", band, np.array([(-.9, .3), (.9, .3), (.86, .52), (-.86, .52)]) * (w * .8, top))]
+    (body, band, *petals), w, top = k.inks(4), k.w / 2, k.h * .55
+    half = np.array([(.5, 0), (.95, .35), (.8, .6), (.35, .85), (.5, 1)])
+    heads = [(x * w, k.h * y) for x, y in ((-.7, .82), (0., .95), (.68, .78))]
+    out = [_p("stem", _pick(k.rng, _GREENS), *[_limb(x * .1, top * .97, x, y, .025, .02) for x, y in heads])]
+    out += [_p("flower", petals[i % 2], _oval(x, y, w * .42, w * .4)) for i, (x, y) in enumerate(heads)]
+    return [*out, _p("flower", (.97, .85, .4), *[_oval(x, y, w * .15, w * .15)[::2] for x, y in heads]),
+            _p("vase", body, np.concatenate([half, half[::-1] * (-1, 1)]) * (w * .8, top)),
+            _p("band", band, np.array([(-.9, .3), (.9, .3), (.86, .52), (-.86, .52)]) * (w * .8, top))]
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #48d37a76
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #0ebdfde1
 def _book(k: _Kit) -> list[Part]:
     "Two or three books in a pile."
     inks, w, n = k.inks(4), k.w / 2, int(k.rng.integers(2, 4))
@@ -431,275 +483,360 @@ def _book(k: _Kit) -> list[Part]:
     for i, (a, b) in enumerate(zip(y[:-1], y[1:], strict=True)):
         x = k.rng.uniform(-.12, .12) * w
         if i == n - 1: out.append(_p("cover", _shade(inks[i], 1.1), k.flat(b, x - w * .9, x + w * .9)))
-        out += [_p("cover", inks[i], _rect(x - w * .9, a, x + w * .9, b)), _p("pages", (.95, .92, .84), _rect(x - w * .7, a + .2 * (b - a), x + w * .9, b - .2 * (b - a)))]
+        out += [_p("cover", inks[i], _rect(x - w * .9, a, x + w * .9, b)),
+                _p("pages", (.95, .92, .84), _rect(x - w * .7, a + .2 * (b - a), x + w * .9, b - .2 * (b - a)))]
     return out
 
 def _bowl(k: _Kit) -> list[Part]:
-    (bowl, fruit, other, band), r, h = k.inks(4), k.w / 2, k.h
-    side = np.array([(-1, 1), (-.85, .5), (-.4, .08), (-.4, 0), (.4, 0), (.4, .08), (.85, .5), (1, 1)]) * (r, h * .62)
-    rim = k.disc(h * .62, r)
-    fruits = [_p("fruit", c, _oval(x * r, h * .68, r * .34, r * .34)) for x, c in ((-.5, fruit), (.45, other), (0., fruit))]
-    return [_p("inside", _shade(band, .7), rim), *fruits, _p("bowl", bowl, np.concatenate([side, rim[10:][::-1]])), _p("band", band, np.array([(-.93, .74), (-.85, .5), (.85, .5), (.93, .74)]) * (r, h * .62))]
+    (bowl, fruit, other, band), r, y = k.inks(4), k.w / 2, k.h * .62
+    rim, side = k.disc(y, r), np.array([(-1, 1), (-.85, .5), (-.4, .08), (-.4, 0), (.4, 0), (.4, .08), (.85, .5), (1, 1)]) * (r, y)
+    fruits = [_p("fruit", c, _oval(x * r, y * 1.1, r * .34, r * .34)) for x, c in ((-.5, fruit), (.45, other), (0., fruit))]
+    return [_p("inside", _shade(band, .7), rim), *fruits, _p("bowl", bowl, np.concatenate([side, rim[10:][::-1]])),
+            _p("band", band, np.array([(-.93, .74), (-.85, .5), (.85, .5), (.93, .74)]) * (r, y))]
 
 def _clock(k: _Kit) -> list[Part]:
-    (case, bell, hand), r = k.inks(3), k.w / 2
-    y, turn = r * 1.05, k.rng.uniform(0, 6)
-    return [_p("foot", hand, *[_limb(s * r * .5, y - r * .6, s * r * .7, 0, .05, .04) for s in (-1, 1)]), _p("bell", bell, *[_oval(s * r * .55, y + r * .82, r * .38, r * .3) for s in (-1, 1)]),
-            _p("case", case, _oval(0, y, r, r), material="metal"), _p("face", (.96, .95, .9), _oval(0, y, r * .74, r * .74)),
+    (case, bell, hand), r, turn = k.inks(3), k.w / 2, k.rng.uniform(0, 6)
+    y = r * 1.05
+    feet = [_limb(s * r * .5, y - r * .6, s * r * .7, 0, .05, .04) for s in (-1, 1)]
+    bells = [_oval(s * r * .55, y + r * .82, r * .38, r * .3) for s in (-1, 1)]
+    return [_p("foot", hand, *feet), _p("bell", bell, *bells), _p("case", case, _oval(0, y, r, r), material="metal"),
+            _p("face", (.96, .95, .9), _oval(0, y, r * .74, r * .74)),
             _p("hand", _shade(hand, .5), _limb(0, y, r * .55 * np.cos(turn), y + r * .55 * np.sin(turn), .03, .02))]
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #0ebdfde1
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #20f6c37d
 def _pot(k: _Kit) -> list[Part]:
-    (pot, lid, grip), w, h = k.inks(3), k.w * .4, k.h
-    y = h * .68
+    (pot, lid, grip), w, h, y = k.inks(3), k.w * .4, k.h, k.h * .68
+    slope = np.array([(-w * 1.05, y), (w * 1.05, y), (w * .8, h * .85), (-w * .8, h * .85)])
     return [_p("handle", grip, _rect(-w * 1.25, y * .6, w * 1.25, y * .75)), _p("pot", pot, _soft(-w, 0, w, y, .05), material="metal"),
-            _p("lid", lid, np.array([(-w * 1.05, y), (w * 1.05, y), (w * .8, h * .85), (-w * .8, h * .85)]), material="metal"), _p("knob", grip, _oval(0, h * .91, w * .16, h * .08))]
+            _p("lid", lid, slope, material="metal"), _p("knob", grip, _oval(0, h * .91, w * .16, h * .08))]
 
 def _watering_can(k: _Kit) -> list[Part]:
     (can, spout, grip), w, h, s = k.inks(3), k.w / 2, k.h, _pick(k.rng, (-1, 1))
     ring = [_oval(-s * w * .35, h * .66, a * w, b * h) for a, b in ((.5, .34), (.36, .24))]
-    return [_p("handle", grip, *ring), _p("spout", spout, _limb(s * w * .25, h * .2, s * w * .85, h * .78, .12, .05)), _p("rose", grip, _limb(s * w * .78, h * .86, s * w * .98, h * .68, .06, .06)),
+    return [_p("handle", grip, *ring), _p("spout", spout, _limb(s * w * .25, h * .2, s * w * .85, h * .78, .12, .05)),
+            _p("rose", grip, _limb(s * w * .78, h * .86, s * w * .98, h * .68, .06, .06)),
             *_tube(k, "can", can, w * .55, w * .5, 0, h * .6, "opening")]
 
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #be7fb13d
 def _rug(k: _Kit) -> list[Part]:
     (cloth, border, mark), w, d = k.inks(3), k.w / 2, k.deep
     if k.chance(.5):
-        rings = [k.back(np.stack([w * f * np.cos(t), 0 * t], 1), d / 2 * (1 + f * np.sin(t))) for t in [np.arange(32) * np.pi / 16] for f in (1, .82, .45)]
-        return [_p(n, c, q, material="fabric") for n, c, q in zip(("border", "middle", "middle"), (border, cloth, mark), rings, strict=True)]
+        def oval(f: float) -> np.ndarray: return k.back(_oval(0, 0, w * f, 0), d / 2 * (1 + _oval(0, 0, 0, f)[:, 1]))
+        return [_p(n, c, oval(f), material="fabric") for n, c, f in (("border", border, 1), ("middle", cloth, .82), ("middle", mark, .45))]
     bars = [k.flat(0, x - .06 * w, x + .06 * w, .1 * d, .9 * d) for x in np.linspace(-.75, .75, 6) * w]
-    return [_p("border", border, k.flat(0, -w, w), material="fabric"), _p("middle", cloth, k.flat(0, -w * .9, w * .9, .1 * d, .9 * d), material="fabric"),
-            *([_p("middle", mark, *bars, material="fabric")] if k.chance(.6) else [])]
+    whole, middle = k.flat(0, -w, w), k.flat(0, -w * .9, w * .9, .1 * d, .9 * d)
+    out = [_p("border", border, whole, material="fabric"), _p("middle", cloth, middle, material="fabric")]
+    return [*out, _p("middle", mark, *bars, material="fabric")] if k.chance(.6) else out
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #20f6c37d
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #48a45d18
 _BUILDERS: dict[str, Callable[[_Kit], list[Part]]] = {
     "sofa": _sofa, "arm chair": _arm_chair, "bed": _bed, "dining table": _table, "coffee table": _table, "side table": _side_table, "desk": _desk,
     "chair": _chair, "ottoman": _ottoman, "tv stand": _tv_stand, "dresser": _chest, "cabinet": _cabinet, "fridge": _fridge, "toilet": _toilet,
     "bathtub": _bathtub, "laundry hamper": _bin, "garbage can": _bin, "box": _box, "basket ball": _ball, "house plant": _plant, "floor lamp": _lamp,
-    "shelf": _shelf, "rug": _rug, "door": _door, "window": _window, "painting": _painting, "mirror": _mirror, "television": _television,
-    "microwave": _microwave, "laptop": _laptop, "desk lamp": _lamp, "mug": _mug, "vase": _vase, "book": _book, "bowl": _bowl, "alarm clock": _clock,
+    "shelf": _shelf, "board": _board, "rug": _rug, "door": _door, "window": _window, "painting": _painting, "mirror": _mirror,
+    "television": _television, "microwave": _microwave, "laptop": _laptop, "desk lamp": _lamp,
+    "mug": _mug, "vase": _vase, "book": _book, "bowl": _bowl, "alarm clock": _clock,
     "pillow": _pillow, "pot": _pot, "watering can": _watering_can}
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #734f7ca6
-_ON, _WALL = "on", "wall"
-_GROUPS = (  # width in metres, lines
-    (3.0, (("rug", .5, 0, 2.0, ""), ("painting", .75, 0, 0, _WALL), ("sofa", 1, 0, .9, ""), ("pillow", .8, -.45, 0, "sofa"), ("pillow", .6, .45, 0, "sofa"),
-           ("floor lamp", .6, 1.35, .5, ""), ("coffee table", .55, .1, 1.75, ""), ("mug", .6, -.2, 0, "coffee table"), ("book", .5, .25, 0, "coffee table"))),
-    (2.7, (("painting", .6, .1, 0, _WALL), ("bed", 1, 0, 1.5, ""), ("pillow", .4, .1, 0, "bed"), ("side table", .8, -1.25, .5, ""), ("desk lamp", .6, -.08, 0, "side table"),
-           ("alarm clock", .5, .12, 0, "side table"), ("ottoman", .4, 1.1, 1.7, ""), ("book", .5, 0, 0, "ottoman"))),
-    (2.5, (("window", .6, 0, 0, _WALL), ("desk", 1, 0, .6, ""), ("laptop", .7, 0, 0, "desk"), ("desk lamp", .7, .5, 0, "desk"), ("mug", .5, -.45, 0, "desk"), ("chair", .9, -.1, 1.1, ""),
-           ("garbage can", .6, 1.05, .6, ""))),
-    (2.6, (("window", .55, .1, 0, _WALL), ("chair", .7, -.5, .9, ""), ("chair", .7, .5, .9, ""), ("dining table", 1, 0, 1.6, ""), ("vase", .6, .1, 0, "dining table"),
-           ("bowl", .6, -.4, 0, "dining table"), ("mug", .5, .5, 0, "dining table"))),
-    (2.5, (("painting", .3, -1., 0, _WALL), ("tv stand", 1, 0, .5, ""), ("television", .9, 0, 0, "tv stand"), ("house plant", .7, 1.2, .5, ""), ("basket ball", .4, -.6, 1.3, ""),
-           ("ottoman", .35, .5, 1.6, ""))),
-    (2.4, (("fridge", 1, -.7, .65, ""), ("cabinet", .95, .5, .6, ""), ("microwave", .55, .3, 0, "cabinet"), ("pot", .6, -.25, 0, "cabinet"), ("window", .4, .55, 0, _WALL),
-           ("garbage can", .5, 1.2, .6, ""), ("box", .3, 0, 1.5, ""))),
-    (2.8, (("mirror", .7, -.9, 0, _WALL), ("bathtub", .9, .5, .75, ""), ("toilet", 1, -.95, .7, ""), ("laundry hamper", .7, -.2, .6, ""))),
-    (2.4, (("shelf", 1, .75, .4, ""), ("floor lamp", .6, .1, .4, ""), ("arm chair", 1, -.6, .95, ""), ("pillow", .6, 0, 0, "arm chair"), ("side table", .5, -.05, 1.4, ""), ("vase", .5, 0, 0, "side table"),
-           ("ottoman", .3, -.7, 1.7, ""))),
-    (2.0, (("mirror", .35, 0, 0, _WALL), ("painting", .4, .1, 0, _WALL), ("dresser", 1, 0, .5, ""), ("vase", .5, -.3, 0, "dresser"), ("watering can", .45, .3, 0, "dresser"), ("book", .4, 0, 0, "dresser"),
-           ("house plant", .6, .95, .6, ""))),
-    (1.8, (("door", 1, .1, 0, _WALL), ("box", .6, -.7, .7, ""), ("box", .35, .7, 1.1, ""), ("basket ball", .4, .3, 1.4, ""), ("house plant", .4, -.9, .6, ""))))
+@dataclass(frozen=True)
+class _Line:
+    "One object of a group of furniture."
+    name: str  # a key of _SIZES
+    often: float  # 0..1; negative: only where the line before it is not there
+    x: float  # metres to the right
+    out: float = 0.0  # metres from the wall to its front
+    on: str = "floor"  # "floor", "wall" or the name of a line above
+
+def _lines(text: str) -> tuple[_Line, ...]:
+    "`name often x out on`, separated by semicolons; the last two may be left out."
+    rows = (re.fullmatch(r"(\D+?) (-?[\d.]+) (-?[\d.]+)(?: ([\d.]+))?(?: (\D+))?", row.strip()) for row in text.split(";"))
+    return tuple(_Line(m[1], float(m[2]), float(m[3]), float(m[4] or 0), m[5] or "floor") for m in rows)
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #83681734
+_GROUPS = {  # width in metres, what is there; painted in another order: by distance
+    "sitting": (3.0, _lines("""rug .5 0 1.9; painting .75 0 0 wall; sofa 1 0 .9; pillow .8 -.45 0 sofa; pillow .6 .45 0 sofa; floor lamp .6 1.35 .5;
+                     coffee table .55 .1 1.6; mug .6 -.25 0 coffee table; book .5 .25 0 coffee table""")),
+    "sleeping": (2.7, _lines("""painting .6 .1 0 wall; bed 1 0 1.5; pillow .4 .1 0 bed; side table .8 -1.25 .5; desk lamp .6 -.1 0 side table;
+                      alarm clock .6 .14 0 side table; ottoman .4 1.1 1.5; book .6 0 0 ottoman""")),
+    "working": (2.5, _lines("""window .5 0 0 wall; board -.7 .3 0 wall; book .6 .2 0 board; alarm clock .4 -.25 0 board; desk 1 0 .6;
+                     laptop .7 0 0 desk; desk lamp .7 .5 0 desk; mug .5 -.45 0 desk; chair .9 -.1 1.1; garbage can .6 1.05 .6""")),
+    "eating": (2.6, _lines("""window .5 .1 0 wall; painting -.7 0 0 wall; chair .7 -.5 .9; chair .7 .5 .9; dining table 1 0 1.5;
+                    vase .6 .1 0 dining table; bowl .6 -.4 0 dining table; mug .5 .5 0 dining table""")),
+    "watching": (2.5, _lines("""board .35 0 0 wall; vase .6 .2 0 board; tv stand 1 0 .5; television .9 0 0 tv stand; house plant .7 1.2 .5;
+                      basket ball .4 -.6 1.2; ottoman .35 .5 1.4""")),
+    "cooking": (2.4, _lines("""window .4 .55 0 wall; board -.8 .5 0 wall; mug .7 .2 0 board; bowl .7 -.25 0 board; fridge 1 -.7 .65;
+                     cabinet .95 .5 .6; microwave .55 .3 0 cabinet; pot .6 -.25 0 cabinet; garbage can .5 1.2 .6; box .3 0 1.4""")),
+    "washing": (2.8, _lines("""mirror .7 -.9 0 wall; board .4 .5 0 wall; pot .5 .1 0 board; bathtub .9 .5 .75; toilet 1 -.95 .7;
+                     laundry hamper .75 -.2 .6""")),
+    "reading": (2.4, _lines("""painting .4 -.6 0 wall; shelf 1 .75 .4; floor lamp .6 .1 .4; arm chair 1 -.6 .95; pillow .6 0 0 arm chair;
+                     side table .5 -.05 1.3; vase .5 0 0 side table; ottoman .3 -.7 1.5""")),
+    "storing": (2.0, _lines("""mirror .4 0 0 wall; painting -.7 .1 0 wall; dresser 1 0 .5; vase .5 -.3 0 dresser; watering can .5 .3 0 dresser;
+                     book .4 0 0 dresser; house plant .6 .95 .6""")),
+    "leaving": (1.8, _lines("""door 1 .1 0 wall; box .6 -.7 .7; box .35 .7 1.1; basket ball .4 .3 1.3; house plant .4 -.9 .6"""))}
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #92543456
 @dataclass(frozen=True)
 class _Spot:
     "Where one object is, before it is built."
-    name: str
+    kind: str  # a key of _SIZES
     yaw: float  # of its middle, radians
     r: float  # distance of its front from the eye, metres
     base: float  # height of its underside above the floor, metres
-    w: float
-    h: float
+    w: float  # metres
+    h: float  # metres
     seed: int
     order: float  # farther things have larger numbers and are painted first
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #b3ed72c6
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #2abcafcc
 @dataclass(frozen=True)
 class _Plan:
-    "A room without its furniture."
+    "A room before it is built."
     radius: float  # of the wall, metres
     eye: float  # height of the camera, metres
     horizon: float  # row of the eye's height, picture units
     height: float  # of the ceiling, metres
     palette: np.ndarray  # [7, 3]
     woods: tuple[tuple[float, ...], ...]
-    yaw: float  # where a plain frame looks
-    spots: list[_Spot] = field(default_factory=list)
+    yaw: float  # where a plain frame looks, radians
+    seeds: tuple[int, ...]  # of floor, wall and texture
+    spots: tuple[_Spot, ...] = ()
 
 def _plan(rng: np.random.Generator) -> _Plan:
     colours = np.array([_tint(rng, c, .05) for c in _pick(rng, _PALETTES)])
-    woods = tuple(_tint(rng, _WOODS[i], .04) for i in rng.permutation(len(_WOODS))[:2])
-    plan = _Plan(rng.uniform(2.9, 3.9), rng.uniform(1.35, 1.7), rng.uniform(.3, .42), rng.uniform(2.5, 2.9), colours, woods, rng.uniform(0, 2 * np.pi))
-    return replace(plan, spots=_furnish(rng, plan))
+    woods, seeds = tuple(_tint(rng, _WOODS[i], .04) for i in rng.permutation(len(_WOODS))[:2]), tuple(map(int, rng.integers(2**62, size=3)))
+    bare = _Plan(rng.uniform(2.8, 3.6), rng.uniform(1.2, 1.55), rng.uniform(.34, .44), rng.uniform(2.4, 2.7), colours, woods,
+                 rng.uniform(0, 2 * np.pi), seeds)
+    return replace(bare, spots=tuple(sorted(_furnish(rng, bare), key=lambda s: -s.order)))
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #7f28caec
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #0ae80f27
 def _furnish(rng: np.random.Generator, plan: _Plan) -> list[_Spot]:
-    "Groups all around the wall, as many as there is room for; farthest first."
-    order, around, chosen = rng.permutation(len(_GROUPS)), 2 * np.pi * plan.radius * .92, []
-    for i in [*order, *order]:
-        if sum(_GROUPS[j][0] for j in chosen) + _GROUPS[i][0] < around: chosen.append(i)
-    gap, at, spots = (2 * np.pi * plan.radius - sum(_GROUPS[j][0] for j in chosen)) / len(chosen), 0., []
-    for i in chosen:
-        width, lines = _GROUPS[i]
+    "Groups all around the wall, as many as there is room for."
+    around, chosen, groups = 2 * np.pi * plan.radius, [], list(_GROUPS.values())
+    for i in [*rng.permutation(len(groups)), *rng.permutation(len(groups))]:
+        if sum(width for width, _ in chosen) + groups[i][0] < .97 * around: chosen.append(groups[i])
+    gap, at, spots = (around - sum(width for width, _ in chosen)) / len(chosen), 0., []
+    for width, lines in chosen:
         spots += _group(rng, plan, (at + (width + gap) / 2) / plan.radius, lines)
         at += width + gap
-    return sorted(spots, key=lambda s: -s.order)
+    return spots
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #92543456
-def _group(rng: np.random.Generator, plan: _Plan, yaw: float, lines: tuple) -> list[_Spot]:
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #bdc21908
+def _group(rng: np.random.Generator, plan: _Plan, yaw: float, lines: tuple[_Line, ...]) -> list[_Spot]:
     "The objects of one group around a yaw."
-    out, side = {}, 1 if rng.random() < .5 else -1
-    for n, (name, often, x, gap, on) in enumerate(lines):
-        there, fw, fh, dx, seed, fy = rng.random() < often, *rng.random(3), int(rng.integers(2**62)), rng.random()
-        if not there or (on not in ("", _WALL) and on not in out): continue
-        size = _SIZES[name]
-        w = size.width[0] + fw * (size.width[1] - size.width[0])
-        h = (size.height[0] + fh * (size.height[1] - size.height[0])) * (w if size.tall else 1)
-        place = side * x + (dx - .5) * .2
-        if on in out:
-            below = out[on]
-            r, reach = below.r + _SIZES[on].depth * (.15 + .4 * fy), below.w / 2 - w * .4
-            out[name if name not in out else n] = _Spot(name, below.yaw + np.clip(place, -reach, reach) / r, r, below.base + below.h * _SIZES[on].top, w, h, seed, below.order - .001 * (n + 1))
-            continue
-        r = plan.radius - max(gap - .1 * dx, size.depth * .9 if gap else 0)
-        base = 0. if on == "" or name == "door" else _hang(name, h, fy, plan)
-        out[name if name not in out else n] = _Spot(name, yaw + place / plan.radius, r, base, w, h, seed, 1e3 if name == "rug" else 1e4 + n if on == _WALL else r)
-    return list(out.values())
+    found, out, before, side = {}, [], False, 1 if rng.random() < .5 else -1
+    for n, line in enumerate(lines):
+        chance, *free = rng.random(5)
+        seed, wanted = int(rng.integers(2**62)), line.often > 0 or not before
+        before = bool(wanted and chance < abs(line.often) and (line.on in ("floor", "wall") or line.on in found))
+        if not before: continue
+        make = _lay if line.on in found else _stand
+        spot = replace(make(plan, line, found.get(line.on), yaw, side * line.x, free), seed=seed)
+        out.append(replace(spot, order=spot.order - .001 * n))
+        found.setdefault(line.name, spot)
+    return out
 
-def _hang(name: str, h: float, f: float, plan: _Plan) -> float:
-    "Height of the lower edge of what hangs on the wall."
-    low = {"window": 1.0, "mirror": 1.05}.get(name, 1.3)
-    return max(min(low + .25 * f, plan.height - h - .12), .3)
+def _extent(kind: str, a: float, b: float) -> tuple[float, float]:
+    "Width and height, metres, for two numbers in 0..1."
+    size = _SIZES[kind]
+    w, h = (lo + f * (hi - lo) for f, (lo, hi) in ((a, size.width), (b, size.height)))
+    return w, h * w if size.tall else h
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #420fcaef
+def _stand(plan: _Plan, line: _Line, _: None, yaw: float, x: float, free: list[float]) -> _Spot:
+    "On the floor or on the wall."
+    (w, h), deep = _extent(line.name, *free[:2]), _SIZES[line.name].depth
+    r = max(plan.radius - max(line.out - .1 * free[2], .9 * deep), 1.65)
+    low = 0. if line.on == "floor" or line.name == "door" else {"window": .95, "mirror": 1., "board": 1.5}.get(line.name, 1.35) + .2 * free[3]
+    order = 1e3 if line.name == "rug" else 1e4 if line.on == "wall" else r
+    return _Spot(line.name, yaw + (x + .2 * free[2] - .1) / plan.radius, r, min(low, max(plan.height - h - .1, .2)) if low else 0., w, h, 0, order)
+
+def _lay(plan: _Plan, line: _Line, below: _Spot, yaw: float, x: float, free: list[float]) -> _Spot:
+    "On something that stands already."
+    (w, h), size = _extent(line.name, *free[:2]), _SIZES[below.kind]
+    r, reach = below.r + size.depth * (.1 + .4 * free[3]), max(below.w / 2 - .45 * w, 0.)
+    return _Spot(line.name, below.yaw + np.clip(x + .2 * free[2] - .1, -reach, reach) / r, r, below.base + below.h * size.top, w, h, 0, below.order)
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #b3deaac2
 @dataclass(frozen=True)
 class _Window:
     "A piece of the unrolled cylinder."
     left: float  # yaw of its left edge, radians
-    wide: float  # its width in picture heights
+    wide: int  # its width in picture heights
     horizon: float  # row of the eye's height, picture units
 
     def picture(self, points: np.ndarray, turn: float = 0.) -> np.ndarray:  # (u, v) [..., 2] -> picture units
         return (np.asarray(points) + (turn - self.left, 0)) * (1 / SPAN, -1 / SPAN) + (0, self.horizon)
     def turns(self, u0: float, u1: float) -> list[float]:
-        "Multiples of a full turn by which the interval [u0, u1] has to be moved to be in the window."
-        right = self.left + self.wide * SPAN
-        return [t for t in (-2 * np.pi, 0., 2 * np.pi) if u1 + t > self.left and u0 + t < right]
+        "By which full turns the interval [u0, u1] has to be moved to be in the window."
+        near = 2 * np.pi * np.round((self.left + self.wide * SPAN / 2 - (u0 + u1) / 2) / (2 * np.pi))
+        return [t for t in (near - 2 * np.pi, near, near + 2 * np.pi) if u1 + t > self.left and u0 + t < self.left + self.wide * SPAN]
+    def every(self, step: float) -> np.ndarray:  # all multiples of a step that are in the window, and one on either side
+        return np.arange(np.floor(self.left / step) - 1, np.ceil((self.left + self.wide * SPAN) / step) + 1) * step
 
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #04cc0c3b
-def _wall(rng: np.random.Generator, plan: _Plan, window: _Window) -> list[Thing]:
-    "Wall with a pattern, skirting and ceiling."
-    R, bottom, top = plan.radius, -plan.eye / plan.radius, (plan.height - plan.eye) / plan.radius
-    paint, pattern, n = _tint(rng, _pick(rng, _WALLS), .04), _pick(rng, ("plain", "plain", "stripes", "dots", "panel", "bricks")), int(rng.integers(36, 90))
-    other, trim, low = _shade(paint, rng.uniform(.8, .93)), _pick(rng, ((.93, .92, .88), _shade(paint, .6), plan.woods[0])), bottom + rng.uniform(.25, .33)
-    def band(v0: float, v1: float, u0: float = -.2, u1: float = 20.) -> np.ndarray: return window.picture(_rect(u0 + window.left, v0, u1 + window.left, v1))
-    step, first = 2 * np.pi / n, int(np.floor(window.left / (2 * np.pi / n)))
-    columns = (np.arange(first - 1, first + int(window.wide * SPAN / step) + 3)) * step
-    marks = []
-    if pattern == "stripes": marks = [window.picture(_rect(u, bottom, u + step / 2, top)) for u in columns]
-    if pattern == "dots": marks = [window.picture(_oval(u + (i % 2) * step / 2, v, step * .16, step * .16)[::2]) for u in columns for i, v in enumerate(np.arange(bottom + step, top, step))]
-    if pattern == "bricks": marks = [window.picture(_rect(u + (i % 2) * step / 2, v, u + (i % 2) * step / 2 + step * .92, v + step * .42)) for u in columns for i, v in enumerate(np.arange(bottom, top, step * .5))]
-    parts = [Part("paint", [band(bottom, top)], paint, .5, "plaster")]
-    if marks: parts.append(Part("pattern", marks, other, .5, "plaster"))
-    if pattern == "panel":
-        boards = [window.picture(_rect(u + step * .46, bottom, u + step * .54, low)) for u in columns]
-        parts += [Part("panel", [band(bottom, low)], trim, .5, "wood"), Part("panel", boards, _shade(trim, .8), .5), Part("panel", [band(low, low + .02)], _shade(trim, .85), .5)]
-    parts += [Part("skirting", [band(bottom, bottom + .13 / R)], _shade(trim, .95), .5)]
-    ceiling = _shade(_tint(rng, (.93, .91, .87), .03), .97)
-    return [Thing("ceiling", [Part("ceiling", [band(top - .01, 3.)], ceiling, .5, "plaster"), Part("moulding", [band(top - .02, top + .012)], _shade(ceiling, .85), .5)], R, stuff=True),
-            Thing("wall", parts, R, stuff=True)]
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #2fae2c8a
+_PATTERNS = {  # (bricks of) paper: one figure, its distance across and down, the shift of every second row; in steps
+    "stripes": (_rect(0, -9, .5, 9), 1., 99., 0.), "dots": (_oval(0, 0, .16, .16)[::2], 1., 1., .5), "bricks": (_rect(0, 0, .94, .42), 1., .5, .5),
+    "diamonds": (_oval(0, 0, .22, .36)[::4], 1., 1., .5), "lines": (_rect(0, -9, .05, 9), .25, 99., 0.)}
+
+def _paper(window: _Window, kind: str, step: float, bottom: float, top: float) -> np.ndarray:
+    "A pattern all over the wall: [N, K, 2] picture units."
+    shape, across, down, shift = _PATTERNS[kind]
+    rows = np.arange(bottom, top + step, down * step)
+    u, v = np.meshgrid(window.every(across * step), rows)
+    u = u + shift * step * (np.arange(len(rows)) % 2)[:, None]
+    return window.picture(np.stack([u, v], -1).reshape(-1, 1, 2) + shape * step)
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #b4fe6e78
+def _wall(plan: _Plan, window: _Window) -> list[Thing]:
+    "Wall (paper, sometimes panels, skirting) and ceiling."
+    rng, R, bottom, top = np.random.default_rng(plan.seeds[1]), plan.radius, -plan.eye / plan.radius, (plan.height - plan.eye) / plan.radius
+    paint, kind, step = _tint(rng, _pick(rng, _WALLS), .04), _pick(rng, ("", *_PATTERNS)), 2 * np.pi / int(rng.integers(40, 90))
+    trim, low = _pick(rng, ((.93, .92, .88), _shade(paint, .6), plan.woods[0])), bottom + rng.uniform(.2, .28)
+    other, panel, ceiling = _shade(paint, rng.uniform(.8, .92)), rng.random() < .25, _tint(rng, (.9, .88, .84), .03)
+    def band(v0: float, v1: float) -> np.ndarray: return window.picture(_rect(window.left - .2, v0, window.left + 8., v1))
+    def part(name: str, polygons: list | np.ndarray, colour: tuple[float, ...]) -> Part: return Part(name, polygons, colour, .5, "wall")
+    parts = [part("paint", [band(bottom, top)], paint)] + ([part("paper", _paper(window, kind, step, bottom, top), other)] if kind else [])
+    if panel:
+        boards = window.picture(np.stack([window.every(step), 0 * window.every(step)], -1)[:, None] + _rect(0, bottom, .1 * step, low))
+        parts += [part("panel", [band(bottom, low)], trim), part("panel", boards, _shade(trim, .8))]
+        parts.append(part("panel", [band(low, low + .02)], _shade(trim, .85)))
+    above = [part("ceiling", [band(top - .01, 3.)], ceiling), part("moulding", [band(top - .02, top + .012)], _shade(ceiling, .85))]
+    parts.append(part("skirting", [band(bottom, bottom + .13 / R)], _shade(trim, .95)))
+    return [Thing("wall", parts, R, stuff=True), Thing("ceiling", above, R, {"height": plan.height}, stuff=True)]
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #dac5824b
-def _boards(plan: _Plan, width: float, turn: float) -> list[np.ndarray]:
-    "Every floor board of a room as a curve on the cylinder: [48, 2] (u, v) each."
+def _boards(plan: _Plan, width: float) -> np.ndarray:
+    "Every floor board of a room as a curve on the cylinder: [N, 48, 2] (u, v)."
     edges = np.arange(0, plan.radius, width).clip(.02)
-    start = np.arcsin(np.minimum(edges / plan.radius, 1.))
+    start = np.arcsin(edges / plan.radius)
     u = start[:, None] + (np.pi - 2 * start[:, None]) * np.linspace(0, 1, 24)
-    lines = np.stack([u + turn, -plan.eye * np.sin(u) / edges[:, None]], -1)
-    lines[..., 1] = lines[..., 1].clip(-2.)
-    right = [np.concatenate([a, b[::-1]]) for a, b in zip(lines[:-1], lines[1:], strict=True)]
-    return right + [q * (1, 1) + (np.pi, 0) for q in right]
+    lines = np.stack([u, (-plan.eye * np.sin(u) / edges[:, None]).clip(-2)], -1)
+    right = np.concatenate([lines[:-1], lines[1:, ::-1]], 1)
+    return np.concatenate([right, right + (np.pi, 0)])
 
-def _tiles(plan: _Plan, width: float, turn: float) -> list[np.ndarray]:
-    "Every second tile of a chequered floor: [4, 2] (u, v) each."
+def _tiles(plan: _Plan, width: float) -> np.ndarray:
+    "Every second tile of a chequered floor: [N, 4, 2] (u, v)."
     n = int(plan.radius / width) + 1
-    x, z = np.meshgrid(np.arange(-n, n), np.arange(-n, n))
-    corner = np.stack([x, z], -1)[(x + z) % 2 == 0]
-    corners = (corner[:, None] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])) * width
-    middle = corners.mean(1)
-    far = np.hypot(*middle.T)
-    keep = (far < plan.radius + width) & (far > plan.eye * .9)
-    corners, yaw = corners[keep], np.arctan2(*middle[keep].T)
-    c, s = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
-    across, ahead = corners[..., 0] * c - corners[..., 1] * s, corners[..., 0] * s + corners[..., 1] * c
-    return list(np.stack([yaw[:, None] + turn + np.arctan2(across, ahead), -plan.eye / np.hypot(across, ahead)], -1))
+    cell = np.stack(np.meshgrid(np.arange(-n, n), np.arange(-n, n)), -1).reshape(-1, 1, 2)
+    corners = (cell[cell.sum((1, 2)) % 2 == 0] + _rect(0, 0, 1, 1)) * width
+    far = np.hypot(*corners.mean(1).T)
+    corners = corners[(far < plan.radius + width) & (far > .7 * plan.eye)]
+    point, middle = corners @ (1, 1j), corners.mean(1) @ (1, 1j)
+    return np.stack([np.angle(middle)[:, None] + np.angle(point / middle[:, None]), -plan.eye / np.abs(point).clip(max=plan.radius)], -1)
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #ef77c4f1
-def _floor(rng: np.random.Generator, plan: _Plan, window: _Window) -> Thing:
+def _floor(plan: _Plan, window: _Window) -> Thing:
     "Boards, tiles or carpet, from the wall to below the picture."
-    kind, turn, wood = _pick(rng, ("boards", "boards", "tiles", "carpet")), rng.uniform(0, 2 * np.pi), _tint(rng, _pick(rng, _WOODS), .05)
-    base = _tint(rng, _pick(rng, _WALLS), .05) if kind != "boards" else wood
-    width, dark = rng.uniform(.16, .3) if kind == "boards" else rng.uniform(.35, .6), _shade(base, rng.uniform(.7, .88))
-    parts = [Part("ground", [window.picture(_rect(window.left - .2, -3., window.left + 20., -plan.eye / plan.radius + .01))], base, .5, "wood" if kind == "boards" else "fabric")]
-    shapes = [] if kind == "carpet" else (_boards if kind == "boards" else _tiles)(plan, width, turn)
-    tones = (shapes[::3], shapes[1::3]) if kind == "boards" else (shapes, [])
-    for group, tone in zip(tones, (dark, _shade(base, 1.08)), strict=True):
-        seen = [window.picture(q, t) for q in group for t in (-4 * np.pi, *window.turns(q[:, 0].min(), q[:, 0].max()))[1:]]
-        seen += [window.picture(q, -4 * np.pi) for q in group if window.left < q[:, 0].max() - 4 * np.pi]
-        if seen: parts.append(Part("ground", seen, tone, .5, "wood" if kind == "boards" else "stone"))
+    rng = np.random.default_rng(plan.seeds[0])
+    kind, turn, boards = _pick(rng, ("boards", "boards", "tiles", "carpet")), rng.uniform(0, 2 * np.pi), rng.uniform(.16, .3)
+    base = _tint(rng, _pick(rng, _WOODS if kind == "boards" else _WALLS), .05)
+    ground = window.picture(_rect(window.left - .2, -3., window.left + 8., -plan.eye / plan.radius))
+    parts = [Part("ground", [ground], base, .5, "wood" if kind == "boards" else "fabric")]
+    shapes = _boards(plan, boards) if kind == "boards" else _tiles(plan, 1.9 * boards) if kind == "tiles" else []
+    for every, tone in ((3, 1.07), (3, .82)) if kind == "boards" else ((1, rng.uniform(.7, .88)),):
+        mine = shapes[len(parts) % 3::every] + (turn, 0) if len(shapes) else []
+        seen = [window.picture(q, t) for q in mine for t in window.turns(q[:, 0].min(), q[:, 0].max())]
+        if seen: parts.append(Part("ground", seen, _shade(base, tone), .5, "wood" if kind == "boards" else "plain"))
     return Thing("floor", parts, plan.radius, stuff=True)
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #a56d25d1
 ROOM_LIGHT = {  # name: (how often, which); the sky is what is seen through windows
-    "day": (.42, Lighting("day", ambient=(.66, .66, .67), sun=(.34, .32, .28), haze=0., lamps=.25)),
-    "overcast": (.14, Lighting("overcast", ambient=(.6, .64, .7), sun=(.16, .17, .18), sky=((.7, .75, .8), (.82, .85, .87)), haze=0., lamps=.2, noise=.016)),
-    "evening": (.18, Lighting("evening", ambient=(.52, .42, .4), sun=(.28, .2, .14), sky=((.35, .3, .52), (.98, .62, .4)), haze=0., lamps=.8, noise=.016)),
-    "lamplight": (.16, Lighting("lamplight", ambient=(.36, .28, .24), sun=(.1, .08, .06), sky=((.03, .05, .14), (.1, .12, .26)), haze=0., lamps=1.25, noise=.022)),
-    "dim": (.1, Lighting("dim", ambient=(.24, .26, .33), sun=(.08, .09, .1), sky=((.2, .26, .42), (.36, .42, .56)), haze=0., lamps=.35, noise=.032))}
+    "day": (.42, Lighting("day", ambient=(.58, .58, .6), sun=(.34, .32, .28), haze=0., lamps=.25)),
+    "overcast": (.14, Lighting("overcast", ambient=(.56, .6, .66), sun=(.16, .17, .18), sky=((.7, .75, .8), (.82, .85, .87)),
+                               haze=0., lamps=.2, noise=.016)),
+    "evening": (.18, Lighting("evening", ambient=(.52, .42, .4), sun=(.28, .2, .14), sky=((.35, .3, .52), (.98, .62, .4)),
+                              haze=0., lamps=.8, noise=.016)),
+    "lamplight": (.16, Lighting("lamplight", ambient=(.36, .28, .24), sun=(.1, .08, .06), sky=((.03, .05, .14), (.1, .12, .26)),
+                                haze=0., lamps=1.25, noise=.022)),
+    "dim": (.1, Lighting("dim", ambient=(.36, .38, .46), sun=(.08, .09, .1), sky=((.2, .26, .42), (.36, .42, .56)), haze=0., lamps=.4, noise=.03))}
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #f5a2569f
-def _lights(things: list[Thing], light: Lighting) -> list[Lamp]:
-    "A pool of light around every lamp, and before every window."
+def _lights(plan: _Plan, light: Lighting, window: _Window) -> list[Lamp]:
+    "A pool of light around every lamp, and at every window."
     out = []
-    for t in things:
-        if not t.parts or t.name not in ("floor lamp", "desk lamp", "window", "television"): continue
-        box = t.polygon
-        at, size = box.mean(0), np.ptp(box[:, 1])
-        if "lamp" in t.name: out.append(Lamp((at[0], box[:, 1].min() + .2 * size), (.38, .34), (.62, .46, .26)))
-        else: out.append(Lamp((at[0], at[1] + .1), (.4, .4), tuple(.4 * np.array(light.sky[1])) if t.name == "window" else (.1, .12, .2)))
+    for spot in plan.spots:
+        if spot.kind not in ("floor lamp", "desk lamp", "window"): continue
+        day = spot.kind == "window"
+        colour, height = (tuple(.4 * np.array(light.sky[1])), .4) if day else ((.62, .46, .26), .85)
+        v = (spot.base + spot.h * height - plan.eye) / spot.r
+        out += [Lamp(tuple(window.picture((spot.yaw, v), t)), (.4, .38), colour) for t in window.turns(spot.yaw - SPAN, spot.yaw + SPAN)]
     return out
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #7412f65b
+def _surface(seed: int, window: _Window, size: int) -> tuple[np.ndarray, np.ndarray]:
+    "Fine and coarse texture of a window, [size, wide size] each, cut from noise on the whole cylinder."
+    rng, left = np.random.default_rng(seed), window.left / SPAN
+    def layer(cells: int) -> np.ndarray:
+        grid, scale = rng.random((cells, 5 * cells), dtype=np.float32) * 2 - 1, cells / size
+        cut = np.array([[scale, 0, cells * left + .5 * scale - .5], [0, scale, .5 * scale - .5]])
+        return cv2.warpAffine(grid, cut, (window.wide * size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP)
+    coarse = sum(layer(6 << octave) * .5**octave for octave in range(4))
+    return layer(size // 2), coarse
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #3df31332
 def _build(spot: _Spot, plan: _Plan, light: Lighting, window: _Window) -> Thing:
-    "An object in picture units; without parts where it is out of the window."
-    reach = (spot.w * .75 + .3) / spot.r
+    "An object in picture units; without parts where the window does not show it."
+    name, reach = _CLASS_OF.get(spot.kind, spot.kind), (spot.w * .75 + .3) / spot.r
     turns = window.turns(spot.yaw - reach, spot.yaw + reach)
-    if not turns: return Thing(spot.name, [], spot.r)
-    rng = np.random.Generator(np.random.SFC64(spot.seed))
-    kit = _Kit(rng, spot.w, spot.h, _SIZES[spot.name].depth, plan.eye - spot.base, spot.r, plan.palette, plan.woods, light)
+    if not turns: return Thing(name, [], spot.r)
+    rng, deep = np.random.Generator(np.random.SFC64(spot.seed)), _SIZES[spot.kind].depth
+    kit = _Kit(rng, spot.w, spot.h, deep, plan.eye - spot.base, spot.r, plan.palette, plan.woods, light)
     scale = np.array([1, -1]) / (spot.r * SPAN)
     at = [window.picture((spot.yaw, (spot.base - plan.eye) / spot.r), t) for t in turns]
     def move(polygons: list[np.ndarray]) -> list[np.ndarray]: return [q * scale + a for a in at for q in polygons]
-    parts = [replace(p, polygons=move(p.polygons)) for p in _BUILDERS[spot.name](kit)]
-    return Thing(spot.name, parts, spot.r, shadow=move([_shadow(spot, kit)])[0])
+    parts = [replace(p, polygons=move(p.polygons)) for p in _BUILDERS[spot.kind](kit)]
+    return Thing(name, parts, spot.r, shadow=move([_shadow(kit)]))
 
-def _shadow(spot: _Spot, k: _Kit) -> np.ndarray:
-    "Soft darkness on the floor around it, or on the wall behind it."
-    if spot.base > .2 or not k.deep: return _rect(-k.w / 2, -.07, k.w / 2 + .07, k.h)
+def _shadow(k: _Kit) -> np.ndarray:
+    "Soft darkness below it, or on the wall behind it."
+    if not k.deep: return _rect(-k.w / 2, -.07, k.w / 2 + .07, k.h)
     turn = np.arange(16) * np.pi / 8
     return k.back(np.stack([k.w * .58 * np.cos(turn), np.zeros(16)], 1), k.deep * .45 + (k.deep * .5 + .12) * np.sin(turn))
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #fde9741a
 def compose_room(rng: np.random.Generator, light: Lighting,
-                 yaw: float | None = None,  # where the camera looks, degrees; None: where the scene wants
+                 yaw: float | None = None,  # degrees, where the camera looks; None: where the scene wants
+                 panorama: bool = False,  # the whole cylinder, its left edge at yaw 0
                  ) -> Scene:
-    "What one square picture sees of a room: wall and floor, then the furniture, farthest first."
-    plan, shell = _plan(rng), [int(s) for s in rng.integers(2**62, size=2)]
-    window = _Window((plan.yaw if yaw is None else np.deg2rad(yaw) % (2 * np.pi)) - SPAN / 2, 1., plan.horizon)
-    floor = _floor(np.random.default_rng(shell[0]), plan, window)
-    ceiling, wall = _wall(np.random.default_rng(shell[1]), plan, window)
-    things = [ceiling, floor, wall, *[_build(s, plan, light, window) for s in plan.spots]]
-    return Scene("room", ROOM_CLASSES, things, light, Camera(1 / SPAN, plan.eye, plan.horizon, .5), lamps=_lights(things, light))
+    "What one picture sees of a room: ceiling, wall and floor, then the furniture, farthest first."
+    plan = _plan(rng)
+    middle = plan.yaw if yaw is None else np.deg2rad(yaw) % (2 * np.pi)
+    window = _Window(0., 5, plan.horizon) if panorama else _Window(middle - SPAN / 2, 1, plan.horizon)
+    things = [*_wall(plan, window), _floor(plan, window), *[_build(spot, plan, light, window) for spot in plan.spots]]
+    return Scene("room", ROOM_CLASSES, things, light, Camera(1 / SPAN, plan.eye, plan.horizon, .5), lamps=_lights(plan, light, window),
+                 wide=window.wide, texture=partial(_surface, plan.seeds[2], window))
 
 ROOM = register_place(Place("room", ROOM_CLASSES, ROOM_PALETTE, compose_room, ROOM_LIGHT, hard_lighting="dim"))
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #5157e223
+def room_view(seed: int, index: int,  # which room
+              yaw: float,  # degrees; the middle column of the picture
+              size: int = 128,  # pixels a side
+              lighting: str | None = None,  # force one kind of light
+              ) -> Scene:
+    "72 degrees of a room: columns `(yaw - 36 .. yaw + 36) / 360` of its panorama, in the same cylindrical projection."
+    return render(replace(ROOM, compose=partial(compose_room, yaw=yaw)), seed, index, size, lighting)
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #8beef898
+def room_panorama(seed: int, index: int,  # which room
+                  width: int = 640,  # pixels, a multiple of 5; the height is a fifth of it
+                  lighting: str | None = None,  # force one kind of light
+                  ) -> Scene:
+    "All 360 degrees of a room, yaw 0 at the left edge, growing to the right."
+    if width < 80 or width % 5: raise ParameterError(f"a panorama of {width!r} pixels", remedy="a multiple of 5 from 80 on (five times its height)")
+    return render(replace(ROOM, compose=partial(compose_room, panorama=True)), seed, index, width // 5, lighting)
+
+# %% ../../nbs/lib/10_datasets.demo_room.ipynb #e88cb185
+def room_yaw(seed: int, index: int) -> float:  # degrees
+    "The direction in which `render(\"room\", seed, index)` looks."
+    return float(np.rad2deg(_plan(_stream(seed, "room", index, "layout")).yaw))
+
+def room_depth(scene: Scene) -> np.ndarray:  # [S, wide S] float32, metres from the axis of the room
+    "Distance of what each pixel shows; an object counts as flat, at the distance of its front."
+    size = len(scene.painted)
+    v = ((scene.camera.horizon - (np.arange(size) + .5) / size) * SPAN)[:, None]
+    far = np.array([t.depth for t in scene.things], np.float32)[scene.shown]
+    ceiling = next(t for t in scene.things if t.name == "ceiling").attributes["height"] - scene.camera.height
+    levels = np.where(v < 0, scene.camera.height, ceiling) / np.abs(v).clip(1e-6)
+    return np.where(np.isin(scene.semantic, (1, 2)), np.minimum(levels, far), far).astype(np.float32)
