@@ -49,7 +49,7 @@ def content_key(image: Tensor,  # any shape: what enters the encoder
     digest.update(_bytes(image))
     return digest.hexdigest()
 
-# %% ../../nbs/lib/20_encoders.cache.ipynb #19f6caf6
+# %% ../../nbs/lib/20_encoders.cache.ipynb #98e5763f
 def _word(value: Any) -> str | None:
     "A plain attribute as text; None: not plain."
     if isinstance(value, (bool, int, float, str, type(None), torch.dtype)): return repr(value)
@@ -58,6 +58,7 @@ def _word(value: Any) -> str | None:
         return None if None in words else f"({', '.join(words)})"
     return getattr(value, "__qualname__", None)  # functions and classes
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #c01bec02
 def _structure(module: nn.Module) -> list[str]:
     "The plain attributes of every part."
     lines = []
@@ -66,6 +67,7 @@ def _structure(module: nn.Module) -> list[str]:
         lines.append(f"{name}: {type(part).__qualname__} {sorted(plain.items())}")
     return lines
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #1ef1becc
 def _code(kind: type | Callable) -> str:
     "The source of a class or function, or else its bytecode."
     try: return inspect.getsource(kind)
@@ -73,7 +75,7 @@ def _code(kind: type | Callable) -> str:
         functions = [f for f in (kind, *vars(kind).values()) if inspect.isfunction(f)]
         return kind.__qualname__ + "".join(f.__code__.co_code.hex() + repr(f.__code__.co_names) for f in functions)
 
-# %% ../../nbs/lib/20_encoders.cache.ipynb #98e5763f
+# %% ../../nbs/lib/20_encoders.cache.ipynb #34c5d114
 def encoder_key(*parts: nn.Module | Tensor | Callable,  # everything that computes the features, and nothing else
                 extra: Any = "",  # whatever else they depend on; its repr counts
                 ) -> str:  # 16 hexadecimal digits
@@ -159,6 +161,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry]:
     for part in folder.glob("??"):
         yield from (entry for entry in os.scandir(part) if entry.name.endswith(".safetensors"))
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #216d912f
 def _not_finite(features: Sequence[Tensor], cache: FeatureCache) -> SamNbError:
     if not all(f.isfinite().all() for f in features):
         return SamNbError("the encoder gave features that are not numbers", remedy="look at the image and the weights; use precision='fp32'")
@@ -187,6 +190,7 @@ def random_switches(transform: Any) -> dict[str, Any]:
         elif isinstance(value, float) and 0 < value < 1: found[f.name] = value
     return found
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #f0aab979
 def picture_variants(transform: Callable) -> list[Callable]:
     "Transforms that together make every picture `transform` can make: itself, or unmirrored and mirrored."
     switches = random_switches(transform)
@@ -207,6 +211,7 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for part, mode in before.items(): part.training = mode
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #17c97e1e
 @contextlib.contextmanager
 def _called() -> Iterator[set[nn.Module]]:
     "The modules that run inside."
@@ -215,6 +220,7 @@ def _called() -> Iterator[set[nn.Module]]:
     try: yield parts
     finally: hook.remove()
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #b4d2ed50
 def _trained(outputs: Iterable[Tensor]) -> set[Tensor]:
     "The trainable parameters that tensors depend on."
     nodes, seen, found = [o.grad_fn for o in outputs if o.grad_fn], set(), {o for o in outputs if o.is_leaf and o.requires_grad}
@@ -226,7 +232,7 @@ def _trained(outputs: Iterable[Tensor]) -> set[Tensor]:
         nodes += [n for n, _ in node.next_functions]
     return found
 
-# %% ../../nbs/lib/20_encoders.cache.ipynb #17c97e1e
+# %% ../../nbs/lib/20_encoders.cache.ipynb #5c816cf1
 def as_tensors(features: Any) -> tuple[Tensor, ...]:
     "Features as a flat tuple: of a tensor, of nested tuples, lists and dicts, of a dataclass in the order of its fields."
     if isinstance(features, Tensor): return (features,)
@@ -234,6 +240,7 @@ def as_tensors(features: Any) -> tuple[Tensor, ...]:
     if isinstance(features, Mapping): features = list(features.values())
     return tuple(t for f in features if f is not None for t in as_tensors(f))
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #ed4eebbc
 def _listed(names: Sequence[str]) -> str: return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 def _is_random(part: nn.Module) -> bool:
@@ -250,6 +257,7 @@ def why_not_cacheable(encode: Callable[[Tensor], Any],  # images [B, C, S, S] ->
     "Why the features of `encode` cannot be kept; None: they can."
     return _judge(encode, module, image, device)[0]
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #57514fa5
 def _judge(encode: Callable, module: nn.Module, image: Tensor, device: Any) -> tuple[str | None, list[Tensor]]:  # why not; features of the image
     names = {part: name for name, part in [*module.named_modules(), *module.named_parameters()]}
     def told(found: Iterable[Any]) -> str: return _listed(sorted(names.get(f) or type(f).__name__ for f in found))
@@ -290,6 +298,7 @@ class _Keyed:
         except SamNbError as error: return error
         return content_key(image), image
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #e14efbea
 def _listing(cache: FeatureCache, keyed: _Keyed, part: tuple[int, int]) -> Path | None:
     "The file that says that all of these samples are there; None: the samples have no names."
     names = getattr(keyed.data, "names", None)
@@ -297,7 +306,7 @@ def _listing(cache: FeatureCache, keyed: _Keyed, part: tuple[int, int]) -> Path 
     digest = hashlib.blake2b(repr([list(map(str, names)), keyed.variants, part]).encode(), digest_size=8)
     return cache.folder / f"complete-{digest.hexdigest()}.json"
 
-# %% ../../nbs/lib/20_encoders.cache.ipynb #e14efbea
+# %% ../../nbs/lib/20_encoders.cache.ipynb #1e673c1d
 @dataclass(frozen=True)
 class Precomputed:
     "What `precompute` did."
@@ -308,6 +317,7 @@ class Precomputed:
     def __str__(self) -> str:
         return f"{self.images:,} images: {self.images - self.computed:,} were there, {self.computed:,} encoded in {self.seconds:.1f} s"
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #cd83211d
 def precompute(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> features, each [B, ...]
                module: nn.Module,  # what is trained; for `why_not_cacheable`
                data: Sequence[dict], transform: Callable,  # raw samples; transform(sample, generator), as for training
@@ -334,7 +344,7 @@ def precompute(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> featur
     say(str(done))
     return done
 
-# %% ../../nbs/lib/20_encoders.cache.ipynb #1e673c1d
+# %% ../../nbs/lib/20_encoders.cache.ipynb #88cfa72d
 def _begin(encode: Callable, module: nn.Module, keyed: _Keyed, transform: Callable, cache: FeatureCache, device: Any) -> str:
     "Every reason to refuse; what it will take."
     if not len(keyed): raise DatasetError("there are no images to encode")
@@ -350,6 +360,7 @@ def _begin(encode: Callable, module: nn.Module, keyed: _Keyed, transform: Callab
                          remedy="name every module that computes features in encoder_key(...), and clear the cache")
     return f"features of {sample.get('name', 'an image')}: {', '.join(' x '.join(map(str, f.shape)) for f in features)}; {said}"
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #c8d112ad
 def _fill(encode: Callable, items: Sequence[tuple[str, Tensor] | SamNbError], cache: FeatureCache, device: Any) -> int:
     "Encode what is missing of a batch; how many that were."
     if error := next((i for i in items if isinstance(i, SamNbError)), None): raise error
@@ -377,6 +388,7 @@ class WithFeatures:
         return DatasetError(f"no features are kept for image {sample.get('name', '')!r} as it is now", file=self.cache.folder,
                             remedy="start again: precompute(...) encodes what is missing")
 
+# %% ../../nbs/lib/20_encoders.cache.ipynb #7c892ab4
 def collate_features(samples: Sequence[dict[str, Any]],
                      collate: Callable = collate,  # for the rest of the sample
                      ) -> dict[str, Any]:  # "features": tuple of [B, ...] float32
