@@ -113,15 +113,17 @@ def centre_points(masks: Tensor,  # bool [N, H, W]
 
 def _deepest(masks: Tensor) -> tuple[Tensor, Tensor]:
     "The deepest pixel of each mask, and its distance to the outline in pixels (0: empty mask)."
-    boxes, pixels = masks_to_boxes(masks).tolist(), masks.cpu().numpy().view(np.uint8)
-    found = [_deepest_in(m[y0:y1 + 1, x0:x1 + 1], x0, y0) for m, (x0, y0, x1, y1) in zip(pixels, boxes, strict=True)]
+    pixels = np.ascontiguousarray(masks.cpu().numpy()).view(np.uint8)
+    found = [_deepest_in(mask, *cv2.boundingRect(mask)) for mask in pixels]
     found = torch.tensor(found, dtype=torch.float32, device=masks.device).reshape(-1, 3)
     return found[:, :2], found[:, 2]
 
-def _deepest_in(crop: np.ndarray, x0: int, y0: int) -> tuple[float, float, float]:
-    depth = cv2.distanceTransform(np.pad(crop, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+def _deepest_in(mask: np.ndarray, x0: int, y0: int, w: int, h: int) -> tuple[float, float, float]:
+    if not w: return 0, 0, 0
+    framed = np.zeros((h + 2, w + 2), np.uint8)
+    framed[1:-1, 1:-1] = mask[y0:y0 + h, x0:x0 + w]
+    depth = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     most = depth.max()
-    if most == 0: return 0, 0, 0
     y, x = np.nonzero(depth >= most - 1e-3)
     i = ((x - x.mean()) ** 2 + (y - y.mean()) ** 2).argmin()
     return x0 + x[i], y0 + y[i], most
