@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -122,8 +121,8 @@ def _group(rng: np.random.Generator, plan: _Plan, yaw: float, lines: tuple[_Line
         before = bool(wanted and chance < abs(line.often) and (line.on in ("floor", "wall") or line.on in found))
         if not before: continue
         make = _lay if line.on in found else _stand
-        spot = replace(make(plan, line, found.get(line.on), yaw, side * line.x, free), seed=seed)
-        out.append(replace(spot, order=spot.order - .001 * n))
+        spot = make(plan, line, found.get(line.on), yaw, side * line.x, free)
+        out.append(replace(spot, seed=seed, order=spot.order - .001 * n))
         found.setdefault(line.name, spot)
     return out
 
@@ -159,7 +158,7 @@ class _Window:
         return (np.asarray(points) + (turn - self.left, 0)) * (1 / SPAN, -1 / SPAN) + (0, self.horizon)
     def turns(self, u0: float, u1: float) -> list[float]:
         "By which full turns the interval [u0, u1] has to be moved to be in the window."
-        near = 2 * np.pi * np.round((self.left + self.wide * SPAN / 2 - (u0 + u1) / 2) / (2 * np.pi))
+        near = 2 * np.pi * round((self.left + self.wide * SPAN / 2 - (u0 + u1) / 2) / (2 * np.pi))
         return [t for t in (near - 2 * np.pi, near, near + 2 * np.pi) if u1 + t > self.left and u0 + t < self.left + self.wide * SPAN]
     def every(self, step: float) -> np.ndarray:  # all multiples of a step that are in the window, and one on either side
         return np.arange(np.floor(self.left / step) - 1, np.ceil((self.left + self.wide * SPAN) / step) + 1) * step
@@ -277,7 +276,8 @@ def _build(spot: _Spot, plan: _Plan, light: Lighting, window: _Window) -> Thing:
     scale = np.array([1, -1]) / (spot.r * SPAN)
     at = [window.picture((spot.yaw, (spot.base - plan.eye) / spot.r), t) for t in turns]
     def move(polygons: list[np.ndarray]) -> list[np.ndarray]: return [q * scale + a for a in at for q in polygons]
-    parts = [replace(p, polygons=move(p.polygons)) for p in BUILDERS[spot.kind](kit)]
+    parts = BUILDERS[spot.kind](kit)
+    for part in parts: part.polygons = move(part.polygons)
     return Thing(name, parts, spot.r, shadow=move([_shadow(kit)]))
 
 def _shadow(k: Kit) -> np.ndarray:
