@@ -177,7 +177,7 @@ class ResizeLongest:
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
         size = as_size(self.size)
         changed = resize_sample(sample, fit_size(*_height_width(sample), size, enlarge=True))
-        return _finish(pad_sample(changed, size), sample, self.normalise, self.keep_target)
+        return pad_sample(_finish(changed, sample, self.normalise, self.keep_target), size)  # SAM pads what is normalised
 
 @dataclass(frozen=True)
 class ResizeSquare:
