@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,16 +16,15 @@ import numpy as np
 import torch
 from pycocotools import mask as coco
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from ..core import ParameterError
-from .pictures import read_pixels, trouble
+from .pictures import Problem, read_pixels, trouble
 from .transforms import AugmentParams, Normalise, as_size, fit_size, jitter_colour, place, resize_picture
 
 # %% auto #0
 __all__ = ['Window', 'FRAMES', 'PARTS', 'RunLengths', 'IdMap', 'MaskFiles', 'read_binary', 'MaskSet', 'resize_masks',
            'ObjectDraw', 'whole_frame', 'zoomed', 'candidates', 'jitter_channels', 'ObjectTransform', 'draw_window',
-           'collate_objects']
+           'collate_objects', 'Entry', 'Found']
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #7e20848e
 class RunLengths:
@@ -102,7 +101,8 @@ def read_binary(path: str,
     if pixels.ndim == 3: pixels = pixels[..., :3].max(-1) if pixels[..., :3].any() or pixels.shape[-1] < 4 else pixels[..., 3]
     if size is not None and pixels.shape != tuple(size):
         fact = f"mask is {pixels.shape[0]} x {pixels.shape[1]}, image is {size[0]} x {size[1]}"
-        raise trouble("mask size differs", fact, path, "export the mask at the size of its image; an image turned by its EXIF note has its sides exchanged")
+        remedy = "export the mask at the size of its image; an image turned by its EXIF note has its sides exchanged"
+        raise trouble("mask size differs", fact, path, remedy)
     return (pixels > pixels.max() / 2).view(np.uint8)
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #158de3cf
@@ -253,7 +253,8 @@ class ObjectTransform:
         for name, value, known in (("frame", self.frame, FRAMES), ("parts", self.parts, PARTS)):
             if value not in known: raise ParameterError(f"{name}={value!r}", remedy="one of " + ", ".join(known))
         if not 0 < self.scale[0] <= self.scale[1]: raise ParameterError(f"scale={self.scale}", remedy="(smallest, largest) zoom, both above 0")
-        if self.objects < 1 or self.max_objects < 1: raise ParameterError(f"objects={self.objects}, max_objects={self.max_objects}", remedy="at least 1")
+        for name in ("objects", "max_objects"):
+            if getattr(self, name) < 1: raise ParameterError(f"{name}={getattr(self, name)}", remedy="at least 1")
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
         picture, masks = sample["image"].as_subclass(Tensor), sample["masks"]
@@ -324,7 +325,7 @@ def draw_window(transform: ObjectTransform, generator: torch.Generator, masks: M
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #77c9e234
 def collate_objects(samples: Sequence[dict[str, Any]],  # of an `ObjectTransform`
-                    ) -> dict[str, Any]:  # image [B, C, S, S], masks [M, S, S], image_index, object_index, categories [M], sizes [B, 2]; lists name, target
+                    ) -> dict[str, Any]:  # image [B, C, S, S]; masks [M, S, S]; image_index, object_index, categories [M]; sizes [B, 2]; lists
     "A batch of images with their masks in one list."
     channels = {s["image"].shape[0] for s in samples}
     if len(channels) > 1: raise ParameterError(f"images of {sorted(channels)} channels in one batch", remedy="keep images of one kind in a folder")
@@ -335,3 +336,24 @@ def collate_objects(samples: Sequence[dict[str, Any]],  # of an `ObjectTransform
              "name": [s["name"] for s in samples]}
     if "target" in samples[0]: batch["target"] = [s["target"] for s in samples]
     return batch
+
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #0a9789ba
+@dataclass(frozen=True)
+class Entry:
+    "One image and where its masks are."
+    name: str
+    image: str  # file
+    truth: Any  # what the reader of this kind takes
+    size: tuple[int, int] | None = None  # height, width as the annotations have it; None: they do not say
+
+@dataclass(frozen=True)
+class Found:
+    "The images and masks of a folder."
+    kind: str  # "coco", "panoptic", "instance", "label" or "binary"
+    entries: list[Entry]
+    read_masks: Callable[[Entry, tuple[int, int]], MaskSet]  # entry, size of its image
+    classes: tuple[str, ...] = ()  # names by category; empty: unknown
+    images: str = ""  # where they lie
+    masks: str = ""
+    notes: tuple[str, ...] = ()  # what was decided, and why
+    problems: tuple[Problem, ...] = ()  # what was left out
