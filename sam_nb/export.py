@@ -5,21 +5,16 @@
 # %% ../nbs/lib/54_export.ipynb #fac5a839
 from __future__ import annotations
 
-import contextlib
-import copy
 import hashlib
-import importlib.util
 import inspect
 import json
 import re
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from segment_anything import SamPredictor
@@ -27,33 +22,41 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from .core import CheckpointError, SamNbError, atomic_path, disk_errors, read_json, write_json
-from .encoders.lora import QVLoRA, lora_parameters, merge_lora, merged_lora
+from .encoders.lora import QVLoRA, merged_lora
 from .encoders.sam import SAM_SIZES, SamSize, build_sam
 from .encoders.sam2 import SAM2_SIZES, Sam2Size, sam2_config
 from .weights import LoadReport, describe_family, guess_family, load_state, read_metadata, read_state_dict, save_state
 from .zoo import find_weights
 
 if TYPE_CHECKING:
-    import pandas as pd
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # %% auto #0
-__all__ = ['ExportError', 'original_model', 'model_family', 'plain_state', 'sam_size_of', 'sam2_size_of', 'export_config',
-           'Exported', 'export_state_dict', 'load_exported', 'image_predictor', 'frozen_hash', 'trained_names',
-           'export_adapter', 'apply_adapter', 'export_peft']
+__all__ = ['ExportError', 'original_model', 'model_family', 'input_projection', 'plain_state', 'sam_size_of', 'sam2_size_of',
+           'export_config', 'Exported', 'ready_folder', 'export_state_dict', 'load_exported', 'image_predictor',
+           'frozen_hash', 'trained_names', 'export_adapter', 'apply_adapter', 'export_peft', 'write_model_card']
 
 # %% ../nbs/lib/54_export.ipynb #f706a238
 class ExportError(SamNbError): "A model that cannot leave in this form, or a package that is missing for it."
 
 def original_model(model: nn.Module,  # a Sam, a SAM2Base, or a method that holds one as `.model`
+                   projected: bool = False,  # also when the method mixes its channels into three first (see `input_projection`)
                    ) -> Sam | SAM2Base:
     "The model of the original package. Raises `ExportError` for anything else."
+    if not projected and (mixing := input_projection(model)) is not None:
+        raise ExportError(f"this model takes {mixing.in_channels} channels, and the original packages take three",
+                          remedy="export_onnx keeps all channels; save_pretrained too")
     for candidate in (model, getattr(model, "model", None)):
         if isinstance(candidate, (Sam, SAM2Base)): return candidate
     raise ExportError(f"a {type(model).__name__} is neither a segment_anything Sam nor a sam2 SAM2Base",
                       remedy="export the promptable model; other methods are saved with save_pretrained")
 
-def model_family(model: nn.Module) -> str: return "sam" if isinstance(original_model(model), Sam) else "sam2"
+def model_family(model: nn.Module) -> str: return "sam" if isinstance(original_model(model, projected=True), Sam) else "sam2"
+
+def input_projection(model: nn.Module) -> nn.Conv2d | None:
+    "The learned mixture of further channels in front of the encoder, if there is one."
+    mixing = getattr(model, "input_projection", None)
+    return mixing if isinstance(mixing, nn.Conv2d) else None
 
 # %% ../nbs/lib/54_export.ipynb #8114d999
 def plain_state(model: nn.Module) -> dict[str, Tensor]:  # names of the original packages, on the CPU
@@ -132,6 +135,15 @@ def _check_suffix(path: Path, family: str) -> Path:
     raise ExportError(f"weights for {package} end in {' or '.join(suffixes)}", file=path, remedy=f"for example {path.with_suffix(suffixes[0])}")
 
 # %% ../nbs/lib/54_export.ipynb #9037f78e
+def ready_folder(folder: str | Path) -> Path:
+    "The folder, made if need be; raises `SamNbError` when it cannot be."
+    folder = Path(folder)
+    with disk_errors(folder):
+        try: folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ExportError("a file is where a folder should be", file=folder, remedy="choose another folder") from None
+    return folder
+
 def _write_weights(path: Path, state: dict[str, Tensor], family: str) -> None:
     if path.suffix == ".safetensors": save_state(path, state); return
     with atomic_path(path) as temporary: torch.save({"model": state} if family == "sam2" else state, temporary)
@@ -196,10 +208,11 @@ def _feature_sizes(model: SAM2Base) -> list[tuple[int, int]]: return [(model.ima
 def _official_config(config: Mapping[str, Any]) -> str | None:
     "The name of the package's configuration that says the same."
     ours = {k: v for k, v in config.items() if k != "sam_mask_decoder_extra_args"}
-    for version in ("2", "2.1"):
-        for name in ("t", "s", "b+", "l"):
-            if sam2_config(SAM2_SIZES[name], 1024, version) == ours: return f"configs/sam{version}/sam{version}_hiera_{name}.yaml"
-    return None
+    trunk = {k: v for k, v in ours["image_encoder"]["trunk"].items() if k != "_target_"}
+    name = next((n for n, s in SAM2_SIZES.items() if all(list(v) == list(getattr(s, k)) if isinstance(v, list) else v == getattr(s, k)
+                                                         for k, v in trunk.items())), None)
+    versions = [v for v in ("2", "2.1") if name in ("t", "s", "b+", "l") and sam2_config(name, 1024, v) == ours]
+    return f"configs/sam{versions[0]}/sam{versions[0]}_hiera_{name}.yaml" if versions else None
 
 # %% ../nbs/lib/54_export.ipynb #e13c9b61
 def _sam2_beside(model: SAM2Base, path: Path) -> tuple[tuple[Path, ...], str]:
@@ -218,6 +231,7 @@ def export_state_dict(model: nn.Module,  # a Sam, a SAM2Base, or a method that h
     model, path = original_model(model), Path(path)
     family = model_family(model)
     _check_suffix(path, family)
+    ready_folder(path.parent)
     beside, code = (_sam_beside if family == "sam" else _sam2_beside)(model, path)
     _write_weights(path, plain_state(model), family)
     return Exported(path, beside, code)
@@ -236,7 +250,8 @@ def load_exported(path: str | Path,  # written by `export_state_dict`, or an off
 def _yaml_config(path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
     content = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(content, Mapping) or "_target_" not in content.get("model", {}): raise CheckpointError("no SAM 2 configuration", file=path)
+    if not isinstance(content, Mapping) or "_target_" not in content.get("model", {}):
+        raise CheckpointError("no SAM 2 configuration", file=path, remedy="it is written by export_state_dict")
     foreign = sorted(t for t in _targets(content["model"]) if not t.startswith("sam2.modeling."))
     if foreign: raise CheckpointError(f"the configuration names {', '.join(foreign)}, which is not a class of sam2", file=path)
     return content["model"]
@@ -301,7 +316,8 @@ def trained_names(model: nn.Module,
     if base is not None: chosen = _changed(state, others, base if isinstance(base, Mapping) else read_state_dict(find_weights(base)))
     elif trained is not None: chosen = [n for n in others if any(re.search(p, n) for p in trained)]
     else: chosen = [n for n in others if n in {k for k, p in model.named_parameters() if p.requires_grad}]
-    if not lora + chosen: raise ExportError("nothing of this model was trained", remedy="name it: trained=['mask_decoder'], or base=<the weights it started from>")
+    if not lora + chosen: 
+        raise ExportError("nothing of this model was trained", remedy="name it: trained=['mask_decoder'], or base=<the weights it started from>")
     if not lora and len(chosen) > 0.9 * len(others):
         raise ExportError(f"{len(chosen)} of {len(others)} tensors were trained: that is a model, not an adapter",
                           remedy="export_state_dict; or name what was trained: trained=['mask_decoder'], base=<the weights it started from>")
@@ -332,6 +348,7 @@ def export_adapter(model: nn.Module,
     "Only the tensors that were trained, with what they belong to. Raises `ExportError`."
     model = original_model(model)
     names = trained_names(model, trained, base)
+    ready_folder(Path(path).parent)
     about = {"sam_nb": "adapter", "family": model_family(model), "model": describe_family(plain_state(model)),
              "base": base_name or (str(base) if isinstance(base, (str, Path)) else ""), "lora": _lora_groups(model),
              "trained": sorted({".".join(n.split(".")[:1 if _is_lora(n) else 2]) for n in names}), "base_sha256": frozen_hash(model, names)}
@@ -375,7 +392,8 @@ def _check_base(model: nn.Module, about: Mapping[str, Any], state: Mapping[str, 
 
 def _other_base(about: Mapping[str, Any], path: Path, force: bool) -> None:
     fact = "the model's weights are not those that this adapter was trained on (their hashes differ)"
-    if not force: raise CheckpointError(fact, file=path, remedy=f"load {about['base'] or 'the right base weights'}, or pass force=True to see what comes out")
+    wanted = about["base"] or "the right base weights"
+    if not force: raise CheckpointError(fact, file=path, remedy=f"load {wanted}, or pass force=True to see what comes out")
     warnings.warn(fact, stacklevel=3)
 
 # %% ../nbs/lib/54_export.ipynb #c1dd1a9c
@@ -384,9 +402,10 @@ def export_peft(model: nn.Module,  # with adapters of one kind
                 ) -> Path:
     "The low-rank adapters (alone) in the layout of `PeftModel.from_pretrained`."
     from peft import LoraConfig
-    model, folder = original_model(model), Path(folder)
+    model, folder = original_model(model), ready_folder(folder)
     groups = _lora_groups(model)
-    if len(groups) != 1: raise ExportError(f"{len(groups)} kinds of adapters: peft's file takes one", remedy="export_adapter, or export_state_dict with adapters merged")
+    if len(groups) != 1:
+        raise ExportError(f"{len(groups)} kinds of adapters: peft's file takes one", remedy="export_adapter, or export_state_dict (merged)")
     tensors = {}
     for name in groups[0]["layers"]:
         layer = model.get_submodule(name)
@@ -401,3 +420,63 @@ def _wide_b(layer: QVLoRA) -> Tensor:  # [3 * d_out, targets * pairs * rank]
     wide, width = layer.qkv.weight.new_zeros(layer.qkv.out_features, layer.lora_a.shape[0]), layer.pairs * layer.rank
     for i, (target, rows) in enumerate(layer.rows.items()): wide[rows, i * width:(i + 1) * width] = layer.b(target)
     return wide
+
+# %% ../nbs/lib/54_export.ipynb #e249ef5b
+def _how_made(info: Mapping[str, Any], command: str | None) -> dict[str, str]:
+    "The facts of run.json that a reader asks for; no host name, no paths."
+    recipe, machine, packages = info.get("recipe", {}), info.get("hardware", {}), info.get("packages", {})
+    gpus = ", ".join(g["name"] for g in machine.get("gpus", []))
+    said = [f"--{k} {recipe[k]}" for k in ("dataset", "preset", "backbone", "steps", "epochs", "seed") if recipe.get(k) is not None]
+    splits = [f"{name}: {d['samples']} images (digest {d.get('digest')})" for name, d in info.get("dataset", {}).items()]
+    facts = {"command": f"`{command or ' '.join(['sam_nb train', info.get('method', '?'), *said])}`", "seed": recipe.get("seed"),
+             "data": "; ".join([str(recipe.get("dataset", "")), *splits]), "steps": info.get("steps"), "batch size": recipe.get("batch_size"),
+             "hardware": gpus or (f"{machine.get('cores')} CPU cores ({machine.get('processor')})" if machine else None),
+             "time": _duration(info.get("wall_seconds")),
+             "peak memory": " and ".join(f"{v} GB ({k})" for k, v in info.get("peak_memory_gb", {}).items()),
+             "packages": ", ".join(f"{k} {packages[k]}" for k in ("python", "torch", "sam2", "segment-anything") if k in packages),
+             "commit": (info.get("git") or {}).get("commit")}
+    return {k: str(v) for k, v in facts.items() if v not in (None, "", "`?`")}
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None: return None
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+# %% ../nbs/lib/54_export.ipynb #8065caf5
+def _table(rows: Iterable[Sequence[Any]]) -> str:
+    "Rows (the first is the head) as Markdown."
+    text = [[f"{v:.3g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [text[0], ["---"] * len(text[0]), *text[1:]])
+
+def _score_rows(evaluation: Mapping[str, Mapping[str, float]]) -> list[list[Any]]:
+    metrics = list(dict.fromkeys(m for scores in evaluation.values() for m in scores))
+    return [["prompt", *metrics], *([prompt, *(scores.get(m, "") for m in metrics)] for prompt, scores in evaluation.items())]
+
+def _header(title: str, family: str, licence: str, dataset: str, split: str, evaluation: Mapping[str, Mapping[str, float]]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+    results = [EvalResult(task_type="mask-generation", dataset_type=dataset, dataset_name=dataset, dataset_split=split, metric_type=metric,
+                          metric_name=f"{metric}, {prompt}", metric_value=value)
+               for prompt, scores in evaluation.items() for metric, value in scores.items()]
+    about = ModelCardData(license=licence, library_name="sam_nb", pipeline_tag="mask-generation", tags=["segment-anything", family],
+                          **(dict(model_name=title, eval_results=results) if results else {}))
+    return f"---\n{about.to_yaml()}\n---"
+
+# %% ../nbs/lib/54_export.ipynb #0ab67dbd
+def write_model_card(folder: str | Path,  # of the weights; gets README.md
+                     run: Any,  # a Run, its folder, or the content of its run.json
+                     evaluation: Mapping[str, Mapping[str, float]],  # kind of prompt -> metric -> score
+                     title: str | None = None, summary: str = "",  # a sentence or two: what it is, for whom
+                     family: str = "sam2", limits: Sequence[str] = (),  # what it cannot do, a sentence each
+                     code: str = "",  # Python that uses it
+                     command: str | None = None,  # None: put together from the run's recipe
+                     split: str = "test", licence: str = "apache-2.0") -> Path:
+    "README.md for a folder of weights, in the hub's form: how it was made, what it scores, what it cannot do."
+    folder = Path(folder)
+    if not folder.is_dir(): raise ExportError("no such folder", file=folder, remedy="save the weights first")
+    info = getattr(run, "info", None) or (run if isinstance(run, Mapping) else read_json(Path(run) / "run.json"))
+    title, dataset = title or folder.resolve().name, str(info.get("recipe", {}).get("dataset", "unknown"))
+    parts = [_header(title, family, licence, dataset, split, evaluation), f"# {title}", summary]
+    if evaluation: parts += [f"## Scores\n\nOn the {split} split of `{dataset}`, by kind of prompt:", _table(_score_rows(evaluation))]
+    if code: parts += [f"## Use\n\n```python\n{code.strip()}\n```"]
+    parts += ["## How it was made", _table([["", ""], *_how_made(info, command).items()])]
+    if limits: parts += ["## Limits", "\n".join(f"- {line}" for line in limits)]
+    return _write_text(folder / "README.md", "\n\n".join(p for p in parts if p) + "\n")

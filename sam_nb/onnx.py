@@ -19,9 +19,9 @@ from segment_anything.modeling import Sam
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from .core import SamNbError, atomic_path, disk_errors, read_json, write_json
+from .core import atomic_path, disk_errors, read_json, write_json
 from .encoders.lora import merge_lora
-from .export import ExportError, model_family, original_model
+from .export import ExportError, input_projection, model_family, original_model, ready_folder
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -41,10 +41,13 @@ def need_packages(names: Sequence[str] = _ONNX) -> None:
 FEATURES = {"sam": ("image_embeddings",), "sam2": ("image_embeddings", "high_res_0", "high_res_1")}
 
 class EncoderHalf(nn.Module):
-    "image [1, 3, S, S], normalised -> features by the names of `FEATURES`."
-    def __init__(self, model: Sam | SAM2Base): super().__init__(); self.model = model
+    "image [1, C, S, S], normalised -> features by the names of `FEATURES`."
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.mixing, self.model = input_projection(model) or nn.Identity(), original_model(model, projected=True)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        image = self.mixing(image)
         if isinstance(self.model, Sam): return (self.model.image_encoder(image),)
         fine, middle, coarse = self.model.forward_image(image)["backbone_fpn"]
         if self.model.directly_add_no_mem_embed: coarse = coarse + self.model.no_mem_embed.reshape(1, -1, 1, 1)
@@ -53,8 +56,9 @@ class EncoderHalf(nn.Module):
 # %% ../nbs/lib/54_onnx.ipynb #c2c9c32b
 class DecoderHalf(nn.Module):
     "Features and prompts of N objects -> logits [N, 4, 4g, 4g] (the single mask, then three), predicted IoU [N, 4], for SAM 2 object logits [N, 1]."
-    def __init__(self, model: Sam | SAM2Base):
+    def __init__(self, model: nn.Module):
         super().__init__()
+        model = original_model(model, projected=True)
         self.two = not isinstance(model, Sam)
         self.prompts, self.decoder = (model.sam_prompt_encoder, model.sam_mask_decoder) if self.two else (model.prompt_encoder, model.mask_decoder)
 
@@ -103,7 +107,8 @@ def _write_graph(half: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[s
         warnings.simplefilter("ignore")
         program = torch.onnx.export(half, tuple(inputs.values()), dynamo=True, verbose=False, input_names=list(inputs), output_names=list(outputs),
                                     dynamic_shapes=shapes)
-    if large: program.save(path, external_data=True)
+    if large:
+        with disk_errors(path): program.save(path, external_data=True)
     else:
         with atomic_path(path) as temporary: program.save(temporary, external_data=False)
 
@@ -113,12 +118,10 @@ def export_onnx(model: nn.Module,  # a Sam, a SAM2Base, or a method that holds o
                 ) -> Path:
     "The model as two graphs for onnxruntime. Raises `ExportError` for other models and without the packages."
     need_packages()
-    folder, family = Path(folder), model_family(model)
-    plain = copy.deepcopy(original_model(model)).cpu().float().eval().requires_grad_(False)
-    merge_lora(plain)
-    about = _about(plain, family)
-    with disk_errors(folder): folder.mkdir(parents=True, exist_ok=True)
-    image = torch.zeros(1, 3, about["image_size"], about["image_size"])
+    family = model_family(model)
+    folder = ready_folder(folder)
+    plain, about = _plain_copy(model), _about(model, family)
+    image = torch.zeros(1, about["channels"], about["image_size"], about["image_size"])
     with torch.no_grad(): maps = dict(zip(FEATURES[family], EncoderHalf(plain)(image), strict=True))
     _write_graph(EncoderHalf(plain), {"image": image}, list(maps), folder / "encoder.onnx", {})
     inputs = _example(maps)
@@ -129,15 +132,24 @@ def export_onnx(model: nn.Module,  # a Sam, a SAM2Base, or a method that holds o
     return folder
 
 # %% ../nbs/lib/54_onnx.ipynb #36e1bfad
-def _about(model: Sam | SAM2Base, family: str) -> dict[str, Any]:
+def _plain_copy(model: nn.Module) -> nn.Module:
+    "On the CPU, in float32, adapters merged."
+    plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    merge_lora(plain)
+    return plain
+
+def _about(model: nn.Module, family: str) -> dict[str, Any]:
     "What a program must know to feed the graphs."
-    size = model.image_encoder.img_size if family == "sam" else model.image_size
-    mean, std = (((model.pixel_mean / 255).flatten().tolist(), (model.pixel_std / 255).flatten().tolist()) if family == "sam"
-                 else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    frame = {"sam": "longest side to image_size, then zeros on the right and below", "sam2": "stretched to image_size x image_size"}[family]
+    plain, mixing = original_model(model, projected=True), input_projection(model)
+    size = plain.image_encoder.img_size if family == "sam" else plain.image_size
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    if mixing is not None: normalise = model.frame().normalise; mean, std = normalise.mean, normalise.std
+    elif family == "sam": mean, std = ((v / 255).flatten().tolist() for v in (plain.pixel_mean, plain.pixel_std))
+    frame = {"sam": "longest side to image_size, then padding on the right and below", "sam2": "stretched to image_size x image_size"}[family]
     outputs = ["low_res_masks", "iou_predictions", *(["object_logits"] if family == "sam2" else [])]
-    return {"family": family, "image_size": size, "frame": frame, "mean": [round(v, 6) for v in mean], "std": [round(v, 6) for v in std],
-            "outputs": outputs, "masks": "low_res_masks[:, 0] is the single mask; [:, 1:] are the three for an ambiguous prompt"}
+    return {"family": family, "image_size": size, "channels": len(mean), "frame": frame, "mean": [round(v, 6) for v in mean],
+            "std": [round(v, 6) for v in std], "outputs": outputs,
+            "masks": "low_res_masks[:, 0] is the single mask; [:, 1:] are the three for an ambiguous prompt"}
 
 def _example(maps: dict[str, Tensor]) -> dict[str, Tensor]:
     "Inputs of a decoder: two objects, three points (numbers of one would be taken for constants)."
@@ -154,14 +166,15 @@ class OnnxModel:
         need_packages(["onnxruntime"])
         import onnxruntime
         self.folder = Path(folder)
-        if not (self.folder / "onnx.json").is_file(): raise ExportError("no exported model here", file=folder, remedy="export_onnx(model, folder) writes one")
+        if not (self.folder / "onnx.json").is_file():
+            raise ExportError("no exported model here", file=folder, remedy="export_onnx(model, folder) writes one")
         self.about, options = read_json(self.folder / "onnx.json"), onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads: options.intra_op_num_threads = threads
         self.encoder, self.decoder = (onnxruntime.InferenceSession(self.folder / f"{n}.onnx", options, providers=["CPUExecutionProvider"])
                                       for n in ("encoder", "decoder"))
 
-    def encode(self, image: np.ndarray) -> dict[str, np.ndarray]:  # float32 [1, 3, S, S], normalised -> features by name
+    def encode(self, image: np.ndarray) -> dict[str, np.ndarray]:  # float32 [1, C, S, S], normalised -> features by name
         names = [o.name for o in self.encoder.get_outputs()]
         return dict(zip(names, self.encoder.run(names, {"image": np.asarray(image, np.float32)}), strict=True))
 
@@ -176,7 +189,8 @@ class OnnxModel:
 
 # %% ../nbs/lib/54_onnx.ipynb #00263405
 @torch.no_grad()
-def _asked(model: Sam | SAM2Base, maps: Sequence[Tensor], points: Tensor | None, labels: Tensor | None, boxes: Tensor | None, masks: Tensor | None) -> list[Tensor]:
+def _asked(model: Sam | SAM2Base, maps: Sequence[Tensor], points: Tensor | None = None, labels: Tensor | None = None,
+           boxes: Tensor | None = None, masks: Tensor | None = None) -> list[Tensor]:
     "The package's own answer."
     both = None if points is None else (points, labels)
     if isinstance(model, Sam):
@@ -195,9 +209,9 @@ def _questions(size: int, side: int, seed: int) -> dict[str, dict[str, Any]]:
     def points(n, p): return {"points": torch.rand(n, p, 2, generator=g) * size, "labels": torch.randint(0, 2, (n, p), generator=g)}
     def boxes(n): return {"boxes": torch.rand(n, 4, generator=g).mul(size).view(n, 2, 2).sort(1).values.flatten(1)}
     def masks(n): return {"masks": torch.randn(n, 1, side, side, generator=g) * 5}
-    return {"1 point": points(1, 1), "1 point, 6 objects": points(6, 1), "3 points": points(1, 3), "7 points, 2 objects": points(2, 7), "box": boxes(1),
-            "box, 5 objects": boxes(5), "box and 2 points": boxes(2) | points(2, 2), "2 points and a mask": points(2, 2) | masks(2),
-            "box and a mask": boxes(3) | masks(3)}
+    return {"1 point": points(1, 1), "1 point, 6 objects": points(6, 1), "3 points": points(1, 3), "7 points, 2 objects": points(2, 7),
+            "box": boxes(1), "box, 5 objects": boxes(5), "box and 2 points": boxes(2) | points(2, 2),
+            "2 points and a mask": points(2, 2) | masks(2), "box and a mask": boxes(3) | masks(3)}
 
 # %% ../nbs/lib/54_onnx.ipynb #6574fe01
 def check_onnx(model: nn.Module,  # what was exported
@@ -207,25 +221,26 @@ def check_onnx(model: nn.Module,  # what was exported
     "Compare the graphs with the model on a random image and prompts of every kind. Raises `ExportError` beyond the tolerance."
     import pandas as pd
     runtime = OnnxModel(folder, threads=torch.get_num_threads())
-    if runtime.about["family"] != model_family(model): raise ExportError(f"the graphs are of a {runtime.about['family']}, the model is a {model_family(model)}", file=folder)
-    plain = copy.deepcopy(original_model(model)).cpu().float().eval()
-    merge_lora(plain)
-    size = runtime.about["image_size"]
-    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    if runtime.about["family"] != model_family(model):
+        raise ExportError(f"the graphs are of a {runtime.about['family']}, the model is a {model_family(model)}", file=folder,
+                          remedy="export it again")
+    plain, size = _plain_copy(model), runtime.about["image_size"]
+    image = torch.randn(1, runtime.about["channels"], size, size, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad(): maps = EncoderHalf(plain)(image)
     seen = runtime.encode(image.numpy())
-    rows = {"encoder": {n: _most(seen[n], m) for n, m in zip(FEATURES[runtime.about["family"]], maps, strict=True)}}
     exact = {n: m.numpy() for n, m in zip(FEATURES[runtime.about["family"]], maps, strict=True)}
+    rows = {"encoder": {n: _most(seen[n], m) for n, m in exact.items()}}
     for what, prompts in _questions(size, 4 * maps[0].shape[-1], seed).items():
         got = runtime.decode(exact, **{k: v.numpy() for k, v in prompts.items()})
-        want = _asked(plain, maps, *(prompts.get(k) for k in ("points", "labels", "boxes", "masks")))
-        rows[what] = {n: _most(got[n], w) for n, w in zip(runtime.about["outputs"], want, strict=True)}
+        want = _asked(original_model(plain, projected=True), maps, **prompts)
+        rows[what] = {n: _most(got[n], w.numpy()) for n, w in zip(runtime.about["outputs"], want, strict=True)}
     return _judged(pd.DataFrame(rows).T, tolerance, Path(folder))
 
 # %% ../nbs/lib/54_onnx.ipynb #358a8ee1
-def _most(got: np.ndarray, want: Tensor) -> float:
-    if got.shape != tuple(want.shape): raise ExportError(f"the graph answers {list(got.shape)}, the model {list(want.shape)}", remedy="export it again")
-    return float(np.abs(got - want.numpy()).max())
+def _most(got: np.ndarray, want: np.ndarray) -> float:
+    if got.shape != want.shape:
+        raise ExportError(f"the graph answers {list(got.shape)}, the model {list(want.shape)}", remedy="export it again")
+    return float(np.abs(got - want).max())
 
 def _judged(table: pd.DataFrame, tolerance: float | None, folder: Path) -> pd.DataFrame:
     worst = table.max().max()
@@ -241,7 +256,7 @@ def describe_onnx(folder: str | Path, threads: int | None = None, repeats: int =
     import pandas as pd
     runtime = OnnxModel(folder, threads)
     size = runtime.about["image_size"]
-    image = np.zeros((1, 3, size, size), np.float32)
+    image = np.zeros((1, runtime.about["channels"], size, size), np.float32)
     seen = runtime.encode(image)
     point = np.full((1, 1, 2), size / 2, np.float32)
     jobs = {"encode an image": ("encoder", lambda: runtime.encode(image)), "one click": ("decoder", lambda: runtime.decode(seen, point)),
