@@ -338,7 +338,7 @@ def _close_up(image: np.ndarray, mask: Any, window: Sequence[int], prompts: Prom
     size = (max(1, round((x1 - x0) * factor)), max(1, round((y1 - y0) * factor)))
     crop = cv2.resize(image[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     plane = cv2.resize(mask.cpu().numpy()[y0:y1, x0:x1].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    drawn = overlay(crop, plane[None] > 0, palette=[[66, 135, 245]])
+    drawn = overlay(crop, plane[None] > 0, palette=[[255, 170, 0]], alpha=0.6)
     if prompts is None: return drawn
     points, labels = ((prompts.points[0].cpu() + 0.5 - torch.tensor([x0, y0])) * factor), prompts.labels[0].cpu()
     corners = points[labels >= 2].reshape(-1, 4)
