@@ -117,8 +117,8 @@ def export_onnx(model: nn.Module,  # a Sam, a SAM2Base, or a method that holds o
                 folder: str | Path,  # gets encoder.onnx, decoder.onnx, onnx.json
                 ) -> Path:
     "The model as two graphs for onnxruntime. Raises `ExportError` for other models and without the packages."
-    need_packages()
     family = model_family(model)
+    need_packages()
     folder = ready_folder(folder)
     plain, about = _plain_copy(model), _about(model, family)
     image = torch.zeros(1, about["channels"], about["image_size"], about["image_size"])
