@@ -47,7 +47,7 @@ class SamSize:
 
 # %% ../../nbs/lib/20_encoders.sam.ipynb #e475a95e
 SAM_SIZES: dict[str, SamSize] = {
-    "tiny": SamSize(128, 6, 4, (2, 5), 8, 8, 192, dim=64, decoder_mlp_dim=256, iou_hidden=64),
+    "tiny": SamSize(128, 6, 4, (2, 5), 8, 12, 192, dim=64, decoder_mlp_dim=256, iou_hidden=64),
     "b": SamSize(),
     "l": SamSize(1024, 24, 16, (5, 11, 17, 23)),
     "h": SamSize(1280, 32, 16, (7, 15, 23, 31)),

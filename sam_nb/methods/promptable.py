@@ -210,8 +210,9 @@ def promptable_losses(model: Promptable,
     if not len(masks): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     generator = torch.Generator(masks.device).manual_seed(int(torch.randint(2**62, ())))
     truth, totals = covered(masks, s.loss_size or model.image_size), {}
+    clicks = int(torch.randint(s.clicks + 1, (), generator=generator, device=generator.device)) if s.vary_clicks else s.clicks
     for which, prompts in first_prompts(s, masks, model.prompt_encoder.mask_input_size[0], generator):
-        terms = conversation(model, features, batch["image_index"][which], prompts, truth[which], generator, s.clicks, s.mask_rounds)
+        terms = conversation(model, features, batch["image_index"][which], prompts, truth[which], generator, clicks, s.mask_rounds)
         for name, term in terms.items(): totals[name] = totals.get(name, 0) + term.sum() / len(masks)
     return totals
 

@@ -37,6 +37,7 @@ class PromptableSwitches(BaseModel):
     lora_targets: Literal["qv", "qkv", "q", "v"] = Field("qv", description="projections that are adapted")
     train_prompt_encoder: bool = Field(False, description="train the prompt encoder too ('all' always does)")
     clicks: int = Field(7, ge=0, description="corrective points after the first prompt")
+    vary_clicks: bool = Field(False, description="each step draws its number of corrective points, from 0 to clicks")
     mask_rounds: int = Field(1, ge=0, description="further rounds with the previous mask alone and no new point (SAM)")
     box_share: float = Field(0.5, ge=0, le=1, description="objects that begin with a box instead of a point")
     mask_share: float = Field(0.0, ge=0, le=1, description="objects that begin with a rough mask")
@@ -72,8 +73,8 @@ class PromptableRecipe(PromptableSwitches, Recipe):
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end of training")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #df0b24f6
-_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", clicks=3, mask_rounds=1, box_share=0.4, mask_share=0.1, objects=8, batch_size=4, steps=6000,
-                     lr=2e-3, schedule="cosine", warmup_epochs=0.1, weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5,
+_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", clicks=4, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1, objects=8, batch_size=4, steps=5000,
+                     lr=1.5e-3, schedule="cosine", warmup_epochs=0.15, weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5,
                      ema_decay=0.998, min_area=24)
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,
@@ -81,8 +82,8 @@ PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(batch_size=2, epochs=20, lr=1e-4, schedule="cosine", warmup_epochs=0.5, clip_norm=1.0),
     "tiny": dict(backbone="tiny_sam2", trainable="all", clicks=2, objects=8, batch_size=4, epochs=15, lr=3e-4, schedule="cosine", warmup_epochs=0.5,
                  encoder_lr=0.5, scale_min=0.8, scale_max=1.6, jitter=0.3, loss_size=128, clip_norm=1.0),
-    "tiny_sam": {**_FROM_NOTHING, "backbone": "tiny_sam", "loss_size": 96},
-    "tiny_sam2": {**_FROM_NOTHING, "backbone": "tiny_sam2", "loss_size": 128},
+    "tiny_sam": {**_FROM_NOTHING, "backbone": "tiny_sam", "loss_size": 64},
+    "tiny_sam2": {**_FROM_NOTHING, "backbone": "tiny_sam2", "loss_size": 64},
 }
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #41cb7a2e
@@ -103,7 +104,7 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
         raise CheckpointError("there is no such weights file", file=recipe.checkpoint,
                               remedy="a SAM or SAM 2 file, a folder of save_pretrained, 'scratch', or None for the zoo's weights of the backbone")
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
-    step = 32 if backbone["family"] == "sam2" else 16
+    step = 32 if backbone["family"] == "sam2" else 12 if backbone["size"] == "tiny" else 16
     side = recipe.image_size or backbone["image_size"]
     if side % step: raise ParameterError(f"image_size={side} is not a multiple of {step}", remedy=f"use {max(step, round(side / step) * step)}")
     return recipe
