@@ -503,10 +503,11 @@ def do_fetch(options: argparse.Namespace) -> None:
 
 # %% ../nbs/lib/53_cli.ipynb #f582f710
 def do_check(options: argparse.Namespace) -> int:
-    "sam_nb check DATASET"
-    from sam_nb.datasets.catalog import check, require_dataset
-    require_dataset(options.dataset, options.data_root)
-    reports = check(options.dataset, options.data_root, tuple(options.split) if options.split else None, options.sample)
+    "sam_nb check DATASET, sam_nb check FOLDER"
+    from sam_nb.datasets.catalog import check, named_folder, require_dataset
+    name, root = (options.dataset, options.data_root) if options.data_root else named_folder(options.dataset)
+    require_dataset(name, root)
+    reports = check(name, root, tuple(options.split) if options.split else None, options.sample)
     for report in reports.values(): print(report)
     return int(not all(report.ok for report in reports.values()))
 
@@ -542,10 +543,10 @@ def main_parser() -> Parser:
 # %% ../nbs/lib/53_cli.ipynb #a1c98d1c
 def _add_data_commands(command: Callable) -> None:
     check = command("check", "read a whole dataset and report every problem", do_check)
-    check.add_argument("dataset", metavar="DATASET")
+    check.add_argument("dataset", metavar="DATASET", help="a name of the catalog, or a folder")
     check.add_argument("--data_root", "--data-root", metavar="FOLDER", help="its folder (default: data/DATASET)")
     check.add_argument("--split", action="append", help="only this split (may be repeated)")
-    check.add_argument("--sample", type=int, metavar="N", help="read only N pairs of each split")
+    check.add_argument("--sample", type=int, metavar="N", help="read only N images or pairs of each split")
     demo = command("demo-data", "generate a demo dataset", do_demo_data)
     demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things; several are mixed (layout coco)")
     for name, number, coco in (("size", 128, 256), ("train", 400, 240), ("val", 100, 60), ("test", 100, 60), ("seed", 0, 0)):

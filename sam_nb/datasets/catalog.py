@@ -18,7 +18,7 @@ from ..core import DatasetError, ParameterError, did_you_mean, read_json, worksp
 # %% auto #0
 __all__ = ['FMB', 'MFNET', 'PST900', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
            'read_dataset_file', 'info_from_folder', 'dataset_names', 'dataset_folder', 'dataset_info',
-           'require_dataset', 'load_dataset', 'prepare_dataset', 'check', 'ExploreRecipe']
+           'require_dataset', 'load_dataset', 'prepare_dataset', 'check', 'named_folder', 'ExploreRecipe']
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #7770d667
 @dataclass(frozen=True)
@@ -270,13 +270,23 @@ def prepare_dataset(name: str, root: str | Path | None = None, split: str = "tra
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #4ca1672a
 def check(name: str, root: str | Path | None = None,
-          splits: tuple[str, ...] | None = None,  # None: those of the entry
-          sample: int | None = None,  # pairs to read of each split; None: all
+          splits: tuple[str, ...] | None = None,  # None: those of the entry, or for objects those on disk
+          sample: int | None = None,  # images or pairs to read of each split; None: all
           ) -> dict[str, Any]:  # split -> report, with .ok, .problems, .table() and a text
     "Read a whole dataset and report every problem."
     info = dataset_info(name, root)
-    folder = prepare_dataset(name, root)
+    folder = prepare_dataset(name, root, (splits or info.splits)[0])
+    if splits is None and info.task == "objects": splits = resolve("sam_nb.datasets.objects:splits_to_check")(folder)
     return {split: resolve(info.checker)(info, split, folder, sample) for split in splits or info.splits}
+
+def named_folder(name: str,  # of the catalog, or a path
+                 ) -> tuple[str, Path | None]:  # a name of the catalog, and its folder if `name` was a path
+    "Which entry reads a folder: one that describes itself is its own, any other holds objects."
+    folder = Path(name).expanduser()
+    if name in dataset_names() or not folder.is_dir(): return name, None
+    file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
+    of_objects = file is None or (_read_mapping(file).get("parameters") or {}).get("layout") == "coco"
+    return ("objects" if of_objects else folder.resolve().name), folder
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #eb975339
 class ExploreRecipe(BaseModel):

@@ -57,7 +57,7 @@ def _sound_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, st
     if not isinstance(counts, (list, str, bytes)) or not counts: return None, "annotation without a mask"
     if list(runs.get("size", ())) != list(size): return None, "mask of another size than its image"
     if isinstance(counts, list) and (any(not isinstance(c, int) or c < 0 for c in counts) or sum(counts) != math.prod(size)): return None, BAD_RUNS
-    return runs, ""
+    return ({"size": list(size), "counts": counts.encode("latin-1", "replace")} if isinstance(counts, str) else runs), ""
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #38f479c7
 def string_runs(strings: Sequence[str],  # compressed counts
@@ -179,11 +179,15 @@ def _annotation(annotation: Mapping[str, Any], image: Mapping[str, Any] | None, 
             "crowd": bool(annotation.get("iscrowd"))}
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #cf0231ce
+def _outline(segmentation: Any) -> Any:  # something to compare by
+    if isinstance(segmentation, list): return tuple(map(tuple, segmentation))
+    return segmentation["counts"] if isinstance(segmentation["counts"], bytes) else tuple(segmentation["counts"])
+
 def _settle_ids(truth: dict[Any, list], file: Any, problems: list[Problem]) -> None:
     "Drop exact copies; parts of nothing become wholes."
     seen: set[int] = set()
     for key, masks in truth.items():
-        different = {repr((a["segmentation"], a["category"])): a for a in reversed(masks)}
+        different = {(a["category"], _outline(a["segmentation"])): a for a in reversed(masks)}
         for _ in range(len(masks) - len(different)): _note(problems, "mask twice", f"image {key}: one mask in two annotations", file)
         masks[:] = list(different.values())[::-1]
         here = {a["id"] for a in masks}
@@ -199,10 +203,11 @@ def _with_images(images: Mapping[Any, Any], truth: Mapping[Any, list], folder: P
     entries, listed = [], {}
     for key, image in images.items():
         path = folder / image["file_name"]
-        names = listed.setdefault(path.parent, set(os.listdir(path.parent)) if path.parent.is_dir() else set())
-        if path.name not in names: _note(problems, "image missing", "an image of the list is not there", path, "copy it, or take it out of the list")
+        name = os.path.splitext(image["file_name"])[0]
+        if path.parent not in listed: listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        if path.name not in listed[path.parent]: _note(problems, "image missing", "an image of the list is not there", path, "copy it, or take it out of the list")
         elif not truth[key]: _note(problems, "image without masks", "no usable mask for this image", path, "annotate it, or leave it out")
-        else: entries.append(Entry(os.path.splitext(image["file_name"])[0], str(path), truth[key], (image["height"], image["width"])))
+        else: entries.append(Entry(name, str(path), truth[key], (image["height"], image["width"])))
     return entries
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #1cc7b897

@@ -22,9 +22,9 @@ from .pictures import Problem, read_pixels, trouble
 from .transforms import AugmentParams, Normalise, as_size, fit_size, jitter_colour, place, resize_picture
 
 # %% auto #0
-__all__ = ['Window', 'FRAMES', 'PARTS', 'RunLengths', 'IdMap', 'MaskFiles', 'read_binary', 'MaskSet', 'resize_masks',
-           'ObjectDraw', 'whole_frame', 'zoomed', 'candidates', 'jitter_channels', 'ObjectTransform', 'draw_window',
-           'collate_objects', 'Entry', 'Found']
+__all__ = ['FRAMES', 'PARTS', 'Window', 'RunLengths', 'IdMap', 'MaskFiles', 'read_binary', 'MaskSet', 'resize_mask', 'ObjectDraw',
+           'whole_frame', 'zoomed', 'candidates', 'jitter_channels', 'ObjectTransform', 'draw_window',
+           'picture_in_square', 'masks_in_square', 'take_random', 'take_all', 'collate_objects', 'Entry', 'Found']
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #7e20848e
 class RunLengths:
@@ -51,8 +51,9 @@ class RunLengths:
 def _as_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     if isinstance(segmentation, dict):
         counts = segmentation["counts"]
+        if isinstance(counts, bytes): return segmentation
         if isinstance(counts, list): return coco.frPyObjects(segmentation, *size)
-        return {"size": list(size), "counts": counts.encode() if isinstance(counts, str) else counts}
+        return {"size": list(size), "counts": counts.encode()}
     pieces = coco.frPyObjects(segmentation, *size)
     return pieces[0] if len(pieces) == 1 else coco.merge(pieces)
 
@@ -145,28 +146,23 @@ class MaskSet:
         return coco.encode(np.asfortranarray(self.planes(range(len(self))).transpose(1, 2, 0))) if len(self) else []
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #2aef5798
-Window = tuple[int, int, int, int]  # y0, y1, x0, x1, exclusive ends
-
-def resize_masks(planes: np.ndarray,  # uint8 [n, H, W], 0 and 1
-                 size: tuple[int, int],  # height, width wanted
-                 window: Window | None = None,  # the part to take; None: all
-                 ) -> Tensor:  # bool [n, h, w]
-    "Cut and resize masks: covered by half."
-    y0, y1, x0, x1 = window or (0, planes.shape[1], 0, planes.shape[2])
-    part = planes[:, y0:y1, x0:x1]
-    if part.strides[1] < part.strides[2]:
-        turned = resize_masks(part.transpose(0, 2, 1), (size[1], size[0]))
-        return turned.transpose(1, 2)
-    if part.shape[1:] == tuple(size): return torch.from_numpy(np.array(part, order="C")).view(torch.bool)
-    shrinks = size[0] * size[1] <= part.shape[1] * part.shape[2]
-    resized = np.empty((len(part), *size), np.uint8)
-    for small, large in zip(resized, part, strict=True):
-        cv2.resize(large, size[::-1], dst=small, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return torch.from_numpy(resized).view(torch.bool)
+def resize_mask(plane: np.ndarray,  # uint8 [H, W], 0 and 1, stored by rows or by columns
+                size: tuple[int, int],  # height, width wanted
+                ) -> np.ndarray:  # uint8 [h, w], 0 and 1
+    "A mask at another size: covered by half."
+    if plane.shape == tuple(size): return np.ascontiguousarray(plane)
+    shrinks = size[0] * size[1] <= plane.size
+    by_columns = plane.strides[0] < plane.strides[1]
+    if by_columns and not shrinks: plane, by_columns = cv2.transpose(plane.T), False
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if by_columns: return cv2.transpose(cv2.resize(plane.T, tuple(size), interpolation=how))
+    return cv2.resize(plane, tuple(size)[::-1], interpolation=how)
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #2872367f
 FRAMES = ("square", "longest")
 PARTS = ("any", "none", "only")
+
+Window = tuple[int, int, int, int]  # y0, y1, x0, x1, exclusive ends
 
 @dataclass(frozen=True)
 class ObjectDraw:
@@ -261,56 +257,15 @@ class ObjectTransform:
         if self.train and generator is None:
             remedy = "pass a torch.Generator, seeded by derive_seed(seed, 'augment', epoch, index)"
             raise ParameterError("a random transform was called without a generator", remedy=remedy)
-        draw = self.draw(generator, masks) if self.train else whole_frame(masks.size, self.size, self.frame)
+        draw = draw_window(self, generator, masks) if self.train else whole_frame(masks.size, self.size, self.frame)
         found = candidates(masks, draw, self.min_area, self.parts)
-        chosen, taken = self._random(masks, draw, found, generator) if self.train else self._all(masks, draw, found, sample.get("name"))
-        changed = {"image": self._picture(picture, draw), "masks": place(taken, (self.size, self.size), 0), "object_index": chosen,
-                   "categories": masks.categories[chosen], "original_size": masks.size, "content_size": draw.size}
-        return {"name": sample.get("name", ""), **changed, **({"target": masks} if self.keep_target else {})}
-
-    def draw(self, generator: torch.Generator, masks: MaskSet) -> ObjectDraw: return draw_window(self, generator, masks)
-
-    def _picture(self, picture: Tensor, draw: ObjectDraw) -> Tensor:
-        y0, y1, x0, x1 = draw.window
-        part = jitter_channels(resize_picture(picture[:, y0:y1, x0:x1], draw.size), draw.colour)
-        part = _flipped(part, draw)
-        if self.normalise: part = _normalised(part, self.normalise)
-        return place(part, (self.size, self.size), 0).contiguous()
-
-    def _masks(self, masks: MaskSet, draw: ObjectDraw, indices: list[int]) -> tuple[Tensor, Tensor]:
-        "Resized masks, and which are large enough."
-        resized = resize_masks(masks.planes(indices), draw.size, draw.window)
-        return _flipped(resized, draw), resized.flatten(1).sum(1) >= max(1, self.min_area)
-
-    def _random(self, masks: MaskSet, draw: ObjectDraw, found: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        order = found[torch.randperm(len(found), generator=generator)]
-        taken, kept = [torch.zeros((0, *draw.size), dtype=torch.bool)], [order[:0]]
-        for _ in range(3):
-            wanted, order = order.split([n := min(self.objects - sum(map(len, kept)), len(order)), len(order) - n])
-            if not len(wanted): break
-            resized, large = self._masks(masks, draw, wanted.tolist())
-            taken.append(resized[large]); kept.append(wanted[large])
-        return torch.cat(kept), torch.cat(taken)
-
-    def _all(self, masks: MaskSet, draw: ObjectDraw, found: Tensor, name: str | None) -> tuple[Tensor, Tensor]:
-        if len(found) > self.max_objects:
-            warnings.warn(f"{name or 'an image'} has {len(found)} objects: {self.max_objects} of them are taken (max_objects)", stacklevel=3)
-            found = found[torch.linspace(0, len(found) - 1, self.max_objects).round().long()]
-        pieces = [self._masks(masks, draw, piece.tolist()) for piece in found.split(32)] if len(found) else []
-        large = torch.cat([found[:0].bool(), *(large for _, large in pieces)])
-        return found[large], torch.cat([torch.zeros((0, *draw.size), dtype=torch.bool), *(resized for resized, _ in pieces)])[large]
+        name = sample.get("name", "")
+        chosen, taken = take_random(self, masks, draw, found, generator) if self.train else take_all(self, masks, draw, found, name)
+        return {"name": name, "image": picture_in_square(picture, draw, self.size, self.normalise), "masks": taken, "object_index": chosen,
+                "categories": masks.categories[chosen], "original_size": masks.size, "content_size": draw.size,
+                **({"target": masks} if self.keep_target else {})}
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #c85b9c75
-def _flipped(planes: Tensor, draw: ObjectDraw) -> Tensor:
-    axes = [-1] * draw.flip + [-2] * draw.turn
-    return planes.flip(axes) if axes else planes
-
-def _normalised(picture: Tensor, normalise: Normalise) -> Tensor:
-    if len(normalise.mean) not in (1, picture.shape[0]):
-        raise ParameterError(f"the image has {picture.shape[0]} channels, normalise has {len(normalise.mean)}",
-                             remedy="Normalise(mean=..., std=...) with a value for each channel, or with one for all")
-    return normalise({"image": picture})["image"]
-
 def draw_window(transform: ObjectTransform, generator: torch.Generator, masks: MaskSet) -> ObjectDraw:
     "What the generator decides for one image; of three windows, the first that shows an object."
     b, c, s, gate, flip, turn, ratio, *places = torch.rand(13, generator=generator, dtype=torch.float64).tolist()
@@ -322,6 +277,54 @@ def draw_window(transform: ObjectTransform, generator: torch.Generator, masks: M
         draw = ObjectDraw(*zoomed(whole, transform.size, ratio, y, x), flip < transform.flip, turn < transform.turn, colour)
         if len(candidates(masks, draw, transform.min_area, transform.parts)): break
     return draw
+
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #29eb21e4
+def picture_in_square(picture: Tensor, draw: ObjectDraw, side: int, normalise: Normalise | None) -> Tensor:
+    "The drawn part of an image; padded with zeros after normalising, as SAM does."
+    y0, y1, x0, x1 = draw.window
+    part = jitter_channels(resize_picture(picture[:, y0:y1, x0:x1], draw.size), draw.colour)
+    if axes := [-1] * draw.flip + [-2] * draw.turn: part = part.flip(axes)
+    if normalise and len(normalise.mean) not in (1, part.shape[0]):
+        raise ParameterError(f"the image has {part.shape[0]} channels, normalise has {len(normalise.mean)}",
+                             remedy="Normalise(mean=..., std=...) with a value for each channel, or with one for all")
+    if normalise: part = normalise({"image": part})["image"]
+    return place(part, (side, side), 0).contiguous()
+
+def masks_in_square(planes: np.ndarray, draw: ObjectDraw, side: int, min_area: float) -> tuple[Tensor, Tensor]:  # bool [n, S, S]; bool [n]
+    "The drawn part of each mask, and whether it is large enough to be asked for."
+    (y0, y1, x0, x1), (h, w) = draw.window, draw.size
+    square, large = np.zeros((len(planes), side, side), np.uint8), []
+    for plane, into in zip(planes, square, strict=True):
+        part = resize_mask(plane[y0:y1, x0:x1], draw.size)
+        large.append(cv2.countNonZero(part) >= max(1, min_area))
+        into[:h, :w] = part[::-1 if draw.turn else 1, ::-1 if draw.flip else 1]
+    return torch.from_numpy(square).view(torch.bool), torch.tensor(large, dtype=torch.bool)
+
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #abc18705
+def take_random(transform: ObjectTransform, masks: MaskSet, draw: ObjectDraw, found: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    "At most `objects` of the candidates, and their masks."
+    order, kept, taken = found[torch.randperm(len(found), generator=generator)], [found[:0]], []
+    for _ in range(3):
+        missing = transform.objects - sum(map(len, kept))
+        wanted, order = order[:missing], order[missing:]
+        if not len(wanted): break
+        squares, large = masks_in_square(masks.planes(wanted.tolist()), draw, transform.size, transform.min_area)
+        taken.append(squares if large.all() else squares[large])
+        kept.append(wanted[large])
+    return torch.cat(kept), _joined(taken, transform.size)
+
+def take_all(transform: ObjectTransform, masks: MaskSet, draw: ObjectDraw, found: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    "All candidates up to `max_objects`, and their masks."
+    if len(found) > transform.max_objects:
+        warnings.warn(f"{name or 'an image'} has {len(found)} objects: {transform.max_objects} of them are taken (max_objects)", stacklevel=3)
+        found = found[torch.linspace(0, len(found) - 1, transform.max_objects).round().long()]
+    some = found.split(32) if len(found) else ()
+    pieces = [masks_in_square(masks.planes(piece.tolist()), draw, transform.size, transform.min_area) for piece in some]
+    large = torch.cat([found[:0].bool(), *(large for _, large in pieces)])
+    return found[large], _joined([squares if large.all() else squares[large] for squares, large in pieces], transform.size)
+
+def _joined(pieces: Sequence[Tensor], side: int) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat([torch.zeros((0, side, side), dtype=torch.bool), *pieces])
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #77c9e234
 def collate_objects(samples: Sequence[dict[str, Any]],  # of an `ObjectTransform`

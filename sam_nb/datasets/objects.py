@@ -28,8 +28,8 @@ from .pictures import Problem, trouble
 # %% auto #0
 __all__ = ['IMAGE_FOLDERS', 'MASK_FOLDERS', 'SMALL', 'held_out', 'choose_split', 'take_part', 'folder_pair', 'split_list',
            'splits_on_disk', 'Choices', 'open_pictures', 'recognise', 'Objects', 'load_objects', 'describe_objects',
-           'fingerprint', 'ObjectsReport', 'check_objects', 'check_info', 'MaskSet', 'ObjectTransform',
-           'collate_objects']
+           'fingerprint', 'ObjectsReport', 'check_objects', 'splits_to_check', 'check_info', 'MaskSet',
+           'ObjectTransform', 'collate_objects']
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #954ce0db
 _all_ = ["MaskSet", "ObjectTransform", "collate_objects"]
@@ -88,7 +88,7 @@ def split_list(root: Path, split: str) -> list[str] | None:  # names without end
     return [os.path.splitext(w)[0] if w.lower().endswith(PICTURE_ENDINGS) else w for w in words]
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #0e5405f3
-_SPLITS = ("train", "val", "test", "hard", "trainval")
+_SPLITS = ("train", "val", "test", "trainval")
 
 def splits_on_disk(root: str | Path, extra: str | None = None) -> list[str]:
     "The splits that a folder has of itself."
@@ -267,7 +267,8 @@ def load_objects(root: str | Path,
     found = recognise(root, split, Choices(*said, kind, components, crowd, every))
     if not found.entries:
         kept_out = f" (left out: {_counted(found.problems)})" if found.problems else ""
-        raise trouble("split empty", f"no image with a usable mask in split {split or 'all'!r}{kept_out}", root, "mend what was left out, or choose another split")
+        remedy = "mend what was left out, or choose another split"
+        raise trouble("split empty", f"no image with a usable mask in split {split or 'all'!r}{kept_out}", root, remedy)
     return Objects(found, split=split or "", root=root, **options)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #e30d7cb6
@@ -369,12 +370,20 @@ def _look(data: Objects, index: int, report: ObjectsReport) -> None:
     report.sizes[tuple(image.shape[-2:])] += 1
     report.objects += len(masks)
     if not len(masks): warn("image without objects", "the mask is empty", "leave the image out, or outline its objects")
-    for n in areas[areas < SMALL].tolist(): warn("object too small", f"an object of {n} pixels", f"training leaves out what has fewer than {SMALL} pixels of the model")
+    for n in areas[areas < SMALL].tolist():
+        warn("object too small", f"an object of {n} pixels", f"training leaves out what has fewer than {SMALL} pixels of the model")
     most = ObjectTransform.max_objects
     if len(masks) > most: warn("many objects", f"{len(masks)} objects", f"an evaluation takes {most} of them, evenly chosen (max_objects)")
-    if image.amin() == image.amax(): warn("image is constant", f"every pixel is {int(image.amin())}", "look at the recording; or set window=(low, high)")
+    low, high = int(image.amin()), int(image.amax())
+    if low == high: warn("image is constant", f"every pixel is {low}", "look at the recording; or set window=(low, high)")
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #d99cfbd8
+def splits_to_check(root: str | Path) -> tuple[str, ...]:
+    "Splits that together hold every image once."
+    there = splits_on_disk(root)
+    if "val" in there or (there and "train" not in there): return tuple(there)
+    return ("all", *(s for s in there if s != "train"))
+
 def check_info(info: Any,  # an entry of the catalog
                split: str, root: str | Path, sample: int | None = None,  # images to read; None: all
                **options) -> ObjectsReport:  # as `load_objects`
