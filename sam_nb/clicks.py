@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import ParameterError, did_you_mean, pick_device, write_json
+from .datasets.mask_sets import PARTS
 from .metrics import CandidateScores, ClickCurve, IoUCalibration, mask_counts
 from .prompts import Prompts, centre_points, correct_points, mask_boxes, rough_masks
 from .show import draw_prompts, line_figure, overlay, show_images, to_image
@@ -143,9 +144,11 @@ def _talks(view: View, truth: Tensor, prompts: Sequence[str], clicks: int) -> di
     rounds = {"point": clicks * ("point" in prompts), "box": 2 if "box+click" in prompts else int("box" in prompts), "mask": int("mask" in prompts)}
     return {start: converse(view, truth, start, r) for start, r in rounds.items() if r}
 
-def _chosen(masks: Any, at_most: int | None) -> Tensor:
+def _chosen(masks: Any, at_most: int | None = None, parts: str = "any", min_area: int = 1) -> Tensor:
     "The objects of an image that are asked for."
-    found = ((masks.areas > 0) & ~masks.crowd).nonzero()[:, 0]
+    kept = (masks.areas >= max(1, min_area)) & ~masks.crowd
+    if parts != "any": kept &= (masks.part_of >= 0) == (parts == "only")
+    found = kept.nonzero()[:, 0]
     return found if at_most is None or len(found) <= at_most else found[torch.linspace(0, len(found) - 1, at_most).round().long()]
 
 def _rows(talks: Mapping[str, Conversation]) -> Iterator[dict[str, Any]]:
@@ -157,11 +160,11 @@ def _rows(talks: Mapping[str, Conversation]) -> Iterator[dict[str, Any]]:
     for n in range(len(next(iter(talks.values())).ious)): yield {kind: {name: v[n] for name, v in values.items()} for kind, values in columns.items()}
 
 # %% ../nbs/lib/52_clicks.ipynb #3af8769c
-def _image_rows(view: View, masks: Any, prompts: Sequence[str], clicks: int, objects: int | None, batch: int) -> Iterator[dict[str, Any]]:
+def _image_rows(view: View, masks: Any, prompts: Sequence[str], clicks: int, chosen: Tensor, batch: int) -> Iterator[dict[str, Any]]:
     "The rows of one image, asked for in groups."
     candidates = 3 if "point" in prompts else 1
     group = max(1, min(batch, _MASK_PIXELS // (candidates * view.original_size[0] * view.original_size[1])))
-    for some in _chosen(masks, objects).split(group):
+    for some in chosen.split(group):
         about = zip(some.tolist(), masks.ids[some].tolist(), masks.areas[some].tolist(), (masks.part_of[some] >= 0).tolist(), strict=True)
         for (j, own, area, part), row in zip(about, _rows(_talks(view, masks[some], prompts, clicks)), strict=True):
             yield {"object": j, "id": own, "area": area, "part": part, **row}
@@ -266,19 +269,23 @@ def evaluate_prompts(model: nn.Module,  # promptable
                      batch: int = 32,  # objects decoded together, at most
                      device: str = "auto", precision: str = "fp32",
                      progress: bool = False,  # show a bar
+                     *, parts: str = "any",  # "none": wholes only; "only": parts only
+                     min_area: int = 1,  # pixels of the image; smaller objects are not asked for
                      ) -> PromptEvaluation:
     "Ask for every object by click, box and mask, and correct."
-    for p in prompts:
-        if p not in PROMPTS: raise ParameterError(f"unknown prompt {p!r}", remedy=did_you_mean(p, PROMPTS))
+    for p, known in [(parts, PARTS), *((p, PROMPTS) for p in prompts)]:
+        if p not in known: raise ParameterError(f"unknown {'prompt' if known is PROMPTS else 'parts'} {p!r}", remedy=did_you_mean(p, known))
     order = range(len(data)) if images is None or images >= len(data) else torch.linspace(0, len(data) - 1, images).round().int().tolist()
     device, transform, was_training, rows = pick_device(device), model.transform(train=False), model.training, []
     model.to(device).eval()
     try:
         for i in _with_bar(order, progress):
-            view = view_image(model, raw := data[i], transform, precision)
-            rows += [{"image": i, "name": raw.get("name", ""), **row} for row in _image_rows(view, raw["masks"], prompts, clicks, objects, batch)]
+            chosen = _chosen((raw := data[i])["masks"], objects, parts, min_area)
+            if not len(chosen): continue
+            view = view_image(model, raw, transform, precision)
+            rows += [{"image": i, "name": raw.get("name", ""), **row} for row in _image_rows(view, raw["masks"], prompts, clicks, chosen, batch)]
     finally: model.train(was_training)
-    if not rows: raise ParameterError("there is no object to ask for", remedy="evaluate on a split with masks")
+    if not rows: raise ParameterError("there is no object to ask for", remedy="evaluate on a split with masks; or a smaller min_area, other parts")
     return PromptEvaluation(rows, {"images": len(order), "clicks": clicks})
 
 def _with_bar(order: Sequence[int], progress: bool) -> Any:

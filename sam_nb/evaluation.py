@@ -117,6 +117,7 @@ class EvalRecipe(BaseModel):
 
 # %% ../nbs/lib/52_evaluation.ipynb #81f044af
 def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the short run
+                     **parameters: Any,  # more for its training notebook
                      ) -> Run:
     "The run to evaluate; the last one, or a short one on the demo world if there is none."
     if name not in (None, "last"): return find_run(name)
@@ -126,7 +127,7 @@ def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the s
     except FileExistsError: return _wait_for(folder)
     import papermill
     print(f"there is no run of {method} yet: a short one of {steps} steps on the demo world is made")
-    parameters = dict(dataset="demo", steps=steps, run_name=folder.name)
+    parameters = dict(dataset="demo", steps=steps, run_name=folder.name, **parameters)
     papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", parameters, progress_bar=False,
                                cwd=workspace().root)
     return Run.open(folder)
