@@ -40,8 +40,10 @@ def sound_segmentation(segmentation: Any,  # as in the JSON
         if not said: kept.append(polygon)
     return (kept, wrong) if kept else (None, wrong or _OUTSIDE)
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0a09f72a
 _OUTSIDE, BAD_RUNS = "polygon outside the image", "run lengths that do not fill the image"
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #6de504b2
 def _wrong_polygon(polygon: Any, size: tuple[int, int]) -> str:
     try: points = np.asarray(polygon, np.float64)
     except (TypeError, ValueError): return "polygon that is no list of numbers"
@@ -52,11 +54,13 @@ def _wrong_polygon(polygon: Any, size: tuple[int, int]) -> str:
     if x1 <= 0 or y1 <= 0 or x0 >= size[1] or y0 >= size[0]: return _OUTSIDE
     return "polygon far beyond the image" if max(-x0, -y0, x1, y1) > 10 * max(size) else ""
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #20559ab8
 def _sound_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, str]:
     counts = runs.get("counts")
     if not isinstance(counts, (list, str, bytes)) or not counts: return None, "annotation without a mask"
-    if list(runs.get("size", ())) != list(size): return None, "mask of another size than its image"
-    if isinstance(counts, list) and (any(not isinstance(c, int) or c < 0 for c in counts) or sum(counts) != math.prod(size)): return None, BAD_RUNS
+    if runs.get("size") != list(size): return None, "mask of another size than its image"
+    if isinstance(counts, list) and (any(not isinstance(c, int) or c < 0 for c in counts) or sum(counts) != math.prod(size)):
+        return None, BAD_RUNS
     return ({"size": list(size), "counts": counts.encode("latin-1", "replace")} if isinstance(counts, str) else runs), ""
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #38f479c7
@@ -83,6 +87,7 @@ def string_runs(strings: Sequence[str],  # compressed counts
     whole = ~damaged[of[ends]]
     return _undo_differences(values[whole], of[ends][whole]), of[ends][whole]
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0952f731
 def _undo_differences(values: np.ndarray, of: np.ndarray) -> np.ndarray:
     "Each run from the fourth on is stored as the difference to the run before the last."
     if not len(values): return values
@@ -97,6 +102,7 @@ def _undo_differences(values: np.ndarray, of: np.ndarray) -> np.ndarray:
     runs[order] = sums - np.repeat(before, np.diff(np.append(begins, len(values))))
     return runs
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8ab1e7e3
 def sound_strings(strings: Sequence[str], pixels: Sequence[int],  # height x width of each
                   ) -> np.ndarray:  # bool [n]
     "Whether the runs of each string fill its image."
@@ -118,9 +124,43 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         raise trouble("not a COCO file", f"not a COCO file: it holds {said or 'nothing'}", path, remedy)
     if not data["images"] or not data["annotations"]:
         raise trouble("no masks", f"{len(data['images'])} images and {len(data['annotations'])} annotations in this file", path, remedy)
-    return data
+    _check_images(data["images"], path)
+    return {**data, "categories": _plain_categories(data), "annotations": _plain_annotations(data["annotations"])}
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #6720488a
+def _key(value: Any) -> bool:  # can be an id; 3.0 is 3
+    return isinstance(value, (int, str)) and not isinstance(value, bool) or isinstance(value, float) and value.is_integer()
+
+def _number(value: Any) -> bool: return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
+
+def _check_images(images: Sequence[Any], path: str | Path) -> None:
+    "Every image must say its id, file and size; raises `DatasetError`."
+    ids = Counter()
+    for k, image in enumerate(images):
+        sound = isinstance(image, dict) and _key(image.get("id")) and isinstance(image.get("file_name"), str) and image["file_name"]
+        if not sound or not all(_number(image.get(side)) and 0 < image[side] < 10**6 for side in ("height", "width")):
+            fact = f"image {k} of the list: {str(image)[:80]}"
+            raise trouble("not a COCO file", fact, path, "every image needs an id, file_name, height and width")
+        ids[image["id"]] += 1
+    twice = [key for key, n in ids.items() if n > 1]
+    if twice: raise trouble("image id twice", f"{len(twice)} ids belong to more than one image, such as {twice[0]}", path, "give every image an id of its own")
+
+def _plain_categories(data: Mapping[str, Any]) -> dict[Any, str]:  # id -> name, in the order of ids
+    listed = data.get("categories") if isinstance(data.get("categories"), list) else []
+    named = {c["id"]: str(c.get("name", c["id"])) for c in listed if isinstance(c, dict) and _key(c.get("id"))}
+    return dict(sorted(named.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+def _plain_annotations(annotations: Sequence[Any]) -> list[dict[str, Any]]:
+    "Numbers for ids, and nothing where an id cannot be one; what is no annotation belongs to an unknown image."
+    kept = [a if isinstance(a, dict) else {} for a in annotations]
+    numbers = {a["id"]: a["id"] if _number(a["id"]) else k for k, a in enumerate(kept) if _key(a.get("id"))}
+    def plain(k: int, a: dict[str, Any]) -> dict[str, Any]:
+        named = {key: a.get(key) if _key(a.get(key)) else None for key in ("id", "image_id", "category_id", "part_of")}
+        whole = numbers.get(named["part_of"], named["part_of"] if _number(named["part_of"]) else None)
+        return {**a, **named, "id": numbers.get(named["id"], k), "part_of": whole}
+    return [plain(k, a) for k, a in enumerate(kept)]
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #74946a7e
 class CocoReader:
     "Annotations of one image as a `MaskSet`."
     def __call__(self, entry: Entry, size: tuple[int, int]) -> MaskSet:
@@ -134,21 +174,16 @@ def coco_entries(data: Mapping[str, Any],  # of `read_coco`
                  crowd: bool = False,  # keep masks of groups
                  ) -> tuple[list[Entry], tuple[str, ...], list[Problem]]:  # entries, classes, what was left out
     "The usable images and masks of a COCO file."
-    names = {c["id"]: str(c.get("name", c["id"])) for c in data.get("categories") or ()}
-    order, problems = {key: k for k, key in enumerate(sorted(names))}, []
-    images = {i["id"]: i for i in data["images"]}
-    if len(images) < len(data["images"]):
-        twice = next(key for key, n in Counter(i["id"] for i in data["images"]).items() if n > 1)
-        raise trouble("image id twice", f"two images have the id {twice}", file, "give every image an id of its own")
+    order, images, problems = {key: k for k, key in enumerate(data["categories"])}, {i["id"]: i for i in data["images"]}, []
     truth: dict[Any, list] = {key: [] for key in images}
     damaged = _damaged_strings(data["annotations"])
     for annotation in data["annotations"]:
-        kept = _annotation(annotation, images.get(annotation.get("image_id")), order, crowd, damaged, problems, file)
+        kept = _annotation(annotation, images.get(annotation["image_id"]), order, crowd, damaged, problems, file)
         if kept: truth[annotation["image_id"]].append(kept)
     _settle_ids(truth, file, problems)
-    return _with_images(images, truth, folder, file, problems), tuple(names[key] for key in order), problems
+    return _with_images(images, truth, folder, file, problems), tuple(data["categories"].values()), problems
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #74946a7e
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #af1bec63
 _MEND = "mend the annotation, or leave it out"
 _HARMLESS = ("crowd", "annotation of an unknown category", "annotation id twice", "mask twice", "part of nothing", "image without masks")
 
@@ -159,14 +194,15 @@ def _damaged_strings(annotations: Sequence[Mapping[str, Any]]) -> set[int]:
     "Positions of annotations whose compressed runs are damaged."
     with_string = [(k, s) for k, a in enumerate(annotations) if isinstance(s := a.get("segmentation"), Mapping) and isinstance(s.get("counts"), str)]
     if not with_string: return set()
-    pixels = [math.prod(s["size"]) if isinstance(s.get("size"), list) and len(s["size"]) == 2 else -1 for _, s in with_string]
+    pixels = [math.prod(s["size"]) if isinstance(s.get("size"), list) and len(s["size"]) == 2 and all(map(_number, s["size"])) else -1
+              for _, s in with_string]
     sound = sound_strings([s["counts"] for _, s in with_string], pixels)
     return {id(annotations[k]) for (k, _), good in zip(with_string, sound, strict=True) if not good}
 
 def _annotation(annotation: Mapping[str, Any], image: Mapping[str, Any] | None, order: Mapping[Any, int], crowd: bool, damaged: set[int],
                 problems: list[Problem], file: Any) -> dict[str, Any] | None:
     "What is used of an annotation; None: nothing, and that is noted."
-    number, category, part_of = annotation.get("id", -1), annotation.get("category_id"), annotation.get("part_of")
+    number, category, part_of = annotation["id"], annotation["category_id"], annotation["part_of"]
     def note(kind: str) -> None: _note(problems, kind, f"annotation {number}: {kind}", file)
     if image is None: return note("annotation of an unknown image")
     if annotation.get("iscrowd") and not crowd: return note("crowd")
@@ -205,7 +241,8 @@ def _with_images(images: Mapping[Any, Any], truth: Mapping[Any, list], folder: P
         path = folder / image["file_name"]
         name = os.path.splitext(image["file_name"])[0]
         if path.parent not in listed: listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-        if path.name not in listed[path.parent]: _note(problems, "image missing", "an image of the list is not there", path, "copy it, or take it out of the list")
+        there = path.name in listed[path.parent]
+        if not there: _note(problems, "image missing", "an image of the list is not there", path, "copy it, or take it out of the list")
         elif not truth[key]: _note(problems, "image without masks", "no usable mask for this image", path, "annotate it, or leave it out")
         else: entries.append(Entry(name, str(path), truth[key], (image["height"], image["width"])))
     return entries
@@ -219,6 +256,7 @@ def split_names(split: str) -> tuple[str, ...]:
     "What a split may be called on disk."
     return (split, *(n for n in _ALIASES.get(split, ()) if n != split))
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ed1bae18
 def find_coco_file(root: Path, split: str,
                    prefix: str = "instances",  # or "panoptic"
                    ) -> Path | None:
@@ -230,12 +268,14 @@ def find_coco_file(root: Path, split: str,
         if found: return found
     return None
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e8788ef8
 def lone_coco_file(root: Path) -> Path | None:
     "The one JSON file that is there; None: none, or several."
     files = [f for folder in (root, root / "annotations") for f in sorted(folder.glob("*.json"))]
     files = [f for f in files if f.name not in _NOT_COCO and "panoptic" not in f.name]
     return files[0] if len(files) == 1 else None
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0599f940
 def image_folder(root: Path, file: Path, split: str, names: Sequence[str]) -> Path | None:
     "The folder in which most of the named images are."
     folders = [parent / s for s in split_names(split) for parent in (root, root / "images")]
@@ -254,10 +294,9 @@ def open_coco(file: Path, root: Path, split: str, images: str | Path | None = No
     entries, classes, problems = coco_entries(data, folder, file, crowd)
     return Found("coco", entries, CocoReader(), classes, str(folder), str(file), (), tuple(problems))
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e6f5eac5
 def _folder_of(data: Mapping[str, Any], file: Path, root: Path, split: str, images: str | Path | None) -> Path:
-    try: names = [i["file_name"] for i in data["images"]]; [(i["id"], i["height"], i["width"]) for i in data["images"]]
-    except (KeyError, TypeError) as error:
-        raise trouble("not a COCO file", f"an image without {error}", file, "expected id, file_name, height and width of every image") from None
+    names = [i["file_name"] for i in data["images"]]
     folder = Path(images) if images else image_folder(root, file, split, names)
     if folder is not None and folder.is_dir(): return folder
     fact = f"the folder {folder} is not there" if folder else f"none of the {len(names)} images of this file is here, such as {names[0]}"
@@ -271,24 +310,28 @@ class PanopticReader:
         file, ids, categories, crowd = entry.truth
         return MaskSet(IdMap(sized_map(file, size), ids), ids, categories, crowd=crowd)
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8d9d7d7f
 def open_panoptic(file: Path, root: Path, split: str, images: str | Path | None = None, crowd: bool = False) -> Found:
     "The images and masks of a COCO panoptic file."
     data = read_coco(file)
     folder, pictures, problems = _folder_of(data, file, root, split, images), file.with_suffix(""), []
     if not pictures.is_dir(): raise trouble("folder missing", "the pictures of ids are not there", pictures, "unpack them beside the JSON file")
-    names = {c["id"]: str(c.get("name", c["id"])) for c in data.get("categories") or ()}
-    order, listed = {key: k for k, key in enumerate(sorted(names))}, {i["id"]: i for i in data["images"]}
+    order, listed = {key: k for k, key in enumerate(data["categories"])}, {i["id"]: i for i in data["images"]}
     truth: dict[Any, Any] = {key: () for key in listed}
     for annotation in data["annotations"]:
         if annotation["image_id"] in listed: truth[annotation["image_id"]] = _segments(annotation, pictures, order, crowd, file, problems)
         else: _note(problems, "annotation of an unknown image", f"no image {annotation['image_id']}", file)
     entries = _with_images(listed, truth, folder, file, problems)
-    return Found("panoptic", entries, PanopticReader(), tuple(names[key] for key in order), str(folder), str(file), (), tuple(problems))
+    return Found("panoptic", entries, PanopticReader(), tuple(data["categories"].values()), str(folder), str(file), (), tuple(problems))
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #1d11baa4
 def _segments(annotation: Mapping[str, Any], pictures: Path, order: Mapping[Any, int], crowd: bool, file: Path, problems: list[Problem]) -> Any:
     "What `PanopticReader` takes; empty if there is no segment."
-    segments = annotation.get("segments_info") or []
+    listed = annotation.get("segments_info") if isinstance(annotation.get("segments_info"), list) else []
+    segments = [s for s in listed if isinstance(s, dict) and _number(s.get("id")) and _key(s.get("category_id"))]
+    if len(segments) < len(listed): _note(problems, "segment without id or category", f"image {annotation['image_id']}", file)
+    if not isinstance(annotation.get("file_name"), str): return ()
     kept = [s for s in segments if crowd or not s.get("iscrowd")]
     for _ in range(len(segments) - len(kept)): _note(problems, "crowd", f"image {annotation['image_id']}: a crowd", file)
-    columns = ([int(s["id"]) for s in kept], [order.get(s["category_id"], -1) for s in kept], [bool(s.get("iscrowd")) for s in kept])
+    columns = ([s["id"] for s in kept], [order.get(s["category_id"], -1) for s in kept], [bool(s.get("iscrowd")) for s in kept])
     return (str(pictures / annotation["file_name"]), *columns) if kept else ()

@@ -48,9 +48,11 @@ def read_image(path: str | Path,
     if pixels.shape[-1] <= 2: pixels = pixels[..., :1].repeat(3, -1)
     return as_tensor(np.ascontiguousarray(pixels))
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #eee76200
 def _in_rgb(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 2 else np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1)
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #2b4f8ef1
 def _read_pages(path: str | Path) -> np.ndarray:
     "A TIFF: one page of any bands, or pages as channels."
     first = read_pixels(path)
@@ -89,6 +91,7 @@ def read_map(path: str | Path) -> np.ndarray:  # integers [H, W]
         raise trouble("not a map of ids", f"an array {pixels.shape} of {pixels.dtype}", path, "store whole numbers [H, W], 0 where is no object")
     return pixels.view(np.uint8) if pixels.dtype.kind == "b" else pixels
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #0dabb848
 def _plain_ids(pixels: np.ndarray, path: str | Path) -> np.ndarray:
     "What OpenCV decoded, as the ids that were stored."
     depth, colour_type = _png_header(path)
@@ -101,6 +104,7 @@ def _plain_ids(pixels: np.ndarray, path: str | Path) -> np.ndarray:
     if pixels.dtype == np.uint8: return red.astype(np.int32) + 256 * green.astype(np.int32) + 65536 * blue.astype(np.int32)
     raise trouble("not a map of ids", f"colours of {pixels.dtype}", path, "store ids in one channel of 16 bits")
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #e4a0fa09
 def _png_header(path: str | Path) -> tuple[int, int]:  # bit depth, colour type; 3: palette
     with open(path, "rb") as file: header = file.read(26)
     return tuple(header[24:26]) if header[:4] == b"\x89PNG" and len(header) == 26 else (8, 0)
@@ -128,10 +132,12 @@ def sized_map(path: str, size: tuple[int, int]) -> np.ndarray:
     remedy = "export the mask at the size of its image; an image turned by its EXIF note has its sides exchanged"
     raise trouble("mask size differs", fact, path, remedy)
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #77b79e5d
 def leave_out(ids: np.ndarray) -> tuple[int, ...]:
     "Values that are no object: 0, and in maps of 8 bits 255 (borders, ignored)."
     return (0, 255) if ids.dtype == np.uint8 else (0,)
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #303b170c
 @dataclass(frozen=True)
 class InstanceReader:
     "Each value of the map is an object."
@@ -146,6 +152,7 @@ class InstanceReader:
         else: categories = _commonest(ids, values, sized_map(self.class_files[entry.name], size)) if entry.name in self.class_files else None
         return MaskSet(IdMap(ids, values), values, categories)
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #b864ceb3
 def _commonest(ids: np.ndarray, values: np.ndarray, classes: np.ndarray) -> list[int]:
     "The class that covers most of each object."
     counts = (np.bincount(classes[ids == v].ravel(), minlength=256)[1:255] for v in values)
@@ -163,6 +170,7 @@ def split_pieces(classes: np.ndarray,  # integers [H, W]
         of += [int(value)] * (count - 1)
     return numbers, np.asarray(of, np.int64)
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #674548f3
 @dataclass(frozen=True)
 class LabelMapReader:
     "Each connected piece of a class is an object, or each class."
@@ -178,6 +186,7 @@ class LabelMapReader:
             raise trouble("too many pieces", f"{len(of)} connected pieces", entry.truth, remedy)
         return MaskSet(IdMap(numbers, np.arange(1, len(of) + 1)), range(1, len(of) + 1), of)
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #b1ec2c88
 @dataclass(frozen=True)
 class BinaryReader:
     "Each file is an object, or each connected piece of it."
@@ -195,11 +204,13 @@ class BinaryReader:
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #e0bf9ff4
 PICTURE_ENDINGS = (*ENDINGS, ".webp", ".npy")
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #32418316
 def pictures_in(folder: str | Path) -> dict[str, str]:  # name without ending -> file, sorted
     "The pictures and arrays of a folder."
     files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     return {os.path.splitext(f)[0]: os.path.join(folder, f) for f in files if f.lower().endswith(PICTURE_ENDINGS) and not f.startswith(".")}
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #5a0fc9ff
 def match_masks(names: Collection[str],  # of the images
                 folder: str | Path,  # of the masks
                 ) -> tuple[dict[str, list[str]], list[str]]:  # name -> files; files that belong to no image
@@ -216,6 +227,7 @@ def match_masks(names: Collection[str],  # of the images
     folders = {e.name for e in os.scandir(folder) if e.is_dir()} - names if os.path.isdir(folder) else set()
     return matched, orphans + [f for name in sorted(folders) for f in pictures_in(os.path.join(folder, name)).values()]
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #1a549369
 def _owner(stem: str, names: Collection[str]) -> str | None:
     "The longest image name that a mask's name begins with, whole words only."
     if stem in names: return stem
@@ -226,6 +238,7 @@ def _owner(stem: str, names: Collection[str]) -> str | None:
 KINDS = ("coco", "panoptic", "instance", "label", "binary")
 _CALLED = {"instance": re.compile(r"instance|segmentationobject|object_?ids", re.I), "label": re.compile(r"label|semantic|segmentationclass", re.I)}
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #f9acfa6b
 def kind_of_masks(matched: Mapping[str, Sequence[str]],  # of `match_masks`
                   folder: str,  # name of their folder
                   look: int = 12,  # maps to look at, evenly spread
@@ -242,6 +255,7 @@ def kind_of_masks(matched: Mapping[str, Sequence[str]],  # of `match_masks`
     if any(m.dtype != np.uint8 for m in maps): return "instance", "maps of more than 8 bits: each value is an object"
     return _kind_of_bytes(maps, [ids[ids != 255] for ids in found])
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #5d080283
 def _looked_at(files: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     "The readable maps and their ids; raises the first error where none is."
     maps, found, errors = [], [], []
@@ -251,6 +265,7 @@ def _looked_at(files: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]
     if not maps: raise errors[0]
     return maps, found
 
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #a7abdc0a
 def _kind_of_bytes(maps: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> tuple[str, str]:
     gapless = all(len(ids) == 0 or ids[-1] == len(ids) for ids in found)
     pieces = [cv2.connectedComponents((m == i).astype(np.uint8))[0] - 1 for m, ids in zip(maps, found, strict=True) for i in ids]

@@ -48,6 +48,7 @@ class RunLengths:
         box[:, 2:] += box[:, :2] - (box[:, 2:] > 0)
         return coco.area(self.rles).astype(np.int64), box
 
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #7401c909
 def _as_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     if isinstance(segmentation, dict):
         counts = segmentation["counts"]
@@ -57,6 +58,7 @@ def _as_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     pieces = coco.frPyObjects(segmentation, *size)
     return pieces[0] if len(pieces) == 1 else coco.merge(pieces)
 
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #8da19c66
 def _nothing() -> tuple[np.ndarray, np.ndarray]: return np.zeros(0, np.int64), np.zeros((0, 4), np.int64)
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #4e5f1f6f
@@ -83,6 +85,7 @@ class IdMap:
         (y0, y1), (x0, x1) = _ends(rows), _ends(columns)
         return np.bincount(which, minlength=len(self)).astype(np.int64), np.stack([x0, y0, x1, y1], 1) * rows.any(1)[:, None]
 
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #dbb29762
 def _ends(used: np.ndarray) -> tuple[np.ndarray, np.ndarray]: return used.argmax(1), used.shape[1] - 1 - used[:, ::-1].argmax(1)
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #fbd3318e
@@ -94,6 +97,7 @@ class MaskFiles(RunLengths):
     @cached_property
     def rles(self) -> list[dict[str, Any]]: return [coco.encode(np.asfortranarray(read_binary(f, self.size))) for f in self.segmentations]
 
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #af419a00
 def read_binary(path: str,
                 size: tuple[int, int] | None = None,  # height, width that it must have
                 ) -> np.ndarray:  # uint8 [H, W], 0 and 1
@@ -164,6 +168,7 @@ PARTS = ("any", "none", "only")
 
 Window = tuple[int, int, int, int]  # y0, y1, x0, x1, exclusive ends
 
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #fbfe570b
 @dataclass(frozen=True)
 class ObjectDraw:
     "Which part of the image is taken, and how."
@@ -178,6 +183,7 @@ class ObjectDraw:
         y0, y1, x0, x1 = self.window
         return self.size[0] * self.size[1] / ((y1 - y0) * (x1 - x0))
 
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #83d3cb0d
 def whole_frame(size: tuple[int, int],  # height, width of the image
                 side: int,  # of the model's square
                 frame: str,  # "square" or "longest"
@@ -349,6 +355,7 @@ class Entry:
     truth: Any  # what the reader of this kind takes
     size: tuple[int, int] | None = None  # height, width as the annotations have it; None: they do not say
 
+# %% ../../nbs/lib/10_datasets.mask_sets.ipynb #6a49cfe5
 @dataclass(frozen=True)
 class Found:
     "The images and masks of a folder."

@@ -39,6 +39,7 @@ def held_out(names: Iterable[str], every: int = 5) -> set[str]:
     "One name in `every`, the same on every machine."
     return set(sorted(names, key=lambda name: derive_seed("hold out", name))[::every])
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #97e040f2
 def choose_split(there: Sequence[str],  # splits on disk; none: one heap of images
                  split: str | None,  # the one asked for
                  root: str | Path) -> tuple[str, str]:  # the split to open ("": the heap), and "" (all of it), "train" or "val" (a part of it)
@@ -49,6 +50,7 @@ def choose_split(there: Sequence[str],  # splits on disk; none: one heap of imag
     said = f"there are: {', '.join(there)}" if there else "this folder has no splits of its own"
     raise trouble("split missing", f"no split {split!r} here; {said}", root, did_you_mean(split, there or ("train", "val", "all")))
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #325f1f78
 def take_part(found: Found, part: str, every: int = 5) -> Found:
     "The training or validation part of a heap of images."
     if not part: return found
@@ -64,6 +66,7 @@ MASK_FOLDERS = {"instance": ("instance", "instances", "instance_maps", "instance
                 "label": ("labels", "label", "label_maps", "semantic", "SegmentationClass", "Label")}
 _LISTS = ("{split}.txt", "splits/{split}.txt", "ImageSets/Segmentation/{split}.txt")
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #c43053e5
 def folder_pair(root: Path, split: str,  # "": none
                 kind: str | None = None,  # folders called so come first
                 ) -> tuple[Path, Path] | None:  # of images, of masks
@@ -77,9 +80,11 @@ def folder_pair(root: Path, split: str,  # "": none
             if image is not None and mask is not None: return image, mask
     return None
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #ab64a64f
 def _holds_masks(folder: Path) -> bool:
     return folder.is_dir() and (bool(pictures_in(folder)) or any(pictures_in(f.path) for f in os.scandir(folder) if f.is_dir()))
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #277dc85b
 def split_list(root: Path, split: str) -> list[str] | None:  # names without endings
     "The names in the list file of a split."
     file = next((root / p.format(split=s) for s in split_names(split) for p in _LISTS if (root / p.format(split=s)).is_file()), None)
@@ -90,6 +95,7 @@ def split_list(root: Path, split: str) -> list[str] | None:  # names without end
 # %% ../../nbs/lib/10_datasets.objects.ipynb #0e5405f3
 _SPLITS = ("train", "val", "test", "trainval")
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #81061cff
 def splits_on_disk(root: str | Path, extra: str | None = None) -> list[str]:
     "The splits that a folder has of itself."
     root = Path(root)
@@ -128,6 +134,7 @@ def open_pictures(root: Path, split: str, choices: Choices) -> Found | None:  # 
     entries = [Entry(n, files[n], m if kind == "binary" else m[0]) for n, m in matched.items()]
     return Found(kind, entries, reader, classes, str(pair[0]), str(pair[1]), (why, *notes), tuple(problems))
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #899c8f57
 def _matched(pair: tuple[Path, Path], files: dict[str, str], listed: list[str] | None) -> tuple[dict[str, list[str]], list[Problem]]:
     "The masks of each image of a split, and what has no partner; raises `DatasetError` where nothing has."
     matched, orphans = match_masks(files, pair[1])
@@ -142,7 +149,7 @@ def _matched(pair: tuple[Path, Path], files: dict[str, str], listed: list[str] |
     names = f" ({os.path.basename(orphans[0])}; {os.path.basename(alone[0])})" if orphans and alone else ""
     raise trouble("no masks", said + names, pair[1], "name each mask like its image: 0001.png, 0001_2.png, or a folder 0001/")
 
-# %% ../../nbs/lib/10_datasets.objects.ipynb #899c8f57
+# %% ../../nbs/lib/10_datasets.objects.ipynb #b5f2116a
 def _reader(kind: str, root: Path, choices: Choices, matched: dict, pair: tuple[Path, Path]) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     "Reader, class names and notes of a kind."
     classes = _class_names(root)
@@ -159,6 +166,7 @@ def _reader(kind: str, root: Path, choices: Choices, matched: dict, pair: tuple[
     labels = {n: f[0] for n, f in match_masks(matched, beside)[0].items()} if beside else {}
     return InstanceReader(class_files=labels), classes, ((f"categories: the commonest in {beside.name}",) if labels else ())
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #17555555
 def _class_names(root: Path) -> tuple[str, ...]:
     "Names by number, of a dataset.json or a list of names."
     for name in ("class_names.txt", "classes.txt"):
@@ -248,6 +256,7 @@ class Objects(torch.utils.data.Dataset):
         "A split of a dataset of the catalog; options as in `load_objects`."
         return load_objects(root, split, name=info.name, transform=transform, **{**info.options, **options})
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #d7cf5016
 def _counted(problems: Iterable[Problem]) -> str:
     return ", ".join(f"{n} x {kind}" for kind, n in Counter(p.kind for p in problems).most_common())
 
@@ -288,6 +297,7 @@ def describe_objects(data: Objects, look: int = 20,  # images to read, evenly sp
     if failed: rows.append(("not readable", f"{failed} of {len(chosen)} looked at: see check_objects"))
     return pd.DataFrame(rows, columns=["", "found"]).set_index("")
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #719a8c42
 def _sizes_and_counts(data: Objects, read: Sequence[tuple]) -> list[tuple[str, str]]:
     if not read: return []
     channels, heights, widths, counts, areas = zip(*read, strict=True)
@@ -340,12 +350,13 @@ class ObjectsReport:
             lines += [f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}", f"      to do: {first.remedy}"]
         return "\n".join(lines)
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #eb602ec0
 def _by_kind(problems: Iterable[Problem]) -> dict[tuple[str, str], list[Problem]]:
     grouped: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems: grouped.setdefault((problem.kind, problem.severity), []).append(problem)
     return grouped
 
-# %% ../../nbs/lib/10_datasets.objects.ipynb #eb602ec0
+# %% ../../nbs/lib/10_datasets.objects.ipynb #dc141ae2
 def check_objects(data: Objects | str | Path,  # a dataset, or a folder
                   split: str | None = None,  # of a folder
                   sample: int | None = None,  # read so many images, evenly spread; None: all
@@ -357,6 +368,7 @@ def check_objects(data: Objects | str | Path,  # a dataset, or a folder
     for index in chosen: _look(data, int(index), report)
     return report
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #01b1e580
 def _look(data: Objects, index: int, report: ObjectsReport) -> None:
     file = data.entries[index].image
     report.read += 1
@@ -384,6 +396,7 @@ def splits_to_check(root: str | Path) -> tuple[str, ...]:
     if "val" in there or (there and "train" not in there): return tuple(there)
     return ("all", *(s for s in there if s != "train"))
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #6420b277
 def check_info(info: Any,  # an entry of the catalog
                split: str, root: str | Path, sample: int | None = None,  # images to read; None: all
                **options) -> ObjectsReport:  # as `load_objects`
