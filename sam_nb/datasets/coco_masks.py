@@ -143,7 +143,8 @@ def _check_images(images: Sequence[Any], path: str | Path) -> None:
             raise trouble("not a COCO file", fact, path, "every image needs an id, file_name, height and width")
         ids[image["id"]] += 1
     twice = [key for key, n in ids.items() if n > 1]
-    if twice: raise trouble("image id twice", f"{len(twice)} ids belong to more than one image, such as {twice[0]}", path, "give every image an id of its own")
+    if twice:
+        raise trouble("image id twice", f"{len(twice)} ids belong to more than one image, such as {twice[0]}", path, "give every image its own id")
 
 def _plain_categories(data: Mapping[str, Any]) -> dict[Any, str]:  # id -> name, in the order of ids
     listed = data.get("categories") if isinstance(data.get("categories"), list) else []
