@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,7 +76,7 @@ def promptable_eval_recipe(values: Mapping[str, Any],  # parameter names and val
                            ) -> PromptableEvalRecipe:
     "A checked recipe; raises `ParameterError`, `CheckpointError` or `DatasetError`."
     recipe = check_recipe(PromptableEvalRecipe, values)
-    if recipe.run and recipe.checkpoint: raise ParameterError(f"run={recipe.run!r} and checkpoint={recipe.checkpoint!r}", remedy="give one of the two")
+    if recipe.run and recipe.checkpoint: raise ParameterError(f"{recipe.run=!s} and {recipe.checkpoint=!s}".replace("recipe.", ""), remedy="give one")
     if recipe.checkpoint: find_model(recipe.checkpoint)
     if recipe.before not in (None, "none"): find_model(recipe.before)
     if recipe.data_root is not None and recipe.dataset is None and recipe.checkpoint: recipe = recipe.model_copy(update={"dataset": "objects"})
@@ -98,7 +98,7 @@ def find_split(dataset: str, root: str | Path | None, split: str) -> Path:
     if dataset not in dataset_names() and dataset_folder(dataset, root).is_dir(): return dataset_folder(dataset, root)
     info = dataset_info(dataset, root)
     if info.task != "objects":
-        raise ParameterError(f"dataset {dataset!r} holds {info.task}, not masks of objects", remedy="dataset='demo', 'coco', or 'objects' with data_root")
+        raise ParameterError(f"dataset {dataset!r} holds {info.task}, not masks of objects", remedy="'demo', 'coco', or 'objects' with data_root")
     return require_dataset(dataset, root, split)
 
 # %% ../nbs/lib/53_before_after.ipynb #e5595dd9
