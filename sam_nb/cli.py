@@ -175,17 +175,22 @@ def check_values(values: Mapping[str, Any],  # name -> value
                  ) -> dict[str, Any]:  # the same, paths made absolute
     "Check what needs no model; raises `SamNbError`."
     values = dict(values)
-    for name in ("data_root", "checkpoint", "text_checkpoint"):
+    for name in ("data_root", "checkpoint", "text_checkpoint", "before"):
         path = Path(str(values.get(name))).expanduser()
         if values.get(name) is not None and path.exists(): values[name] = str(path.resolve())
     dataset = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else None)
-    if dataset is not None:
+    if dataset is not None and not ("kind" in parameters and _own_folder(dataset, values.get("data_root"))):
         from sam_nb.datasets.catalog import require_dataset
         require_dataset(dataset, values.get("data_root"))
     if values.get("checkpoint") not in (None, "scratch") and not (workspace().root / values["checkpoint"]).exists():
         from sam_nb.zoo import find_weights
         values["checkpoint"] = str(find_weights(values["checkpoint"]))
     return values
+
+def _own_folder(dataset: str, root: str | None) -> bool:
+    "Whether a folder outside of the catalog is meant: a method that takes masks of any `kind` recognises it by itself."
+    from sam_nb.datasets.catalog import dataset_folder, dataset_names
+    return dataset not in dataset_names() and dataset_folder(dataset, root).is_dir()
 
 # %% ../nbs/lib/53_cli.ipynb #dac55888
 @dataclass
@@ -349,15 +354,23 @@ def clear_up(job: Job, error: BaseException,
              kept: bytes | None = None,  # what lay where the executed notebook goes
              ) -> None:
     "After a failure: a run that had begun says so; where none began, a mistake leaves what was there before."
-    if job.run is not None and _writer(job) not in (None, before): _tell_run(job.run, error); return
-    if not (isinstance(error, KeyboardInterrupt) or getattr(error, "told", isinstance(error, SamNbError))): return
+    told = getattr(error, "told", isinstance(error, SamNbError))
+    half_made = job.new and told and not _began(job.run)  # a mistake that was told between the making of the run and its first step
+    if job.run is not None and _writer(job) not in (None, before) and not half_made: _tell_run(job.run, error); return
+    if not (told or isinstance(error, KeyboardInterrupt)): return
     with contextlib.suppress(OSError):
         if kept is not None: job.output.write_bytes(kept)
         elif job.run is not None and job.output.parent == job.run: job.output.unlink(missing_ok=True)
     if job.new:
         with contextlib.suppress(OSError):
-            if _writer(job) is None: (job.run / "run.json").unlink(missing_ok=True)
+            if half_made or _writer(job) is None: (job.run / "run.json").unlink(missing_ok=True)
             job.run.rmdir()
+
+def _began(folder: Path) -> bool:
+    "Whether a run has looked at its data, or left anything of value."
+    about = folder / "run.json"
+    info = json.loads(about.read_text()) if about.exists() and about.stat().st_size else {}
+    return info.get("status") == "running" or bool(info.get("dataset") or info.get("steps")) or (folder / "metrics.jsonl").exists()
 
 def _tell_run(folder: Path, error: BaseException) -> None:
     from sam_nb.runs import Run
@@ -388,7 +401,8 @@ def evaluation_job(method: str, values: dict[str, Any], parameters: Mapping[str,
     with there:
         run = _find(values.get("run") or "last", method) if values.get("checkpoint") is None else None
         if run is not None: return Job(notebook, run.folder / "eval.ipynb", {**values, "run": run.name}, run.folder)
-    folder = new_run_folder(f"eval-{method}", {}, values.get("dataset") or "demo")
+    folder = new_run_folder(f"eval-{method}", values, values.get("dataset") or "demo")
+    if "run_name" in parameters: values["run_name"] = folder.name
     return Job(notebook, folder / "eval.ipynb", values, folder, new=True)
 
 # %% ../nbs/lib/53_cli.ipynb #8eea0ba6
