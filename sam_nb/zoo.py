@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,14 @@ class Weights:
     file: str  # file or folder under checkpoints/
     url: str  # official address; for the hub: owner/repository
     licence: str
-    kind: str = "web"  # web, hub or manual
+    kind: str = "web"  # web, hub, manual, or own: part of this repository
     megabytes: int | None = None  # about
     sha256: str | None = None  # of the file, where known for certain
 
     @property
-    def path(self) -> Path: return workspace().checkpoints / self.file
+    def path(self) -> Path:
+        here, beside = workspace().checkpoints / self.file, Path(find_spec("sam_nb").origin).parents[1] / "checkpoints" / self.file
+        return beside if self.kind == "own" and not here.exists() and beside.exists() else here
 
     @property
     def present(self) -> bool: return self.path.is_file() or (self.path / "config.json").is_file()
@@ -61,6 +64,8 @@ def _meta_weights() -> list[Weights]:
 
 # %% ../nbs/lib/06_zoo.ipynb #1a9fe9d8
 ZOO: dict[str, Weights] = {w.name: w for w in [
+    Weights("tiny_sam", "a tiny SAM, trained here on the demo world", "tiny_sam", "", "Apache-2.0", "own", 4),
+    Weights("tiny_sam2", "a tiny SAM 2, trained here on the demo world", "tiny_sam2", "", "Apache-2.0", "own", 4),
     *_meta_weights(),
     Weights("clip-vit-base-patch32", "CLIP ViT-B/32", "clip-vit-base-patch32", "openai/clip-vit-base-patch32", "MIT", "hub", 605),
     Weights("bert-base-uncased", "BERT base, uncased", "bert-base-uncased", "google-bert/bert-base-uncased", "Apache-2.0", "hub", 440),
@@ -76,7 +81,7 @@ ZOO: dict[str, Weights] = {w.name: w for w in [
 def list_zoo() -> pd.DataFrame:
     "All published weights this project knows, and which of them are in checkpoints/."
     import pandas as pd
-    source = {"web": "", "hub": "Hugging Face", "manual": "by hand"}
+    source = {"web": "", "hub": "Hugging Face", "manual": "by hand", "own": "part of this repository"}
     rows = [(w.name, w.title, "yes" if w.present else "", w.megabytes, w.licence, source[w.kind], w.file) for w in ZOO.values()]
     table = pd.DataFrame(rows, columns=["name", "weights", "here", "MB", "licence", "source", "in checkpoints/"]).set_index("name")
     return table.astype({"MB": "Int64"})
@@ -96,6 +101,7 @@ def find_weights(name: str | Path,  # a name of the zoo, a path, or a file in ch
 
 # %% ../nbs/lib/06_zoo.ipynb #17fa4be2
 def _how_to_get(weights: Weights) -> str:
+    if weights.kind == "own": return f"it is part of the repository: `git checkout checkpoints/{weights.file}`; or train it again: `sam_nb train promptable --preset {weights.name}`"
     if weights.kind == "manual": return f"download it by hand from {weights.url} and save it under the name above"
     where = f"https://huggingface.co/{weights.url}" if weights.kind == "hub" else weights.url
     return f"run `sam_nb fetch {weights.name}`; or, on a machine with network, download {where} and copy it there"
@@ -107,7 +113,7 @@ def fetch(name: str | Weights,  # a name of the zoo
     "Download weights into checkpoints/, checked against their hash where it is known. Raises `CheckpointError`."
     if isinstance(name, str) and name not in ZOO: raise ParameterError(f"unknown weights {name!r}", remedy=did_you_mean(name, ZOO))
     weights = name if isinstance(name, Weights) else ZOO[name]
-    if weights.kind == "manual":
+    if weights.kind in ("manual", "own"):
         if weights.present: return weights.path
         raise CheckpointError(f"{weights.title} cannot be fetched by a program", file=weights.path, remedy=_how_to_get(weights))
     with disk_errors(weights.path):
