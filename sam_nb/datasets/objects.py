@@ -22,14 +22,14 @@ from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, read
 from .coco_masks import find_coco_file, lone_coco_file, open_coco, open_panoptic, split_names
 from .mask_pictures import (KINDS, PICTURE_ENDINGS, BinaryReader, InstanceReader, LabelMapReader, kind_of_masks, match_masks,
                                            pictures_in, read_image)
-from .mask_sets import Entry, Found, MaskSet, ObjectTransform, collate_objects
+from .mask_sets import Entry, Found, MaskSet, ObjectTransform, candidates, collate_objects, whole_frame
 from .pictures import Problem, trouble
 
 # %% auto #0
 __all__ = ['IMAGE_FOLDERS', 'MASK_FOLDERS', 'SMALL', 'held_out', 'choose_split', 'take_part', 'folder_pair', 'split_list',
            'splits_on_disk', 'Choices', 'open_pictures', 'recognise', 'Objects', 'load_objects', 'describe_objects',
-           'fingerprint', 'ObjectsReport', 'check_objects', 'splits_to_check', 'check_info', 'MaskSet',
-           'ObjectTransform', 'collate_objects']
+           'fingerprint', 'ObjectsReport', 'check_objects', 'require_objects', 'splits_to_check', 'check_info',
+           'MaskSet', 'ObjectTransform', 'collate_objects']
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #954ce0db
 _all_ = ["MaskSet", "ObjectTransform", "collate_objects"]
@@ -193,7 +193,7 @@ def recognise(root: Path, split: str | None, choices: Choices) -> Found:
         return take_part(found, split if split in ("train", "val") else "", choices.every)
     there, part = choose_split(splits_on_disk(root, split) if not choices.annotations else [], split, root)
     found = _open(root, there, choices)
-    if found is None: raise _unknown(root)
+    if found is None: raise _unknown(root, choices.kind)
     if there and split is None: found = replace(found, notes=(*found.notes, f"no split was asked for: {there}"))
     return take_part(found, part, choices.every)
 
@@ -208,8 +208,11 @@ def _open_json(file: Path, root: Path, split: str, choices: Choices) -> Found:
     panoptic = choices.kind == "panoptic" or (choices.kind is None and file.name.startswith("panoptic"))
     return (open_panoptic if panoptic else open_coco)(file, root, split, choices.images, choices.crowd)
 
-def _unknown(root: Path) -> DatasetError:
+def _unknown(root: Path, kind: str | None = None) -> DatasetError:
     here = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:10]) or "nothing"
+    if kind in ("coco", "panoptic"):
+        remedy = "leave kind out, and it is recognised; or say where the file is: annotations=FILE"
+        return trouble("no masks", f"no {kind} file where it usually is, as kind={kind!r} asks; found: {here}", root, remedy)
     images = sum(len(pictures_in(f)) for f in (root, *(root / n for n in IMAGE_FOLDERS)))
     masks = any(_holds_masks(root / n) for names in MASK_FOLDERS.values() for n in names)
     fact = "masks but no images" if masks else f"{images} images but no masks" if images else "neither images nor masks"
@@ -388,6 +391,20 @@ def _look(data: Objects, index: int, report: ObjectsReport) -> None:
     if len(masks) > most: warn("many objects", f"{len(masks)} objects", f"an evaluation takes {most} of them, evenly chosen (max_objects)")
     low, high = int(image.amin()), int(image.amax())
     if low == high: warn("image is constant", f"every pixel is {low}", "look at the recording; or set window=(low, high)")
+
+# %% ../../nbs/lib/10_datasets.objects.ipynb #e24c1bd7
+def require_objects(data: Objects,
+                    transform: ObjectTransform,  # of the evaluation
+                    look: int = 50,  # images to read at most, evenly spread
+                    ) -> None:
+    "Refuse images that show nothing to ask for; raises `DatasetError`."
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(look, len(data))).round().astype(int))
+    for index in chosen:
+        masks = data.read(int(index))[1]
+        if len(candidates(masks, whole_frame(masks.size, transform.size, transform.frame), transform.min_area, transform.parts)): return
+    what = {"any": "an object", "none": "a whole object", "only": "a part of an object"}[transform.parts]
+    fact = f"none of {len(chosen)} images looked at shows {what} of {transform.min_area} pixels or more at {transform.size} x {transform.size}"
+    raise trouble("nothing to ask for", fact, data.found.masks, "choose a larger image_size, a smaller min_area, or other parts")
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #d99cfbd8
 def splits_to_check(root: str | Path) -> tuple[str, ...]:
