@@ -41,7 +41,7 @@ class PromptableEvalRecipe(BaseModel):
     dataset: str | None = Field(None, description="a name of the catalog, or a folder under data/; None: the run's")
     data_root: str | None = Field(None, description="folder of the dataset; None: the run's, or data/<dataset>")
     kind: str | None = Field(None, description="what the masks of a folder are; None: the run's, or recognised")
-    split: str = Field("test", description="test, val, or another that the dataset has")
+    split: str | None = Field(None, description="test, val, or another that the dataset has; None: test of the demo, val of others")
     images: int | None = Field(None, gt=0, description="at most so many, evenly spaced; None: 20 of the demo, all of others")
     objects: int | None = Field(None, gt=0, description="of an image, at most; None: 12 of the demo, 64 of others")
     clicks: int = Field(9, ge=1, le=50, description="of the simulated user, the first included")
@@ -80,7 +80,7 @@ def promptable_eval_recipe(values: Mapping[str, Any],  # parameter names and val
     if recipe.checkpoint: find_model(recipe.checkpoint)
     if recipe.before not in (None, "none"): find_model(recipe.before)
     if recipe.data_root is not None and recipe.dataset is None and recipe.checkpoint: recipe = recipe.model_copy(update={"dataset": "objects"})
-    if recipe.dataset is not None: find_split(recipe.dataset, recipe.data_root, recipe.split)
+    if recipe.dataset is not None: find_split(recipe.dataset, recipe.data_root, recipe.split or "val")
     return recipe
 
 # %% ../nbs/lib/53_before_after.ipynb #ad5573bf
@@ -151,12 +151,13 @@ def plan_evaluation(recipe: PromptableEvalRecipe) -> Plan:
     dataset = recipe.dataset or (trained.get("dataset") if recipe.data_root is None else "objects") or "demo"
     own = trained if dataset == trained.get("dataset") else {}
     root, demo = recipe.data_root or own.get("data_root"), dataset in ("demo", "demo_objects")
-    find_split(dataset, root, recipe.split)
+    split = recipe.split or ("test" if demo else "val")
+    find_split(dataset, root, split)
     before, began, note = _before(recipe, run)
     weights = find_model(recipe.checkpoint or run.name)
     folder = run.folder if run else workspace().runs / (recipe.run_name or f"eval-promptable-{weights.stem}")
-    name = f"eval-{dataset}-{recipe.split}" + {"any": "", "none": "-wholes", "only": "-parts"}[recipe.parts]
-    return Plan(weights, before, began, note, dataset, root, recipe.kind or own.get("kind"), recipe.split, recipe.images or (20 if demo else None),
+    name = f"eval-{dataset}-{split}" + {"any": "", "none": "-wholes", "only": "-parts"}[recipe.parts]
+    return Plan(weights, before, began, note, dataset, root, recipe.kind or own.get("kind"), split, recipe.images or (20 if demo else None),
                 recipe.objects or (12 if demo else 64), folder, name)
 
 def _run(name: str | None) -> Run:

@@ -1,21 +1,25 @@
 """A mistake is told at once, by one message with fact, file and remedy, and leaves nothing half-made.
 
+The jobs of object masks are run cell by cell in this process, which spares a kernel each; by the command where what is left behind matters.
 Faults of a training that has begun (NaN, full and read-only disks, a run of the same name, another recipe on resume) are in test_faults.py.
 """
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
 from sam_nb.core import CheckpointError, DatasetError, ParameterError, SamNbError
 from sam_nb.datasets.catalog import load_dataset
 from sam_nb.datasets.demo import make_demo
+from sam_nb.methods.promptable import Promptable, promptable_transforms
 from sam_nb.methods.sartm import SARTM, load_any
 from sam_nb.methods.sartm_recipe import sartm_recipe
 from sam_nb.weights import save_state
@@ -187,3 +191,166 @@ def test_a_place_where_nothing_may_be_written(root):
 
 def test_messages_name_file_and_remedy():
     assert str(SamNbError("a fact", file="a/file", remedy="a remedy")) == "a fact\n  file: a/file\n  to do: a remedy"
+
+
+# Object masks: train_promptable and eval_promptable
+
+QUICK = dict(dataset="objects", checkpoint="scratch", backbone="tiny_sam2", image_size=64, preset="default", steps=2, batch_size=2, device="cpu")
+
+
+def write_pictures(folder: Path, masks: np.ndarray | None = None, count: int = 6, size: int = 64) -> Path:
+    "Noise, and the same map of ids beside each picture."
+    noise = np.random.default_rng(0)
+    for name in ("images", *(["instance"] if masks is not None else [])): (folder / name).mkdir(parents=True)
+    for k in range(count):
+        cv2.imwrite(str(folder / f"images/{k}.png"), noise.integers(0, 255, (size, size, 3), np.uint8))
+        if masks is not None: cv2.imwrite(str(folder / f"instance/{k}.png"), masks)
+    return folder
+
+
+def squares(size: int = 64) -> np.ndarray:
+    masks = np.zeros((size, size), np.uint16)
+    for k in range(3): masks[4 + 18 * k:18 + 18 * k, 10:40] = k + 1
+    return masks
+
+
+def many_ids(size: int = 280) -> np.ndarray:
+    "Every pixel up to the 70,000th is an object: 24 bits, blue first."
+    ids = np.arange(1, size * size + 1).reshape(size, size) % 70_001
+    return np.dstack([ids >> 16 & 255, ids >> 8 & 255, ids & 255]).astype(np.uint8)
+
+
+def crowd_of(count: int = 500, size: int = 256) -> np.ndarray:
+    masks = np.zeros((size, size), np.uint16)
+    for k in range(count): masks[k // 25 * 12 + 1:k // 25 * 12 + 10, k % 25 * 10 + 1:k % 25 * 10 + 8] = k + 1
+    return masks
+
+
+def one_pixel_each() -> np.ndarray:
+    masks = np.zeros((64, 64), np.uint16)
+    for k, at in enumerate((5, 20, 40), 1): masks[at, at] = k
+    return masks
+
+
+def write_coco(folder: Path, sound: bool) -> Path:
+    "A crowd, broken polygons and, if `sound`, one good mask an image."
+    write_pictures(folder)
+    good, broken = [[5, 5, 40, 5, 40, 40, 5, 40]], {2: [[5, 5, 40, 5]], 3: [[5, 5, 40, 5, "x", 1]], 4: {"size": [64, 64], "counts": [100, 200]}}
+    notes = [dict(id=10 * k, image_id=k, category_id=1, iscrowd=1, segmentation={"size": [64, 64], "counts": [100, 200, 3796]}) for k in range(6)]
+    notes += [dict(id=10 * k + n, image_id=k, category_id=1, iscrowd=0, segmentation=s) for k in range(6) for n, s in broken.items()]
+    if sound: notes += [dict(id=10 * k + 9, image_id=k, category_id=1, iscrowd=0, segmentation=good) for k in range(6)]
+    images = [dict(id=k, file_name=f"{k}.png", height=64, width=64) for k in range(6)]
+    (folder / "all.json").write_text(json.dumps(dict(images=images, annotations=notes, categories=[dict(id=1, name="thing")])))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    "A workspace of folders that somebody may point at."
+    root = tmp_path_factory.mktemp("objects")
+    write_pictures(root / "fine", squares())
+    write_pictures(root / "no_masks")
+    shutil.copytree(root / "fine/instance", root / "no_images/instance")
+    for name, masks, size in (("many_ids", many_ids(), 280), ("crowded", crowd_of(), 256), ("specks", one_pixel_each(), 64)):
+        write_pictures(root / name, masks, size=size)
+    write_coco(root / "sound", True)
+    write_coco(root / "unsound", False)
+    Promptable(backbone="tiny_sam", image_size=48).save_pretrained(root / "tiny_sam")
+    state = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1024), "image_encoder.blocks.0.norm1.weight": torch.zeros(1024)}
+    torch.save({**state, "mask_decoder.iou_token.weight": torch.zeros(1, 256)}, root / "sam_vit_l.pth")
+    return root
+
+
+def do_job(name: str, root: Path, monkeypatch, until: str | None = None, **values) -> dict:
+    "The cells of a job notebook in this process, with parameters, up to the one that holds a word; what they defined."
+    monkeypatch.setenv("SAM_NB_ROOT", str(root))
+    monkeypatch.chdir(root)
+    cells = [c for c in json.loads((CHECKOUT / f"nbs/{name}.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    defined: dict = {}
+    for cell in cells:
+        source = "".join(cell["source"])
+        if until is not None and until in source: break
+        exec(compile(source, name, "exec"), defined)
+        if "parameters" in cell["metadata"].get("tags", ()): defined.update(values)
+    return defined
+
+
+@pytest.mark.parametrize("values, error, wanted", [
+    (dict(data_root="no_masks"), DatasetError, ["6 images but no masks where they usually are", "no_masks", "images/ beside masks/"]),
+    (dict(data_root="no_images"), DatasetError, ["masks but no images", "no_images", "found: instance/"]),
+    (dict(data_root="many_ids"), DatasetError, ["70000 different ids", "instance/0.png", "at most 10000 objects"]),
+    (dict(data_root="unsound"), DatasetError, ["no image with a usable mask", "6 x crowd", "6 x polygon of fewer than 3 points", "run lengths that do not fill"]),
+    (dict(data_root="nowhere"), DatasetError, ["there is no such folder", "nowhere", "data_root"]),
+    (dict(data_root="fine", backbone="sam3"), ParameterError, ["unknown backbone 'sam3'", "did you mean 'sam2-"]),
+    (dict(data_root="fine", trainable="head"), ParameterError, ["trainable='head'", "'decoder', 'lora', 'encoder_last_n' or 'all'"]),
+    (dict(data_root="fine", kind="polygons"), ParameterError, ["kind='polygons'", "'coco'"]),
+    (dict(data_root="fine", image_size=65), ParameterError, ["image_size=65 is not a multiple of 32", "use 64"]),
+    (dict(data_root="fine", checkpoint="tiny_sam"), CheckpointError, ["SAM 1", "missing", "backbone and weights that belong together"]),
+    (dict(data_root="fine", checkpoint="sam_vit_l.pth", backbone="sam-vit-b"), CheckpointError, ["this looks like a SAM 1 ViT-L checkpoint"]),
+    (dict(data_root="fine", cache=True, jitter=0.5), ParameterError, ["features cannot be kept", "jitter=0.5", "train without a cache"]),
+    (dict(data_root="fine", cache=True, scale_min=0.5), ParameterError, ["features cannot be kept", "scale=(0.5, 1.0)"]),
+    (dict(data_root="fine", cache=True, trainable="all"), ParameterError, ["features cannot be kept: the encoder is trained"]),
+])
+def test_a_training_on_objects_refuses_before_it_begins(world, monkeypatch, values, error, wanted):
+    before = {p.name for p in (world / "runs").glob("*/metrics.jsonl")}
+    with pytest.raises(error) as said: do_job("train_promptable", world, monkeypatch, **{**QUICK, **values})
+    assert all(w in str(said.value) for w in wanted), str(said.value)
+    assert {p.name for p in (world / "runs").glob("*/metrics.jsonl")} == before  # no step was made
+
+
+@pytest.mark.xfail(reason="the job does not call datasets.objects.require_objects yet")
+def test_objects_of_one_pixel_are_told_before_training(world, monkeypatch):
+    with pytest.raises(DatasetError, match="shows an object of 16 pixels or more at 64 x 64"):
+        do_job("train_promptable", world, monkeypatch, **{**QUICK, "data_root": "specks"})
+
+
+@pytest.mark.xfail(reason="promptable_data does not hand `kind` on for dataset='objects' yet")
+def test_a_kind_that_does_not_fit(world, monkeypatch):
+    with pytest.raises(DatasetError, match="no coco file where it usually is, as kind='coco' asks"):
+        do_job("train_promptable", world, monkeypatch, until="build_promptable(recipe", **{**QUICK, "data_root": "fine", "kind": "coco"})
+
+
+def test_what_is_left_out_of_a_coco_file_is_said(world, monkeypatch, capsys):
+    job = do_job("train_promptable", world, monkeypatch, until="build_promptable(recipe", **{**QUICK, "data_root": "sound"})
+    said = capsys.readouterr().out
+    assert all(w in said for w in ("left out: ", "6 x crowd", "6 x polygon of fewer than 3 points", "6 x polygon that is no list of numbers"))
+    assert [len(sample["masks"]) for sample in job["data"]["train"]] == [1] * len(job["data"]["train"])
+
+
+def test_an_image_of_500_objects_is_bounded_and_said(world, monkeypatch):
+    job = do_job("train_promptable", world, monkeypatch, until="build_promptable(recipe", **{**QUICK, "data_root": "crowded", "image_size": 256})
+    transforms = promptable_transforms(Promptable(backbone="tiny_sam2"), job["recipe"])
+    assert len(job["data"]["train"][0]["masks"]) == 500
+    assert len(transforms["train"](job["data"]["train"][0], torch.Generator().manual_seed(0))["masks"]) == job["recipe"].objects
+    with pytest.warns(UserWarning, match=r"has 500 objects: 32 of them are taken \(max_objects\)"):
+        assert len(transforms["val"](job["data"]["val"][0])["masks"]) == 32
+
+
+@pytest.mark.parametrize("words, wanted, seconds", [
+    ("train promptable --dataset objects --data_root fine --checkpoint scratch --backbone sam3", ["unknown backbone 'sam3'"], SECONDS),
+    ("train promptable --dataset objects --data_root fine --backbone sam-vit-b --checkpoint sam_vit_l.pth", ["SAM 1 ViT-L"], WITH_TORCH),
+    ("train promptable --dataset cocoo", ["unknown dataset 'cocoo'", "did you mean 'coco'?"], SECONDS),
+    ("train promptable --prompts point", ["unknown parameter 'prompts'"], SECONDS),
+    ("eval promptable --run nothing", ["no run 'nothing'"], SECONDS),
+    ("eval promptable --checkpoint sam2.1-bb", ["no weights 'sam2.1-bb'", "did you mean 'sam2.1-b+'?"], SECONDS),
+    ("eval promptable --checkpoint sam2.1-l", ["not here yet: SAM 2.1 Hiera-L", "sam_nb fetch sam2.1-l"], SECONDS),
+    ("eval promptable --checkpoint tiny_sam --prompts points", ["prompts='points'", "did you mean 'point'?"], SECONDS),
+    ("eval promptable --checkpoint tiny_sam --before none.pt", ["no weights 'none.pt'"], SECONDS),
+    ("eval promptable --checkpoint tiny_sam --dataset objects --data_root no_masks", ["6 images but no masks"], WITH_TORCH),
+])
+def test_the_commands_of_objects_tell_and_leave_nothing(world, words, wanted, seconds):
+    shutil.rmtree(world / "runs", ignore_errors=True)
+    told(sam_nb(words, world), *wanted, seconds=seconds)
+    assert workspace_is_empty(world)
+
+
+@pytest.mark.parametrize("values, error, wanted", [
+    (dict(checkpoint="sam_vit_l.pth", before="tiny_sam"), CheckpointError, "ViT-L"),
+    (dict(checkpoint="tiny_sam", min_area=4000), ParameterError, "there is no object to ask for"),
+    (dict(checkpoint="tiny_sam", precision="fp16"), ParameterError, "precision='fp16' needs a GPU"),
+    (dict(checkpoint="tiny_sam", device="gpu"), ParameterError, "device='gpu' is no device"),
+    (dict(checkpoint="tiny_sam", split="tset"), DatasetError, "no split 'tset' here"),
+])
+def test_an_evaluation_of_objects_refuses(world, monkeypatch, values, error, wanted):
+    given = {"dataset": "objects", "data_root": "fine", "device": "cpu", **values}
+    with pytest.raises(error, match=wanted): do_job("eval_promptable", world, monkeypatch, **given)
