@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import sam_nb.trainer
-from tests import toy
+from tests import promptable, toy
 
 
 def kill_after(process, root: Path, name: str, step: int, delay: float) -> int:
@@ -69,3 +69,27 @@ def test_a_wrong_resume_is_noticed(runs, monkeypatch, name, changes, broken_part
     monkeypatch.setattr("sam_nb.runs.recipe_changes", lambda *a: {})
     toy.trainer(runs, name, resume=True, **changes).fit()
     assert any(n.startswith("model.body") for n in differences(runs / "whole", runs / name))
+
+
+@pytest.fixture(scope="module", params=[{}, dict(trainable="decoder", cache=True, flip=0.0, jitter=0.0, scale_min=1.0, scale_max=1.0)], ids=["lora", "cache"])
+def promptable_runs(request, tmp_path_factory) -> Path:
+    "Two runs of a promptable model, `whole` and `broken` (killed once): clicks, boxes and masks are drawn anew in every step."
+    root, chance = tmp_path_factory.mktemp("promptable"), random.Random(os.environ.get("SAM_NB_TEST_SEED", time.time()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAM_NB_ROOT", str(root))
+        promptable.world(root)
+        broken = promptable.train(root, "broken", slow=0.03, **request.param)
+        print("killed at step", kill_after(broken, root, "broken", chance.randint(3, 12), chance.random() * 0.1))
+        again, whole = promptable.train(root, "broken", resume=True, **request.param), promptable.train(root, "whole", **request.param)
+        toy.finish(again, root, "broken")
+        toy.finish(whole, root, "whole")
+    return root
+
+
+def test_a_promptable_run_resumes_bit_identically(promptable_runs):
+    assert differences(promptable_runs / "whole", promptable_runs / "broken") == []
+    assert toy.lines(promptable_runs, "whole") == toy.lines(promptable_runs, "broken")
+    assert [row["step"] for row in toy.lines(promptable_runs, "whole") if "loss" in row] == list(range(1, 19))
+    assert (promptable_runs / "broken.log").read_text().count("goes on at step") == 1
+    losses = {row["loss"] for row in toy.lines(promptable_runs, "whole") if "loss" in row}
+    assert len(losses) == 18  # else nothing was learned or drawn

@@ -1,0 +1,42 @@
+"""A promptable model of few pixels on a small demo world, and processes that train it."""
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+from sam_nb.datasets.demo import make_demo
+from sam_nb.methods.promptable import (
+    PromptScores,
+    build_promptable,
+    promptable_data,
+    promptable_transforms,
+    update_candidates,
+    with_features,
+)
+from sam_nb.methods.promptable_recipe import promptable_recipe
+from sam_nb.runs import Run
+from sam_nb.trainer import Trainer
+from tests.toy import Slow, in_process
+
+RECIPE = dict(dataset="demo", preset="default", backbone="tiny_sam2", checkpoint="scratch", image_size=64, trainable="lora", clicks=2, vary_clicks=True,
+              mask_share=0.2, scale_min=0.8, scale_max=1.2, jitter=0.5, objects=3, min_area=4, epochs=3, batch_size=2, lr=1e-3, ema_decay=0.9,
+              save_every=2, device="cpu", workers=2)
+
+
+def world(root: Path) -> Path:
+    return make_demo(("street", "room", "things"), root / "demo_objects", layout="coco", size=64, train=12, val=2, test=2, hard=0)
+
+
+def trainer(root: Path, name: str, resume: bool = False, callbacks=(), **changes) -> Trainer:
+    "What train_promptable makes of these parameters, in a new or resumed run."
+    recipe = promptable_recipe({**RECIPE, "data_root": str(root / "demo_objects"), "run_name": name, **changes})
+    run = Run.resume(name, "promptable", recipe, root) if resume else Run.create("promptable", recipe, root)
+    data, (model, _) = promptable_data(recipe), build_promptable(recipe)
+    transforms, collate = with_features(model, recipe, data, promptable_transforms(model, recipe))
+    return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], PromptScores(), collate=collate,
+                   update=update_candidates, callbacks=callbacks)
+
+
+def train(root: Path, name: str, slow: float = 0, **changes) -> multiprocessing.Process:
+    "Start a training of a promptable model in a process of its own."
+    return in_process(lambda: trainer(root, name, callbacks=[Slow(slow)], **changes).fit(), root / f"{name}.log")
