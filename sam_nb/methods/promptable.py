@@ -18,7 +18,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from ..core import CheckpointError, ParameterError, derive_seed, seed_everything, validated, workspace
+from ..core import CheckpointError, ParameterError, seed_everything, validated, workspace
 from ..datasets.catalog import dataset_names, load_dataset
 from ..datasets.mask_sets import ObjectTransform, collate_objects
 from ..datasets.objects import load_objects, read_image
@@ -39,7 +39,7 @@ from ..zoo import ZOO, find_weights
 __all__ = ['Promptable', 'thinning', 'freeze', 'part_table', 'parameter_groups', 'answer_losses', 'first_prompts', 'no_points',
            'sketched', 'conversation', 'promptable_losses', 'covered', 'update_candidates', 'PromptScores', 'Segments',
            'EmbeddedImage', 'load_weights', 'build_promptable', 'promptable_data', 'promptable_transforms',
-           'with_features', 'align_attention', 'learn_blind']
+           'with_features']
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #1e06df81
 class Promptable(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["mask-generation", "segment-anything"], license="apache-2.0"):
@@ -373,9 +373,7 @@ def build_promptable(recipe: PromptableRecipe,
     seed_everything(recipe.seed)
     switches = {k: getattr(recipe, k) for k in PromptableSwitches.model_fields}
     model = Promptable(**{**switches, "in_channels": channels})
-    if recipe.checkpoint == "scratch":
-        align_attention(model)
-        return model, None
+    if recipe.checkpoint == "scratch": return model, None
     if recipe.checkpoint is None and not isinstance(recipe.backbone, str):
         raise CheckpointError("a backbone given by its values has no published weights", remedy="checkpoint='scratch', or a file")
     return model, load_weights(model, recipe.checkpoint or recipe.backbone)
@@ -419,34 +417,3 @@ def with_features(model: Promptable, recipe: PromptableRecipe, data: Mapping[str
     encode = lambda images: model.encode(images).tensors
     for split, transform in transforms.items(): precompute(encode, model, data[split], transform, cache, 8, progress=progress)
     return {k: WithFeatures(t, cache) for k, t in transforms.items()}, lambda samples: collate_features(samples, collate_objects)
-
-# %% ../../nbs/lib/40_methods.promptable.ipynb #18abfab5
-@torch.no_grad()
-def align_attention(model: Promptable) -> None:
-    "Equal, orthogonal query and key projections in the decoder's cross-attention."
-    for name, layer in model.mask_decoder.transformer.named_modules():
-        if not hasattr(layer, "q_proj") or name.endswith("self_attn"): continue
-        rows, columns = layer.q_proj.weight.shape
-        equal = torch.linalg.qr(torch.randn(columns, rows)).Q.T
-        layer.q_proj.weight.copy_(equal); layer.k_proj.weight.copy_(equal)
-
-def learn_blind(model: Promptable, recipe: PromptableRecipe, data: Any, transform: ObjectTransform,
-                steps: int | None = None,  # None: recipe.blind_steps
-                ) -> list[float]:  # dice loss of every step
-    "Train the decoder on masks alone."
-    from sam_nb.draws import Drawn
-    steps, drawn, device = recipe.blind_steps if steps is None else steps, Drawn(data, transform, recipe.seed), model.device
-    switches, model.switches = model.switches, model.switches.model_copy(update={"clicks": 0, "mask_rounds": 0, "focal_weight": 1.0})
-    optimizer, dice = torch.optim.AdamW([p for part in (model.mask_decoder, model.prompt_encoder) for p in part.parameters() if p.requires_grad], recipe.lr), []
-    blank = [torch.zeros_like(t) for t in model.encode(torch.zeros(recipe.batch_size, model.switches.in_channels, *[model.image_size] * 2, device=device)).tensors]
-    for step in range(steps):
-        batch = collate_objects([drawn[-1, (step * recipe.batch_size + i) % len(drawn)] for i in range(recipe.batch_size)])
-        for group in optimizer.param_groups: group["lr"] = recipe.lr * min(1, (step + 1) / 30)
-        torch.manual_seed(derive_seed(recipe.seed, "blind", step))
-        losses = model.losses({"features": blank, **{k: batch[k].to(device) for k in ("masks", "image_index")}})
-        sum(losses.values()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(); optimizer.zero_grad()
-        dice.append(losses.get("dice", torch.ones(())).item())
-    model.switches = switches
-    return dice
