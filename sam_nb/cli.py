@@ -32,8 +32,8 @@ if TYPE_CHECKING: from sam_nb.runs import Run
 __all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebooks', 'find_notebook', 'Parser', 'job_parser',
            'read_command', 'check_values', 'Job', 'new_run_folder', 'resumed_values', 'running_kernel',
            'forwarded_signals', 'NotebookError', 'notebook_error', 'execute', 'run_notebook', 'clear_up',
-           'training_job', 'evaluation_job', 'slurm_options', 'submit', 'run_summary', 'do_job', 'do_runs', 'do_fetch',
-           'do_check', 'do_demo_data', 'main_parser', 'main']
+           'training_job', 'evaluation_job', 'slurm_options', 'submit', 'run_summary', 'do_job', 'last_value',
+           'do_runs', 'do_fetch', 'do_check', 'do_demo_data', 'main_parser', 'main']
 
 # %% ../nbs/lib/53_cli.ipynb #8fb33cd4
 @dataclass(frozen=True)
@@ -461,7 +461,7 @@ def _things(run: Run) -> dict[str, list[Path]]:
     there = lambda *names: [p for n in names if (p := run.folder / n).exists()]
     notebooks = sorted(run.folder.glob("notebook*.ipynb")) + there("eval.ipynb")
     return {"pictures": sorted(run.folder.glob("figures/*.png")), "weights": there("weights.safetensors", "model"), "notebook": notebooks,
-            "scores in": there("run.json", "metrics.jsonl", "eval.json")}
+            "scores in": there("run.json", "metrics.jsonl") + sorted(run.folder.glob("eval*.json"))}
 
 def _scores(scores: Mapping[str, Any]) -> str: return "  ".join(f"{k} {v:.2f}" for k, v in scores.items() if isinstance(v, (int, float)))
 def _near(path: Path) -> str: return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
@@ -485,7 +485,13 @@ def do_job(job: str, words: Sequence[str]) -> None:
     if slurm is not None: _submit_and_tell(todo, slurm); return
     print(f"{todo.run.name}: {todo.notebook.name} -> {_near(todo.output)}", flush=True)
     execute(todo)
+    if job == "eval" and (said := last_value(todo.output)): print(said)
     if (todo.run / "run.json").exists(): print(run_summary(_find(todo.run)))
+
+def last_value(notebook: Path) -> str:
+    "The value in which an executed notebook ends: the scores of an evaluation."
+    cells = [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
+    return "".join(line for o in cells[-1]["outputs"] if o["output_type"] == "execute_result" for line in o["data"].get("text/plain", ""))
 
 # %% ../nbs/lib/53_cli.ipynb #3366c98d
 def _submit_and_tell(job: Job, options: Mapping[str, Any]) -> None:
