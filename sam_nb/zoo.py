@@ -101,7 +101,8 @@ def find_weights(name: str | Path,  # a name of the zoo, a path, or a file in ch
 
 # %% ../nbs/lib/06_zoo.ipynb #17fa4be2
 def _how_to_get(weights: Weights) -> str:
-    if weights.kind == "own": return f"it is part of the repository: `git checkout checkpoints/{weights.file}`; or train it again: `sam_nb train promptable --preset {weights.name}`"
+    if weights.kind == "own":
+        return f"it is part of the repository: `git checkout checkpoints/{weights.file}`; or `sam_nb train promptable --preset {weights.name}`"
     if weights.kind == "manual": return f"download it by hand from {weights.url} and save it under the name above"
     where = f"https://huggingface.co/{weights.url}" if weights.kind == "hub" else weights.url
     return f"run `sam_nb fetch {weights.name}`; or, on a machine with network, download {where} and copy it there"

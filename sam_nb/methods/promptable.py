@@ -18,10 +18,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from ..core import CheckpointError, ParameterError, seed_everything, validated, workspace
+from ..core import ParameterError, seed_everything, validated, workspace
 from ..datasets.catalog import dataset_names, load_dataset
 from ..datasets.mask_sets import ObjectTransform, collate_objects
-from ..datasets.objects import load_objects, read_image
+from ..datasets.objects import load_objects, read_image, require_objects
 from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_original
 from ..encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, precompute
 from ..encoders.lora import QVLoRA, add_lora, fold_lora
@@ -374,8 +374,6 @@ def build_promptable(recipe: PromptableRecipe,
     switches = {k: getattr(recipe, k) for k in PromptableSwitches.model_fields}
     model = Promptable(**{**switches, "in_channels": channels})
     if recipe.checkpoint == "scratch": return model, None
-    if recipe.checkpoint is None and not isinstance(recipe.backbone, str):
-        raise CheckpointError("a backbone given by its values has no published weights", remedy="checkpoint='scratch', or a file")
     return model, load_weights(model, recipe.checkpoint or recipe.backbone)
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #8696da3a
@@ -396,7 +394,7 @@ def promptable_data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, 
     "The splits; where there is no test split, the validation split is scored at the end."
     def load(split: str) -> Any:
         if recipe.dataset == "demo": return load_dataset("demo_objects", split, recipe.data_root)
-        if recipe.dataset in dataset_names(): return load_dataset(recipe.dataset, split, recipe.data_root)
+        if recipe.dataset in dataset_names(): return load_dataset(recipe.dataset, split, recipe.data_root, **({"kind": recipe.kind} if recipe.kind else {}))
         return load_objects(recipe.data_root or workspace().data / recipe.dataset, split, kind=recipe.kind)
     splits = {"train": load("train"), "val": load("val")}
     return {**splits, "test": load("test") if recipe.dataset == "demo" else splits["val"]}
@@ -411,6 +409,7 @@ def promptable_transforms(model: Promptable, recipe: PromptableRecipe) -> dict[s
 def with_features(model: Promptable, recipe: PromptableRecipe, data: Mapping[str, Any], transforms: Mapping[str, ObjectTransform],
                   progress: Any = lambda done, total: None) -> tuple[dict[str, Any], Any]:  # transforms, collate
     "With `cache`: the frozen encoder runs once over the images, and training reads its features."
+    for split in transforms: require_objects(data[split], transforms["val"])
     if not recipe.cache: return dict(transforms), collate_objects
     parts = [*model.encoder_parts(), *([model.model.no_mem_embed] if model.family == "sam2" else [])]
     cache = FeatureCache(workspace().data / "features", encoder_key(*parts))

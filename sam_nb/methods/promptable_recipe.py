@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import CheckpointError, DatasetError, ParameterError, Recipe, check_recipe, did_you_mean
+from ..core import CheckpointError, DatasetError, ParameterError, Recipe, check_recipe, did_you_mean, workspace
 
 # %% auto #0
 __all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableRecipe', 'backbone_values', 'promptable_recipe']
@@ -59,7 +59,7 @@ class PromptableSwitches(BaseModel):
 class PromptableRecipe(PromptableSwitches, Recipe):
     "All parameters of a promptable job."
     backbone: str | dict[str, Any] = Field("sam2.1-b+", description="which SAM: see BACKBONES")
-    kind: Literal["coco", "instances", "binary", "labels"] | None = Field(None, description="what the masks of a folder are; None: recognised")
+    kind: Literal["coco", "panoptic", "instance", "label", "binary"] | None = Field(None, description="what the masks of a folder are; None: recognised")
     objects: int = Field(16, gt=0, description="objects of an image in one step")
     min_area: int = Field(16, ge=1, description="smallest object, in pixels of the input")
     parts: Literal["any", "none", "only"] = Field("any", description="masks that are parts of others: with wholes, left out, or alone")
@@ -75,8 +75,8 @@ class PromptableRecipe(PromptableSwitches, Recipe):
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end of training")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #df0b24f6
-_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", blind_steps=600, affinity_steps=1200, clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1,
-                     focal_weight=5.0, loss_size=64, objects=8, batch_size=4, steps=3600, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
+_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", blind_steps=600, affinity_steps=800, clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1,
+                     focal_weight=5.0, loss_size=64, objects=8, batch_size=4, steps=3000, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
                      weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=24)
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,
@@ -103,9 +103,7 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
     recipe = check_recipe(PromptableRecipe, values, PROMPTABLE_PRESETS)
     backbone = backbone_values(recipe.backbone)
     _check_data(recipe)
-    if recipe.checkpoint not in (None, "scratch") and not Path(recipe.checkpoint).exists():
-        raise CheckpointError("there is no such weights file", file=recipe.checkpoint,
-                              remedy="a SAM or SAM 2 file, a folder of save_pretrained, 'scratch', or None for the zoo's weights of the backbone")
+    _check_weights(recipe)
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
     step = 32 if backbone["family"] == "sam2" else 12 if backbone["size"] == "tiny" else 16
     side = recipe.image_size or backbone["image_size"]
@@ -114,9 +112,31 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #d722ab2c
 def _check_data(recipe: PromptableRecipe) -> None:
-    from sam_nb.datasets.catalog import dataset_names, require_dataset
-    if recipe.dataset == "demo" and recipe.data_root is None: return  # generated where it is not there yet
-    if recipe.dataset in dataset_names() and recipe.data_root is None: require_dataset(recipe.dataset); return
-    folder = Path(recipe.data_root or f"data/{recipe.dataset}")
+    from sam_nb.datasets.catalog import dataset_info, dataset_names, require_dataset
+    if recipe.dataset == "demo": return _check_demo(recipe.data_root)
+    if recipe.dataset in dataset_names():
+        require_dataset(recipe.dataset, recipe.data_root)
+        if (task := dataset_info(recipe.dataset, recipe.data_root).task) != "objects":
+            raise ParameterError(f"dataset {recipe.dataset!r} is for {task}, it has no object masks", remedy="dataset='objects' with data_root=... takes any folder")
+        return
+    folder = Path(recipe.data_root) if recipe.data_root else workspace().data / recipe.dataset
     if not folder.is_dir():
         raise DatasetError("there is no such folder", file=folder, remedy="data_root=... names a folder of images with masks; dataset='demo' needs none")
+
+def _check_demo(root: str | None) -> None:
+    if root is None or (Path(root) / "dataset.json").is_file() or not Path(root).exists(): return
+    raise DatasetError("this folder was not made by the demo world", file=root, remedy="dataset='objects' (--dataset objects) is for a folder of your own")
+
+# %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #de21a218
+def _check_weights(recipe: PromptableRecipe) -> None:
+    from sam_nb.zoo import find_weights
+    if recipe.checkpoint == "scratch": return
+    if recipe.checkpoint is None and not isinstance(recipe.backbone, str):
+        raise CheckpointError("a backbone given by its values has no published weights", remedy="checkpoint='scratch', or a file")
+    find_weights(recipe.checkpoint or recipe.backbone)
+    still = {"scale_min": 1, "scale_max": 1, "jitter": 0}
+    random = [f"{name}={getattr(recipe, name)}" for name, value in still.items() if getattr(recipe, name) != value]
+    if recipe.cache and recipe.trainable != "decoder":
+        raise ParameterError(f"cache=True needs a frozen encoder, but trainable={recipe.trainable!r}", remedy="trainable='decoder', or cache=False")
+    if recipe.cache and random:
+        raise ParameterError(f"cache=True needs images that stay as they are, but {', '.join(random)}", remedy="scale_min=1, scale_max=1, jitter=0, or cache=False")

@@ -51,6 +51,9 @@ def lesson(parameters: list[nn.Parameter], losses: Callable[[dict[str, Any]], di
         yield terms["dice"].item()
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #97ada7da
+_BLIND = dict(clicks=0, mask_rounds=0, box_share=0.5, mask_share=0.0,  # a rough mask needs no finding
+              focal_weight=1.0, iou_weight=0.0, object_weight=0.0)
+
 def learn_blind(model: Promptable, recipe: PromptableRecipe, data: Any, transform: ObjectTransform, steps: int) -> Iterator[float]:
     "The decoder learns from masks alone, with empty features."
     switches, device = model.switches, model.device
@@ -58,7 +61,7 @@ def learn_blind(model: Promptable, recipe: PromptableRecipe, data: Any, transfor
     with torch.no_grad(): blank = [torch.zeros_like(t) for t in model.encode(images).tensors]
     parameters = [p for part in (model.mask_decoder, model.prompt_encoder) for p in part.parameters() if p.requires_grad]
     def losses(batch: dict[str, Any]) -> dict[str, Tensor]: return model.losses({**batch, "features": blank})
-    model.switches = switches.model_copy(update={"clicks": 0, "mask_rounds": 0, "focal_weight": 1.0})
+    model.switches = switches.model_copy(update=_BLIND)
     try: yield from lesson(parameters, losses, recipe, data, transform, steps, "blind", device)
     finally: model.switches = switches
 
@@ -69,8 +72,9 @@ class AffinityHead(nn.Module):
         super().__init__()
         levels = model.encode(torch.zeros(1, model.switches.in_channels, *[model.image_size] * 2, device=model.device)).tensors
         self.side, self.channels = model.prompt_encoder.mask_input_size[0], channels
-        self.levels = nn.ModuleList(nn.Sequential(nn.Conv2d(t.shape[1], channels * (f := self.side // t.shape[-1]) ** 2, 1), nn.PixelShuffle(f)) for t in levels)
-        self.ask = nn.Sequential(nn.Linear(channels, 64), nn.GELU(), nn.Linear(64, 3 * (channels + 1)))
+        def to_masks(t: Tensor, f: int) -> nn.Module: return nn.Sequential(nn.Conv2d(t.shape[1], channels * f**2, 1), nn.PixelShuffle(f))
+        self.levels = nn.ModuleList(to_masks(t, self.side // t.shape[-1]) for t in levels)
+        self.ask = nn.Sequential(nn.Linear(channels, 64), nn.GELU(), nn.Linear(64, 3 * (channels + 2)))
 
     def forward(self, features: tuple[Tensor, ...],  # [B, ...] every level
                 index: Tensor,  # [N] image of each click
@@ -78,8 +82,14 @@ class AffinityHead(nn.Module):
                 ) -> Tensor:  # [N, 3, side, side] logits
         canvas = sum(level(t) for level, t in zip(self.levels, features, strict=True))
         x, y = points.long().clamp(0, self.side - 1).unbind(1)
-        asked = self.ask(canvas[index, :, y, x]).view(-1, 3, self.channels + 1)
-        return torch.einsum("nkc,nchw->nkhw", asked[..., 1:], canvas[index]) + asked[..., :1, None]
+        bias, fall, like = self.ask(canvas[index, :, y, x]).view(-1, 3, self.channels + 2).split((1, 1, self.channels), 2)
+        alike = torch.einsum("nkc,nchw->nkhw", like, canvas[index])
+        return alike + bias[..., None] + 2 - 4 * F.softplus(fall + 1)[..., None] * self.distance(points)[:, None]
+
+    def distance(self, points: Tensor) -> Tensor:  # [N, 2] -> [N, side, side]: squared, in quarters of the side
+        at = torch.arange(self.side, device=points.device) + 0.5
+        dx, dy = at - points[:, :1], at - points[:, 1:]
+        return (dx.square()[:, None] + dy.square()[:, :, None]) / (self.side / 4) ** 2
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #81996d89
 def learn_affinity(model: Promptable, recipe: PromptableRecipe, data: Any, transform: ObjectTransform, steps: int,
@@ -112,5 +122,6 @@ def learn_first(model: Promptable, recipe: PromptableRecipe, data: Any, transfor
         taken[name] = []
         for dice in learn(model, recipe, data, transform, steps):
             taken[name].append(dice)
-            if len(taken[name]) % every == 0: print(f"{name}: step {len(taken[name])} of {steps}, dice loss {sum(taken[name][-every:]) / every:.3f}", flush=True)
+            if len(taken[name]) % every: continue
+            print(f"{name}: step {len(taken[name])} of {steps}, dice loss {sum(taken[name][-every:]) / every:.3f}", flush=True)
     return taken
