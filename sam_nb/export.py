@@ -5,6 +5,7 @@
 # %% ../nbs/lib/54_export.ipynb #fac5a839
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['ExportError', 'original_model', 'model_family', 'input_projection', 'plain_state', 'sam_size_of', 'sam2_size_of',
            'export_config', 'plain_name', 'Exported', 'ready_folder', 'export_state_dict', 'load_exported',
-           'image_predictor', 'write_model_card']
+           'image_predictor', 'save_half', 'write_model_card']
 
 # %% ../nbs/lib/54_export.ipynb #f706a238
 class ExportError(SamNbError): "A model that cannot leave in this form, or a package that is missing for it."
@@ -287,6 +288,15 @@ def image_predictor(model: nn.Module) -> SamPredictor | SAM2ImagePredictor:
     predictor = SAM2ImagePredictor(model)
     predictor._bb_feat_sizes = _feature_sizes(model)  # the class assumes an input of 1024 pixels
     return predictor
+
+# %% ../nbs/lib/54_export.ipynb #f1b1a549
+def save_half(model: nn.Module,  # a method of this library; stays as it is
+              folder: str | Path) -> Path:
+    "The folder of `save_pretrained`, with the weights in half precision."
+    small = copy.deepcopy(model).half()
+    folder = ready_folder(folder)
+    small.save_pretrained(folder)
+    return folder
 
 # %% ../nbs/lib/54_export.ipynb #e249ef5b
 def _how_made(info: Mapping[str, Any], command: str | None) -> dict[str, str]:
