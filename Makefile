@@ -21,7 +21,7 @@ $(INSTALLED): settings.ini setup.py
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools<81" wheel
 	$(BIN)/python -m pip install --quiet torch torchvision
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation "sam2>=1.1.0,<2"
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev,onnx]"
 	@# the full OpenCV wants libGL, which bare servers lack: the headless build is the same library without windows
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { v=$$($(BIN)/python -m pip show opencv-python | sed -n 's/^Version: //p'); \
 	 echo "libGL is missing: using opencv-python-headless $$v"; $(BIN)/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless; $(BIN)/python -c 'import cv2'; }

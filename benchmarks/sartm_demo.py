@@ -46,7 +46,7 @@ def one(name: str, seed: int, epochs: int, lr: float) -> None:
     from sam_nb.trainer import Trainer
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.manual_seed(seed)
-    recipe = sartm_recipe(dict(dataset="demo", seed=seed, epochs=epochs, lr=lr, batch_size=8, schedule="warmup_poly", warmup_epochs=0.5, eval_every=epochs, run_name=run_name(name, seed, epochs), **VARIANTS[name]))
+    recipe = sartm_recipe(dict(dataset="demo", seed=seed, epochs=epochs, lr=lr, batch_size=8, checkpoint="scratch", train_encoder=True, schedule="warmup_poly", warmup_epochs=0.5, eval_every=epochs, run_name=run_name(name, seed, epochs), **VARIANTS[name]))
     data, transforms = sartm_data(recipe), sartm_transforms(recipe)
     with Run.create("sartm", recipe) as run:
         model, _ = build_sartm(recipe, data["train"].classes, data["train"].palette)

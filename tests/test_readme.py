@@ -48,13 +48,22 @@ def test_commands_exist(words):
         assert words[1] in ("runs", "check", "demo-data")
 
 
+def run_block(code: str) -> str:
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_promptable_lines_run():
+    assert "(1, 3, 256, 256)" in run_block(blocks("python")[0])
+
+
 def test_the_six_lines_run():
     find_or_make_run("last", "sartm")
-    code, = blocks("python")
+    code = blocks("python")[1]
     assert len([line for line in code.splitlines() if line.strip()]) == 6
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr
-    assert "(128, 128)" in done.stdout
+    assert "(128, 128)" in run_block(code)
 
 
 def test_files_and_folders_that_are_linked_exist():
