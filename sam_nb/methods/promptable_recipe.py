@@ -75,9 +75,9 @@ class PromptableRecipe(PromptableSwitches, Recipe):
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end of training")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #df0b24f6
-_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", blind_steps=600, affinity_steps=800, clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1,
-                     focal_weight=5.0, loss_size=64, objects=8, batch_size=4, steps=3000, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
-                     weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=24)
+_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", blind_steps=800, affinity_steps=2500, clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1,
+                     focal_weight=5.0, loss_size=64, objects=8, batch_size=4, steps=4800, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
+                     weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=100)
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,
                  schedule="cosine", parts="none", loss_size=128, flip=0.0, scale_min=1.0, scale_max=1.0, jitter=0.0, cache=True, test_clicks=3,

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #4e12a7da
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,7 +42,8 @@ def lesson(parameters: list[nn.Parameter], losses: Callable[[dict[str, Any]], di
     drawn, optimizer, n = Drawn(data, transform, recipe.seed), torch.optim.AdamW(parameters, recipe.lr), recipe.batch_size
     for step in range(steps):
         batch = collate_objects([drawn[-1 - step * n // len(drawn), (step * n + i) % len(drawn)] for i in range(n)])
-        for group in optimizer.param_groups: group["lr"] = recipe.lr * min(1, (step + 1) / 30)
+        factor = min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * step / steps))  # a short rise, then down to a tenth
+        for group in optimizer.param_groups: group["lr"] = recipe.lr * factor
         torch.manual_seed(derive_seed(recipe.seed, name, step))
         terms = losses({k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
         if "dice" not in terms: continue  # not one object in the batch
