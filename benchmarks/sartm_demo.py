@@ -2,7 +2,7 @@
 
     python -m benchmarks.sartm_demo [--epochs 5] [--seeds 3] [--processes 2] [--save benchmarks/results/sartm_demo.md]
 
-Every variant starts from random weights (the tiny preset trains its encoder too). Runs are kept in runs/study-* and not repeated.
+Variants start from random weights and train the whole encoder, unless they say otherwise. Runs are kept in runs/study-* and not repeated.
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from sam_nb.core import workspace
 
 RELEASED = dict(released=True, val_is_test=False)  # validation stays apart from test, so that only training differs
+FROM_NOTHING = dict(checkpoint="scratch", train_encoder=True, lora_rank=4)
 VARIANTS = {  # name -> (parameters, what it shows)
     "RGB alone": dict(modalities="rgb"),
     "thermal alone": dict(modalities="thermal"),
@@ -31,6 +32,10 @@ VARIANTS = {  # name -> (parameters, what it shows)
     "default, no language": dict(use_text_kl=False),
     "default, text weight 10": dict(text_weight=10.0),
     "default, fusion by mean": dict(fusion="mean"),
+    "from tiny_sam2, frozen encoder, no adapters": dict(checkpoint=None, train_encoder=False, lora_rank=0),
+    "from tiny_sam2, adapters (as the paper)": dict(checkpoint=None, train_encoder=False, lora_rank=8),
+    "from tiny_sam2, whole encoder": dict(checkpoint=None, train_encoder=True, lora_rank=4),
+    "from nothing, adapters": dict(train_encoder=False, lora_rank=8),
 }
 
 
@@ -46,7 +51,8 @@ def one(name: str, seed: int, epochs: int, lr: float) -> None:
     from sam_nb.trainer import Trainer
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.manual_seed(seed)
-    recipe = sartm_recipe(dict(dataset="demo", seed=seed, epochs=epochs, lr=lr, batch_size=8, checkpoint="scratch", train_encoder=True, schedule="warmup_poly", warmup_epochs=0.5, eval_every=epochs, run_name=run_name(name, seed, epochs), **VARIANTS[name]))
+    common = dict(dataset="demo", seed=seed, epochs=epochs, lr=lr, batch_size=8, schedule="warmup_poly", warmup_epochs=0.5, eval_every=epochs)
+    recipe = sartm_recipe({**common, **FROM_NOTHING, **VARIANTS[name], "run_name": run_name(name, seed, epochs)})
     data, transforms = sartm_data(recipe), sartm_transforms(recipe)
     with Run.create("sartm", recipe) as run:
         model, _ = build_sartm(recipe, data["train"].classes, data["train"].palette)
