@@ -104,6 +104,7 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
     backbone = backbone_values(recipe.backbone)
     _check_data(recipe)
     _check_weights(recipe)
+    _check_cache(recipe)
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
     step = 32 if backbone["family"] == "sam2" else 12 if backbone["size"] == "tiny" else 16
     side = recipe.image_size or backbone["image_size"]
@@ -134,6 +135,8 @@ def _check_weights(recipe: PromptableRecipe) -> None:
     if recipe.checkpoint is None and not isinstance(recipe.backbone, str):
         raise CheckpointError("a backbone given by its values has no published weights", remedy="checkpoint='scratch', or a file")
     find_weights(recipe.checkpoint or recipe.backbone)
+
+def _check_cache(recipe: PromptableRecipe) -> None:
     still = {"scale_min": 1, "scale_max": 1, "jitter": 0}
     random = [f"{name}={getattr(recipe, name)}" for name, value in still.items() if getattr(recipe, name) != value]
     if recipe.cache and recipe.trainable != "decoder":
