@@ -68,15 +68,14 @@ class PromptableRecipe(PromptableSwitches, Recipe):
     scale_max: float = Field(1.0, gt=0, description="largest random resize")
     jitter: float = Field(0.0, ge=0, le=1, description="probability of colour jitter")
     encoder_lr: float = Field(1.0, gt=0, description="the encoder's learning rate as a share of lr")
-    blind_steps: int = Field(0, ge=0, description="steps before the first: a decoder from nothing learns where prompts point, without images")
     affinity_steps: int = Field(0, ge=0, description="steps before the first: an encoder from nothing learns what belongs together, without the decoder")
     cache: bool = Field(False, description="keep the frozen encoder's features on disk (images must not be changed at random)")
     test_clicks: int = Field(5, ge=1, description="clicks of the evaluation at the end of training")
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end of training")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #df0b24f6
-_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", blind_steps=800, affinity_steps=2500, clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1,
-                     focal_weight=5.0, loss_size=64, objects=8, batch_size=4, steps=4800, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
+_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", affinity_steps=1500, clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1,
+                     focal_weight=2.0, loss_size=64, objects=8, batch_size=4, steps=2600, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
                      weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=100)
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,

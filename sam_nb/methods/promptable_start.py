@@ -22,17 +22,67 @@ from .promptable_recipe import PromptableRecipe
 from ..prompts import sample_points
 
 # %% auto #0
-__all__ = ['align_attention', 'lesson', 'learn_blind', 'AffinityHead', 'learn_affinity', 'learn_first']
+__all__ = ['HEADS', 'place_channels', 'attend_by_place', 'keep_place_free', 'pass_tokens_on', 'begin_by_place', 'lesson',
+           'AffinityHead', 'learn_affinity', 'learn_first']
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #960bf419
+HEADS = ((0.25, 3.0), (0.25, 3.0), (0.25, 12.0), (0.25, 12.0), (0.4, 25.0), (0.4, 25.0), (0.4, 50.0), (0.4, 50.0))  # frequency f and sharpness of each
+
+def place_channels(model: Promptable) -> list[list[int]]:  # eight times sin x, sin y, cos x, cos y
+    "The channels that speak of place, by head."
+    half = model.prompt_encoder.embed_dim // 2
+    return [[2 * h, 2 * h + 1, half + 2 * h, half + 2 * h + 1] for h in range(len(HEADS))]
+
 @torch.no_grad()
-def align_attention(model: Promptable) -> None:
-    "Equal, orthogonal query and key projections in the decoder's cross-attention."
+def attend_by_place(model: Promptable) -> None:
+    "Chosen frequencies; query and key projections of the decoder's cross-attention that read them."
+    frequencies = model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    frequencies[:, 2 * len(HEADS):] = 0
+    for h, (f, _) in enumerate(HEADS): frequencies[:, 2 * h:2 * h + 2] = f * torch.eye(2)
     for name, layer in model.mask_decoder.transformer.named_modules():
         if not hasattr(layer, "q_proj") or name.endswith("self_attn"): continue
-        rows, columns = layer.q_proj.weight.shape
-        equal = torch.linalg.qr(torch.randn(columns, rows)).Q.T
-        layer.q_proj.weight.copy_(equal); layer.k_proj.weight.copy_(equal)
+        weight = torch.zeros_like(layer.q_proj.weight)
+        for rows, channels, (_, sharp) in zip(weight.chunk(len(HEADS)), place_channels(model), HEADS, strict=True):
+            rows[:4, channels] = math.sqrt(2 * sharp) * torch.eye(4)
+            rows[4:].normal_(std=0.1)
+        for projection in (layer.q_proj, layer.k_proj): projection.weight.copy_(weight); projection.bias.zero_()
+
+# %% ../../nbs/lib/40_methods.promptable_start.ipynb #99084f96
+@torch.no_grad()
+def keep_place_free(model: Promptable) -> None:
+    "Nothing but positions is in the place channels at first."
+    place, prompts, decoder = sum(place_channels(model), []), model.prompt_encoder, model.mask_decoder
+    for layer in _writers(model): layer.weight[place] = 0; layer.bias[place] = 0
+    tokens = [prompts.no_mask_embed, prompts.not_a_point_embed, *prompts.point_embeddings, decoder.iou_token, decoder.mask_tokens]
+    for token in [*tokens, *([decoder.obj_score_token] if decoder.pred_obj_scores else [])]: token.weight[:, place] = 0
+    if model.family == "sam2": model.model.no_mem_embed[..., place] = 0
+
+def _writers(model: Promptable) -> Iterator[nn.Module]:
+    "The last layer of everything that adds to tokens or image features."
+    for layer in model.mask_decoder.transformer.modules():
+        if hasattr(layer, "out_proj"): yield layer.out_proj
+        if type(layer).__name__ == "MLPBlock": yield layer.lin2
+        if type(layer).__name__ == "MLP": yield layer.layers[-1]
+    yield model.prompt_encoder.mask_downscaling[-1]
+    neck = model.model.image_encoder.neck
+    yield from [neck[-1]] if model.family == "sam" else [convolution.conv for convolution in neck.convs[:2]]
+
+# %% ../../nbs/lib/40_methods.promptable_start.ipynb #527552e5
+@torch.no_grad()
+def pass_tokens_on(model: Promptable) -> None:
+    "Self-attention that begins as identity in the first layer and as a mean in the second."
+    first, second = (layer.self_attn for layer in model.mask_decoder.transformer.layers)
+    for layer, (query, out) in ((first, (1.5, 1.0)), (second, (0.0, 4.0))):
+        for projection, gain in ((layer.q_proj, query), (layer.k_proj, query), (layer.v_proj, 1.0), (layer.out_proj, out)):
+            if gain: projection.weight.copy_(gain * torch.eye(*projection.weight.shape))
+            else: projection.weight.mul_(0.3)
+            projection.bias.zero_()
+
+def begin_by_place(model: Promptable) -> None:
+    "All of it."
+    attend_by_place(model)
+    keep_place_free(model)
+    pass_tokens_on(model)
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #df0ac6ad
 def lesson(parameters: list[nn.Parameter], losses: Callable[[dict[str, Any]], dict[str, Tensor]],
@@ -52,21 +102,6 @@ def lesson(parameters: list[nn.Parameter], losses: Callable[[dict[str, Any]], di
         optimizer.step(); optimizer.zero_grad()
         yield terms["dice"].item()
 
-# %% ../../nbs/lib/40_methods.promptable_start.ipynb #97ada7da
-_BLIND = dict(clicks=0, mask_rounds=0, box_share=0.5, mask_share=0.0,  # a rough mask needs no finding
-              focal_weight=1.0, iou_weight=0.0, object_weight=0.0)
-
-def learn_blind(model: Promptable, recipe: PromptableRecipe, data: Any, transform: ObjectTransform, steps: int) -> Iterator[float]:
-    "The decoder learns from masks alone, with empty features."
-    switches, device = model.switches, model.device
-    images = torch.zeros(recipe.batch_size, switches.in_channels, *[model.image_size] * 2, device=device)
-    with torch.no_grad(): blank = [torch.zeros_like(t) for t in model.encode(images).tensors]
-    parameters = [p for part in (model.mask_decoder, model.prompt_encoder) for p in part.parameters() if p.requires_grad]
-    def losses(batch: dict[str, Any]) -> dict[str, Tensor]: return model.losses({**batch, "features": blank})
-    model.switches = switches.model_copy(update=_BLIND)
-    try: yield from lesson(parameters, losses, recipe, data, transform, steps, "blind", device)
-    finally: model.switches = switches
-
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #55f79500
 class AffinityHead(nn.Module):
     "Masks by likeness to the feature under a click."
@@ -78,10 +113,14 @@ class AffinityHead(nn.Module):
         self.levels = nn.ModuleList(to_masks(t, self.side // t.shape[-1]) for t in levels)
         self.ask = nn.Sequential(nn.Linear(channels, 64), nn.GELU(), nn.Linear(64, 3 * (channels + 2)))
 
+        self.register_buffer("kept", torch.ones(levels[0].shape[1], device=model.device))
+        self.kept[sum(place_channels(model), [])] = 0  # these stay free for positions
+
     def forward(self, features: tuple[Tensor, ...],  # [B, ...] every level
                 index: Tensor,  # [N] image of each click
                 points: Tensor,  # [N, 2] x, y in cells of the masks
                 ) -> Tensor:  # [N, 3, side, side] logits
+        features = features[0] * self.kept[:, None, None], *features[1:]
         canvas = sum(level(t) for level, t in zip(self.levels, features, strict=True))
         x, y = points.long().clamp(0, self.side - 1).unbind(1)
         bias, fall, like = self.ask(canvas[index, :, y, x]).view(-1, 3, self.channels + 2).split((1, 1, self.channels), 2)
@@ -115,15 +154,12 @@ def learn_affinity(model: Promptable, recipe: PromptableRecipe, data: Any, trans
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #98eeff97
 def learn_first(model: Promptable, recipe: PromptableRecipe, data: Any, transform: ObjectTransform,
                 every: int = 100,  # steps between lines
-                ) -> dict[str, list[float]]:  # lesson -> dice loss of each step
-    "The lessons that `blind_steps` and `affinity_steps` ask for."
-    taken: dict[str, list[float]] = {}
-    for name, learn, steps in (("blind", learn_blind, recipe.blind_steps), ("affinity", learn_affinity, recipe.affinity_steps)):
-        if not steps: continue
-        if name == "blind": align_attention(model)
-        taken[name] = []
-        for dice in learn(model, recipe, data, transform, steps):
-            taken[name].append(dice)
-            if len(taken[name]) % every: continue
-            print(f"{name}: step {len(taken[name])} of {steps}, dice loss {sum(taken[name][-every:]) / every:.3f}", flush=True)
+                ) -> list[float]:  # dice loss of each step of the lesson
+    "What a model from nothing is given; nothing for another."
+    if recipe.checkpoint != "scratch" or recipe.trainable != "all": return []
+    begin_by_place(model)
+    taken: list[float] = []
+    for dice in learn_affinity(model, recipe, data, transform, recipe.affinity_steps):
+        taken.append(dice)
+        if len(taken) % every == 0: print(f"affinity: step {len(taken)} of {recipe.affinity_steps}, dice loss {sum(taken[-every:]) / every:.3f}", flush=True)
     return taken
