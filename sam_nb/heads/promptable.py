@@ -5,7 +5,6 @@
 # %% ../../nbs/lib/30_heads.promptable.ipynb #3972edcb
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 

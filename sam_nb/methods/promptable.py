@@ -188,7 +188,8 @@ def conversation(model: Promptable, features: ImageFeatures, image_index: Tensor
     "The losses of objects that begin alike."
     scale, totals = model.image_size / truth.shape[-1], {}
     rounds = [True] * clicks  # with a new point, or with the mask alone
-    for at in range(mask_rounds): rounds.insert(clicks if at == 0 else int(torch.randint(clicks + 1, (), generator=generator, device=generator.device)), False)
+    def anywhere() -> int: return int(torch.randint(clicks + 1, (), generator=generator, device=generator.device))
+    for at in range(mask_rounds): rounds.insert(clicks if at == 0 else anywhere(), False)
     for number in range(1 + len(rounds)):
         answer = model.decode(features, image_index, prompts, multimask_output=prompts.num_points == 1)
         for name, term in answer_losses(model.switches, model.family, answer, truth).items(): totals[name] = totals.get(name, 0) + term
@@ -232,7 +233,8 @@ def _predict(model: Promptable, batch: Mapping[str, Any]) -> list[dict[str, Tens
     features = ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
     asked = {"point": Prompts.from_points(centre_points(masks)), "box": Prompts.from_boxes(mask_boxes(masks))}
     answers = {kind: model.decode(features, index, p, multimask_output=kind == "point") for kind, p in asked.items()}
-    return [{"kind": kind, "ious": iou_target(_enlarged(a.logits, masks.shape[-1]), masks[:, None]), "predicted": a.ious} for kind, a in answers.items()]
+    return [{"kind": kind, "ious": iou_target(_enlarged(a.logits, masks.shape[-1]), masks[:, None]), "predicted": a.ious}
+            for kind, a in answers.items()]
 
 Promptable.predict = _predict
 
@@ -328,7 +330,8 @@ def _frame(model: Promptable) -> Any:
 
 def _transform(model: Promptable, train: bool = False, **options: Any) -> ObjectTransform:  # options of ObjectTransform
     "The transform of a dataset of objects for this model."
-    return ObjectTransform(model.image_size, "longest" if model.family == "sam" else "square", train=train, normalise=model.frame().normalise, **options)
+    frame = "longest" if model.family == "sam" else "square"
+    return ObjectTransform(model.image_size, frame, train=train, normalise=model.frame().normalise, **options)
 
 def _embed(model: Promptable, image: Any) -> EmbeddedImage:
     "Encode an image of any size, to be prompted many times."
@@ -342,7 +345,8 @@ def _segment(model: Promptable, image: Any,  # path, PIL image, uint8 array [H, 
 def _to_original(model: Promptable, logits: Tensor,  # [N, h, w] low-resolution
                  content_size: Sequence[int], original_size: Sequence[int]) -> Tensor:  # [N, H, W] logits
     "Logits at the size of the image, as the packages' predictors enlarge them."
-    if model.family == "sam2": return F.interpolate(logits[None].float(), tuple(int(s) for s in original_size), mode="bilinear", align_corners=False)[0]
+    size = tuple(int(s) for s in original_size)
+    if model.family == "sam2": return F.interpolate(logits[None].float(), size, mode="bilinear", align_corners=False)[0]
     return to_original(_enlarged(logits[None], model.image_size)[0], content_size, original_size)
 
 Promptable.frame, Promptable.transform, Promptable.to_original = _frame, _transform, _to_original
@@ -394,7 +398,8 @@ def promptable_data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, 
     "The splits; where there is no test split, the validation split is scored at the end."
     def load(split: str) -> Any:
         if recipe.dataset == "demo": return load_dataset("demo_objects", split, recipe.data_root)
-        if recipe.dataset in dataset_names(): return load_dataset(recipe.dataset, split, recipe.data_root, **({"kind": recipe.kind} if recipe.kind else {}))
+        kind = {"kind": recipe.kind} if recipe.kind else {}
+        if recipe.dataset in dataset_names(): return load_dataset(recipe.dataset, split, recipe.data_root, **kind)
         return load_objects(recipe.data_root or workspace().data / recipe.dataset, split, kind=recipe.kind)
     splits = {"train": load("train"), "val": load("val")}
     return {**splits, "test": load("test") if recipe.dataset == "demo" else splits["val"]}
@@ -402,7 +407,8 @@ def promptable_data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, 
 def promptable_transforms(model: Promptable, recipe: PromptableRecipe) -> dict[str, ObjectTransform]:
     "Random for training, plain for validation."
     common = dict(min_area=recipe.min_area, parts=recipe.parts)
-    train = model.transform(train=True, objects=recipe.objects, flip=recipe.flip, scale=(recipe.scale_min, recipe.scale_max), jitter=recipe.jitter, **common)
+    random = dict(flip=recipe.flip, scale=(recipe.scale_min, recipe.scale_max), jitter=recipe.jitter)
+    train = model.transform(train=True, objects=recipe.objects, **random, **common)
     return {"train": train, "val": model.transform(max_objects=32, **common)}
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #1d0334f6

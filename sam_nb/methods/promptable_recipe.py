@@ -59,7 +59,7 @@ class PromptableSwitches(BaseModel):
 class PromptableRecipe(PromptableSwitches, Recipe):
     "All parameters of a promptable job."
     backbone: str | dict[str, Any] = Field("sam2.1-b+", description="which SAM: see BACKBONES")
-    kind: Literal["coco", "panoptic", "instance", "label", "binary"] | None = Field(None, description="what the masks of a folder are; None: recognised")
+    kind: Literal["coco", "panoptic", "instance", "label", "binary"] | None = Field(None, description="what the masks are; None: recognised")
     objects: int = Field(16, gt=0, description="objects of an image in one step")
     min_area: int = Field(16, ge=1, description="smallest object, in pixels of the input")
     parts: Literal["any", "none", "only"] = Field("any", description="masks that are parts of others: with wholes, left out, or alone")
@@ -68,14 +68,15 @@ class PromptableRecipe(PromptableSwitches, Recipe):
     scale_max: float = Field(1.0, gt=0, description="largest random resize")
     jitter: float = Field(0.0, ge=0, le=1, description="probability of colour jitter")
     encoder_lr: float = Field(1.0, gt=0, description="the encoder's learning rate as a share of lr")
-    affinity_steps: int = Field(0, ge=0, description="steps before the first: an encoder from nothing learns what belongs together, without the decoder")
+    affinity_steps: int = Field(0, ge=0, description="steps before the first: an encoder from nothing learns what belongs together")
     cache: bool = Field(False, description="keep the frozen encoder's features on disk (images must not be changed at random)")
     test_clicks: int = Field(5, ge=1, description="clicks of the evaluation at the end of training")
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end of training")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #df0b24f6
-_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", affinity_steps=1500, clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1,
-                     focal_weight=2.0, loss_size=64, objects=8, batch_size=4, steps=2600, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
+_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", affinity_steps=1500, clicks=3, vary_clicks=True, mask_rounds=0,
+                     box_share=0.4, mask_share=0.1, focal_weight=2.0,
+                     loss_size=64, objects=8, batch_size=4, steps=2600, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
                      weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=100)
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,
@@ -117,15 +118,18 @@ def _check_data(recipe: PromptableRecipe) -> None:
     if recipe.dataset in dataset_names():
         require_dataset(recipe.dataset, recipe.data_root)
         if (task := dataset_info(recipe.dataset, recipe.data_root).task) != "objects":
-            raise ParameterError(f"dataset {recipe.dataset!r} is for {task}, it has no object masks", remedy="dataset='objects' with data_root=... takes any folder")
+            raise ParameterError(f"dataset {recipe.dataset!r} is for {task}, it has no object masks",
+                                 remedy="dataset='objects' with data_root=... takes any folder")
         return
     folder = Path(recipe.data_root) if recipe.data_root else workspace().data / recipe.dataset
     if not folder.is_dir():
-        raise DatasetError("there is no such folder", file=folder, remedy="data_root=... names a folder of images with masks; dataset='demo' needs none")
+        raise DatasetError("there is no such folder", file=folder,
+                           remedy="data_root=... names a folder of images with masks; dataset='demo' needs none")
 
 def _check_demo(root: str | None) -> None:
     if root is None or (Path(root) / "dataset.json").is_file() or not Path(root).exists(): return
-    raise DatasetError("this folder was not made by the demo world", file=root, remedy="dataset='objects' (--dataset objects) is for a folder of your own")
+    raise DatasetError("this folder was not made by the demo world", file=root,
+                       remedy="dataset='objects' (--dataset objects) is for a folder of your own")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #de21a218
 def _check_weights(recipe: PromptableRecipe) -> None:
@@ -141,4 +145,5 @@ def _check_cache(recipe: PromptableRecipe) -> None:
     if recipe.cache and recipe.trainable != "decoder":
         raise ParameterError(f"cache=True needs a frozen encoder, but trainable={recipe.trainable!r}", remedy="trainable='decoder', or cache=False")
     if recipe.cache and random:
-        raise ParameterError(f"cache=True needs images that stay as they are, but {', '.join(random)}", remedy="scale_min=1, scale_max=1, jitter=0, or cache=False")
+        raise ParameterError(f"cache=True needs images that stay as they are, but {', '.join(random)}",
+                             remedy="scale_min=1, scale_max=1, jitter=0, or cache=False")

@@ -26,7 +26,7 @@ __all__ = ['HEADS', 'place_channels', 'attend_by_place', 'keep_place_free', 'pas
            'AffinityHead', 'learn_affinity', 'learn_first']
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #960bf419
-HEADS = ((0.25, 3.0), (0.25, 3.0), (0.25, 12.0), (0.25, 12.0), (0.4, 25.0), (0.4, 25.0), (0.4, 50.0), (0.4, 50.0))  # frequency f and sharpness of each
+HEADS = ((0.25, 3.0), (0.25, 3.0), (0.25, 12.0), (0.25, 12.0), (0.4, 25.0), (0.4, 25.0), (0.4, 50.0), (0.4, 50.0))  # frequency, sharpness
 
 def place_channels(model: Promptable) -> list[list[int]]:  # eight times sin x, sin y, cos x, cos y
     "The channels that speak of place, by head."
@@ -161,5 +161,6 @@ def learn_first(model: Promptable, recipe: PromptableRecipe, data: Any, transfor
     taken: list[float] = []
     for dice in learn_affinity(model, recipe, data, transform, recipe.affinity_steps):
         taken.append(dice)
-        if len(taken) % every == 0: print(f"affinity: step {len(taken)} of {recipe.affinity_steps}, dice loss {sum(taken[-every:]) / every:.3f}", flush=True)
+        if len(taken) % every: continue
+        print(f"affinity: step {len(taken)} of {recipe.affinity_steps}, dice loss {sum(taken[-every:]) / every:.3f}", flush=True)
     return taken
