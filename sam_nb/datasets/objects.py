@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, read_json
+from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, read_json, workspace
 from .coco_masks import find_coco_file, lone_coco_file, open_coco, open_panoptic, split_names
 from .mask_pictures import (KINDS, PICTURE_ENDINGS, BinaryReader, InstanceReader, LabelMapReader, kind_of_masks, match_masks,
                                            pictures_in, read_image)
@@ -284,6 +284,10 @@ def load_objects(root: str | Path,
     return Objects(found, split=split or "", root=root, **options)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #e30d7cb6
+def _from_here(path: str) -> str:
+    "A path inside the workspace without its root."
+    return str(path).replace(f"{workspace().root}/", "")
+
 def describe_objects(data: Objects, look: int = 20,  # images to read, evenly spread
                      ):  # -> pandas.DataFrame
     "What a dataset was taken for, in a table."
@@ -295,7 +299,8 @@ def describe_objects(data: Objects, look: int = 20,  # images to read, evenly sp
         except DatasetError: failed += 1
     classes = ", ".join(data.classes[:8]) + f" ... ({len(data.classes)})" * (len(data.classes) > 8) or "not named"
     rows = [("kind", data.kind), *(("because" if not k else "", note) for k, note in enumerate(data.found.notes)),
-            ("images", f"{len(data)} in {data.found.images}"), ("masks", data.found.masks), ("classes", classes), *_sizes_and_counts(data, read)]
+            ("images", f"{len(data)} in {_from_here(data.found.images)}"), ("masks", _from_here(data.found.masks)), ("classes", classes),
+            *_sizes_and_counts(data, read)]
     if data.problems: rows.append(("left out", _counted(data.problems)))
     if failed: rows.append(("not readable", f"{failed} of {len(chosen)} looked at: see check_objects"))
     return pd.DataFrame(rows, columns=["", "found"]).set_index("")
