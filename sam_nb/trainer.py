@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from .core import CheckpointError, ParameterError, Recipe, RunError, SamNbError, TrainingError, derive_seed, disk_errors, pick_device
 from .datasets.transforms import collate
 from .draws import Drawn, Draws, batches, default_workers, schedule
+from .optim import make_optimizer
 from .runs import MAY_DIFFER, Run, cut_metrics, fingerprint
 from .weights import read_metadata, save_state
 
@@ -50,7 +51,7 @@ class Losses(nn.Module):
 # %% ../nbs/lib/51_trainer.ipynb #791de22b
 def decay_groups(module: nn.Module,  # any module
                  recipe: Recipe,  # lr, weight_decay
-                 ) -> list[dict[str, Any]]:  # for AdamW
+                 ) -> list[dict[str, Any]]:  # for `make_optimizer`
     "The trainable parameters in two groups: with weight decay, and without (one dimension)."
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [("decay", recipe.weight_decay, [p for p in trainable if p.ndim != 1]), ("no decay", 0.0, [p for p in trainable if p.ndim == 1])]
@@ -175,9 +176,7 @@ def prepare(t: Trainer) -> None:
     t.method.to(t.device)
     if t.processes > 1 and t.device.type == "cuda": t.method = nn.SyncBatchNorm.convert_sync_batchnorm(t.method)
     groups = t.method.parameter_groups(t.recipe) if hasattr(t.method, "parameter_groups") else decay_groups(t.method, t.recipe)
-    for group in groups: group["params"] = [p for p in group["params"] if p.requires_grad]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=t.recipe.lr, fused=t.device.type == "cuda" or None)
-    for group in optimizer.param_groups: group["base_lr"] = group["lr"]
+    optimizer = make_optimizer(groups, t.recipe, fused=t.device.type == "cuda" or None)
     t.model, t.optimizer = t.accelerator.prepare(Losses(t.method), optimizer)
     t.names = {p: n for n, p in t.method.named_parameters()}
 

@@ -28,14 +28,14 @@ from .demo_engine import Place, Scene, find_place, render
 from .demo_street import STREET_CLASSES, STREET_PALETTE  # noqa: F401 (offered here too)
 
 # %% auto #0
-__all__ = ['GENERATOR_VERSION', 'LAYOUTS', 'OBJECTS_WORLD', 'annotate', 'make_demo', 'ensure_demo', 'ensure_demo_objects',
-           'trivial_baselines', 'trivial_masks', 'STREET_CLASSES', 'STREET_PALETTE', 'render']
+__all__ = ['GENERATOR_VERSION', 'LAYOUTS', 'OBJECTS_WORLD', 'contrast', 'annotate', 'make_demo', 'ensure_demo',
+           'ensure_demo_objects', 'trivial_baselines', 'trivial_masks', 'STREET_CLASSES', 'STREET_PALETTE', 'render']
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #6b8a0d29
 _all_ = ["STREET_CLASSES", "STREET_PALETTE", "render"]
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #5ed9ff17
-GENERATOR_VERSION = "1.0"  # raised whenever the same (seed, index) would give another picture
+GENERATOR_VERSION = "1.1"  # raised whenever the same (seed, index) would give another picture
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #5f2eb8bf
 LAYOUTS = {
@@ -60,24 +60,45 @@ def _write_maps(folder: Path, layout: str, split: str, name: str, scene: Scene) 
     return {"digest": hashlib.blake2b(rgb.tobytes() + thermal.tobytes() + label.tobytes(), digest_size=16).hexdigest()}
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #8129f7fc
+def contrast(rgb: np.ndarray) -> np.ndarray:  # uint8 [H, W, 3] -> bool [H, W]
+    "Where a picture changes: by two grey levels a pixel, in any channel, once its grain is smoothed."
+    soft = cv2.GaussianBlur(rgb, (0, 0), 1.5).astype(np.float32)
+    across, down = (np.abs(cv2.Sobel(soft, -1, dx, 1 - dx)).max(2) / 8 for dx in (1, 0))
+    return np.hypot(across, down) > 2
+
+def _outline_seen(mask: np.ndarray, changes: np.ndarray) -> float:  # bool [H, W] each
+    "The share of a mask's outline that can be seen; the picture's own border does not count."
+    outline = mask & (cv2.erode(mask.view(np.uint8), np.ones((3, 3), np.uint8), borderValue=1) == 0)
+    return float(changes[outline].mean()) if outline.any() else 0.
+
+def _pieces(mask: np.ndarray) -> list[np.ndarray]:  # bool [H, W] -> the same, one for each connected piece
+    count, labels = cv2.connectedComponents(mask.view(np.uint8))
+    return [labels == k for k in range(1, count)]
+
+# %% ../../nbs/lib/10_datasets.demo.ipynb #497f9342
 def annotate(scene: Scene,
              min_pixels: int = 16,  # smaller masks are left out
+             min_outline: float = 0.5,  # and those of which less can be seen
              ) -> list[dict]:  # category, part_of (position of the whole in this list, or None), area, bbox (x, y, w, h), segmentation (RLE)
-    "Every countable object and each of its visible parts, as COCO annotations; a whole comes before its parts."
+    "Every countable object and each piece of its parts that can be seen, as COCO annotations; a whole comes before its parts."
     keys = [(i, part.name) for i, thing in enumerate(scene.things) for part in thing.parts]
-    groups = {key: g for g, key in enumerate(dict.fromkeys(keys))}  # parts of one name are one mask
+    groups = {key: g for g, key in enumerate(dict.fromkeys(keys))}
     painted = np.array([groups[key] for key in keys], np.int32)[np.ascontiguousarray(scene.painted.T)]
     pixels, found, masks = np.bincount(painted.ravel(), minlength=len(groups)), [], []
-    owner = np.array([i for i, _ in groups])
+    owner, changes = np.array([i for i, _ in groups]), np.ascontiguousarray(contrast(scene.images["rgb"]).T)
+    def worth(mask: np.ndarray) -> bool: return np.count_nonzero(mask) >= min_pixels and _outline_seen(mask, changes) >= min_outline
     for i in scene.countable:
         mine = np.flatnonzero(owner == i)
         if pixels[mine].sum() < min_pixels: continue
-        whole, name, seen = len(found), scene.things[i].name, [g for g in mine.tolist() if pixels[g] >= min_pixels]
+        whole = (painted >= mine[0]) & (painted <= mine[-1])
+        if not worth(whole): continue
+        number, name = len(found), scene.things[i].name
+        parts = [(g, piece) for g in mine.tolist() if pixels[g] >= min_pixels for piece in _pieces(painted == g) if worth(piece)]
         found.append({"category": name, "part_of": None})
-        masks.append((painted >= mine[0]) & (painted <= mine[-1]))
-        for g in seen if len(seen) > 1 else ():
-            found.append({"category": f"{name}/{list(groups)[g][1]}", "part_of": whole})
-            masks.append(painted == g)
+        masks.append(whole)
+        for g, piece in parts if len(parts) > 1 else ():
+            found.append({"category": f"{name}/{list(groups)[g][1]}", "part_of": number})
+            masks.append(piece)
     return [{**what, **shape} for what, shape in zip(found, _encode(masks), strict=True)]
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #1357ec36

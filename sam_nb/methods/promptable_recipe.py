@@ -85,6 +85,9 @@ PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(batch_size=2, epochs=20, lr=1e-4, schedule="cosine", warmup_epochs=0.5, clip_norm=1.0),
     "tiny": dict(backbone="tiny_sam2", trainable="all", clicks=2, objects=8, batch_size=4, epochs=15, lr=3e-4, schedule="cosine", warmup_epochs=0.5,
                  encoder_lr=0.5, scale_min=0.8, scale_max=1.6, jitter=0.3, loss_size=128, clip_norm=1.0),
+    "tiny_more": dict(backbone="tiny_sam2", trainable="all", optimizer="muon", clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4,
+                      mask_share=0.1, focal_weight=2.0, loss_size=64, objects=8, batch_size=4, steps=6000, lr=1e-3, schedule="cosine",
+                      warmup_epochs=0.05, weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=150),
     "tiny_sam": {**_FROM_NOTHING, "backbone": "tiny_sam"},
     "tiny_sam2": {**_FROM_NOTHING, "backbone": "tiny_sam2"},
 }
@@ -105,6 +108,8 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
     _check_data(recipe)
     _check_weights(recipe)
     _check_cache(recipe)
+    if recipe.affinity_steps and (recipe.checkpoint != "scratch" or recipe.trainable != "all"):
+        raise ParameterError("affinity_steps is for a model from nothing", remedy="checkpoint='scratch' and trainable='all', or affinity_steps=0")
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
     step = 32 if backbone["family"] == "sam2" else 12 if backbone["size"] == "tiny" else 16
     side = recipe.image_size or backbone["image_size"]
