@@ -19,58 +19,17 @@ from torch import Tensor, nn
 
 from .core import ParameterError, did_you_mean, pick_device, write_json
 from .datasets.mask_sets import PARTS
+from .heads.promptable import AUTOCAST, View
 from .metrics import CandidateScores, ClickCurve, IoUCalibration, mask_counts
 from .prompts import Prompts, centre_points, correct_points, mask_boxes, rough_masks
 from .show import draw_prompts, line_figure, overlay, show_images, to_image
 
 # %% auto #0
-__all__ = ['STARTS', 'PROMPTS', 'GROUPS', 'Answer', 'View', 'view_image', 'Conversation', 'converse', 'measures',
-           'PromptEvaluation', 'evaluate_prompts', 'compare', 'gains', 'show_click_curves', 'show_calibration',
-           'show_clicks', 'show_before_after']
+__all__ = ['STARTS', 'PROMPTS', 'GROUPS', 'view_image', 'Conversation', 'converse', 'measures', 'PromptEvaluation',
+           'evaluate_prompts', 'compare', 'gains', 'show_click_curves', 'show_calibration', 'show_clicks',
+           'show_before_after']
 
 # %% ../nbs/lib/52_clicks.ipynb #016539ee
-@dataclass
-class Answer:
-    "Masks for N prompts, K candidates each."
-    masks: Tensor  # bool [N, K, H, W], size of the image
-    predicted: Tensor  # float32 [N, K], the IoU that the model expects
-    logits: Tensor  # float32 [N, K, 4g, 4g]
-
-    @property
-    def chosen(self) -> Tensor: return self.predicted.argmax(1, keepdim=True)  # [N, 1]
-    def pick(self, values: Tensor) -> Tensor:  # [N, K, ...] -> [N, ...] of the chosen candidate
-        return values[torch.arange(len(values), device=values.device), self.chosen[:, 0]]
-
-# %% ../nbs/lib/52_clicks.ipynb #de9632d1
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-@dataclass
-class View:
-    "An encoded image, to be prompted in its own pixels."
-    model: nn.Module  # promptable
-    features: Any  # of this one image
-    content_size: tuple[int, int]  # (h, w) of the image in the model's square
-    original_size: tuple[int, int]  # (H, W)
-    image_size: int  # side of the model's square
-    precision: str = "fp32"
-
-    @property
-    def low_size(self) -> int: return 4 * self.features.embedding.shape[-1]
-    @property
-    def device(self) -> torch.device: return self.features.embedding.device
-
-    def ask(self, prompts: Prompts,  # points in pixels of the original image
-            multimask: bool = False) -> Answer:  # several candidates: sensible for a single click
-        (h, w), (full_h, full_w) = self.content_size, self.original_size
-        scaled = prompts.to(self.device).scaled((w / full_w, h / full_h))
-        index = torch.zeros(len(prompts), dtype=torch.int64, device=self.device)
-        with torch.autocast(self.device.type, _TYPES[self.precision], enabled=self.precision != "fp32"):
-            out = self.model.decode(self.features, index, scaled, multimask_output=multimask)
-        logits = out.logits.float()
-        masks = self.model.to_original(logits.flatten(0, 1), self.content_size, self.original_size) > 0
-        return Answer(masks.unflatten(0, logits.shape[:2]), out.ious.float(), logits)
-
-# %% ../nbs/lib/52_clicks.ipynb #b1df7c6f
 @torch.no_grad()
 def view_image(model: nn.Module,  # promptable
                sample: Mapping[str, Any],  # raw: image uint8 [C, H, W], masks
@@ -80,7 +39,7 @@ def view_image(model: nn.Module,  # promptable
     "Encode one image of a dataset."
     ready = (transform or model.transform(train=False))(sample, None)
     device = next(model.parameters()).device
-    with torch.autocast(device.type, _TYPES[precision], enabled=precision != "fp32"): features = model.encode(ready["image"][None].to(device))
+    with torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32"): features = model.encode(ready["image"][None].to(device))
     sizes = (tuple(int(n) for n in ready[key]) for key in ("content_size", "original_size"))
     return View(model, features, *sizes, ready["image"].shape[-1], precision)
 

@@ -5,8 +5,8 @@
 # %% ../nbs/lib/07_prompts.ipynb #8f2e58bf
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -39,6 +39,7 @@ class Prompts:
     points: Tensor  # float32 [N, P, 2] x, y in the model's input; P may be 0
     labels: Tensor  # int64 [N, P] 1 inside, 0 outside, 2 and 3 box corners, -1 padding
     masks: Tensor | None = None  # [N, 1, 4g, 4g] low-resolution logits
+    boxed: bool | None = None  # whether the first two points are a box's corners; None: look at the labels
 
     def __post_init__(self):
         if self.points.ndim != 3 or self.points.shape[2] != 2 or self.labels.shape != self.points.shape[:2]:
@@ -51,30 +52,42 @@ class Prompts:
     @classmethod
     def from_points(cls, points: Any,  # [N, 2] one each, or [N, P, 2]: x, y
                     labels: Any = None) -> Prompts:  # [N] or [N, P]; None: all inside
-        return cls(*_points(points, labels))
+        return cls(*_points(points, labels), boxed=False if labels is None else None)
 
     @classmethod
     def from_boxes(cls, boxes: Any) -> Prompts:  # [N, 4] x0, y0, x1, y1
         corners = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 2, 2)
-        return cls(corners, torch.tensor([2, 3], device=corners.device).expand(len(corners), 2))
+        return cls(corners, torch.tensor([2, 3], device=corners.device).expand(len(corners), 2), boxed=True)
 
     def add(self, points: Any,  # [N, 2] or [N, P, 2]
             labels: Any = None) -> Prompts:  # [N] or [N, P]; None: inside
         points, labels = _points(points, labels, len(self))
-        return Prompts(torch.cat([self.points, points.to(self.points)], 1), torch.cat([self.labels, labels.to(self.labels)], 1), self.masks)
+        return replace(self, points=torch.cat([self.points, points.to(self.points)], 1), labels=torch.cat([self.labels, labels.to(self.labels)], 1),
+                       boxed=self.boxed if self.num_points else None)
 
     def with_masks(self, logits: Tensor | None) -> Prompts:  # [N, 1, 4g, 4g] or [N, 4g, 4g]; None: without
-        return Prompts(self.points, self.labels, logits[:, None] if logits is not None and logits.ndim == 3 else logits)
+        return replace(self, masks=logits[:, None] if logits is not None and logits.ndim == 3 else logits)
 
     def scaled(self, factor: Any) -> Prompts:  # (x, y), one for all or [N, 2]: input size / original size
         factor = torch.as_tensor(factor, dtype=torch.float32, device=self.device)
-        return Prompts(self.points * (factor[:, None] if factor.ndim == 2 else factor), self.labels, self.masks)
+        return replace(self, points=self.points * (factor[:, None] if factor.ndim == 2 else factor))
 
     def __getitem__(self, index: Any) -> Prompts:  # anything that indexes the first axis; a number keeps it
         if isinstance(index, int): index = [index]
-        return Prompts(*(t if t is None else t[index] for t in (self.points, self.labels, self.masks)))
+        return self._each(lambda t: t[index])
 
-    def to(self, device: Any) -> Prompts: return Prompts(*(t if t is None else t.to(device) for t in (self.points, self.labels, self.masks)))
+    def to(self, device: Any) -> Prompts: return self._each(lambda t: t.to(device))
+    def _each(self, do: Callable[[Tensor], Tensor]) -> Prompts:
+        return Prompts(*(t if t is None else do(t) for t in (self.points, self.labels, self.masks)), self.boxed)
+    @classmethod
+    def none(cls, count: int, device: torch.device | str = "cpu") -> Prompts:  # to be given masks
+        return cls.from_points(torch.zeros(count, 0, 2, device=device))
+
+    def has_box(self) -> bool:
+        "Whether the first two points are the corners of a box."
+        if self.boxed is None: return self.num_points > 1 and bool((self.labels[:1, :2] == self.labels.new_tensor([2, 3])).all())
+        return self.boxed
+
     @staticmethod
     def cat(prompts: Sequence[Prompts]) -> Prompts: return _joined(prompts)
     @property

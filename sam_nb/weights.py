@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from .core import CheckpointError, ParameterError, atomic_path
 
 # %% auto #0
-__all__ = ['read_state_dict', 'guess_family', 'describe_family', 'LoadReport', 'load_state', 'save_state', 'read_metadata']
+__all__ = ['read_state_dict', 'guess_family', 'describe_family', 'LoadReport', 'load_state', 'parameter_table', 'save_state',
+           'read_metadata']
 
 # %% ../nbs/lib/04_weights.ipynb #af5dba04
 _IMPOSTORS = {b"<!doctype": "a web page, not weights: the download was refused or asked for a click",
@@ -259,6 +260,20 @@ def _refusal(report: LoadReport, state: Mapping[str, Tensor], file: Path | None)
     looks = f"this looks like a {describe_family(state)} checkpoint; " if known else ""
     return CheckpointError(f"{looks}{len(report.loaded)} keys fit, but " + "; ".join(lines) + " (nothing was loaded)", file=file,
                            remedy="choose the backbone and weights that belong together, or pass allow_partial=True to load what fits")
+
+# %% ../nbs/lib/04_weights.ipynb #9f59096f
+def parameter_table(model: nn.Module,
+                    parts: Mapping[str, nn.Module],  # by name
+                    rest: str = "rest",  # what to call that which is in none of them
+                    ):  # -> pandas.DataFrame: parameters, trained
+    "Parameters of every part: total and trained."
+    import pandas as pd
+    def count(module: nn.Module) -> np.ndarray:
+        return np.array([(p.numel(), p.numel() * p.requires_grad) for p in module.parameters()], np.int64).reshape(-1, 2).sum(0)
+    rows, total = {name: count(part) for name, part in parts.items()}, count(model)
+    rows |= {rest: total - sum(rows.values()), "total": total}
+    table = pd.DataFrame(rows, index=["parameters", "trained"]).T.rename_axis("part")
+    return table[table.parameters > 0]
 
 # %% ../nbs/lib/04_weights.ipynb #f4437907
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

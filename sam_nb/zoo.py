@@ -33,8 +33,10 @@ class Weights:
 
     @property
     def path(self) -> Path:
-        here, beside = workspace().checkpoints / self.file, Path(find_spec("sam_nb").origin).parents[1] / "checkpoints" / self.file
-        return beside if self.kind == "own" and not here.exists() and beside.exists() else here
+        here = workspace().checkpoints / self.file
+        if self.kind != "own" or here.exists(): return here
+        beside = Path(find_spec("sam_nb").origin).parents[1] / "checkpoints" / self.file
+        return beside if beside.exists() else here
 
     @property
     def present(self) -> bool: return self.path.is_file() or (self.path / "config.json").is_file()

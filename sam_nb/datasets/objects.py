@@ -23,7 +23,7 @@ from .coco_masks import find_coco_file, lone_coco_file, open_coco, open_panoptic
 from .mask_pictures import (KINDS, PICTURE_ENDINGS, BinaryReader, InstanceReader, LabelMapReader, kind_of_masks, match_masks,
                                            pictures_in, read_image)
 from .mask_sets import Entry, Found, MaskSet, ObjectTransform, candidates, collate_objects, whole_frame
-from .pictures import Problem, trouble
+from .pictures import Problem, problem_lines, problem_table, trouble
 
 # %% auto #0
 __all__ = ['IMAGE_FOLDERS', 'MASK_FOLDERS', 'SMALL', 'held_out', 'choose_split', 'take_part', 'folder_pair', 'split_list',
@@ -346,23 +346,13 @@ class ObjectsReport:
     def ok(self) -> bool: return not self.errors
 
     def table(self):  # -> pandas.DataFrame: problem, severity, count, fact, example, remedy
-        import pandas as pd
-        rows = [(*key, len(same), same[0].fact, same[0].file, same[0].remedy) for key, same in _by_kind(self.problems).items()]
-        return pd.DataFrame(rows, columns=["problem", "severity", "count", "fact", "example", "remedy"])
+        return problem_table(self.problems)
 
     def __str__(self) -> str:
         errors = len(self.errors)
         lines = [f"{self.name} {self.split}: {self.read} of {self.total} images read, {self.objects} objects, {errors} errors, "
                  f"{len(self.problems) - errors} warnings"]
-        for (kind, severity), (first, *rest) in _by_kind(self.problems).items():
-            lines += [f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}", f"      to do: {first.remedy}"]
-        return "\n".join(lines)
-
-# %% ../../nbs/lib/10_datasets.objects.ipynb #eb602ec0
-def _by_kind(problems: Iterable[Problem]) -> dict[tuple[str, str], list[Problem]]:
-    grouped: dict[tuple[str, str], list[Problem]] = {}
-    for problem in problems: grouped.setdefault((problem.kind, problem.severity), []).append(problem)
-    return grouped
+        return "\n".join([*lines, *problem_lines(self.problems)])
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #dc141ae2
 def check_objects(data: Objects | str | Path,  # a dataset, or a folder

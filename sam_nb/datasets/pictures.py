@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from ..core import DatasetError
 
 # %% auto #0
-__all__ = ['UNKNOWN', 'ENDINGS', 'Problem', 'trouble', 'read_pixels', 'as_tensor', 'read_rgb', 'read_thermal', 'read_label',
-           'value_table', 'LabelReader', 'list_pictures']
+__all__ = ['UNKNOWN', 'ENDINGS', 'Problem', 'trouble', 'by_kind', 'problem_table', 'problem_lines', 'read_pixels', 'as_tensor',
+           'read_rgb', 'read_thermal', 'read_label', 'value_table', 'LabelReader', 'list_pictures']
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #71ee8ee4
 @dataclass(frozen=True)
@@ -36,6 +36,24 @@ def trouble(kind: str, fact: str, file: str | Path, remedy: str) -> DatasetError
     error = DatasetError(fact, file=file, remedy=remedy)
     error.problem = Problem(kind, fact, str(file), remedy)
     return error
+
+# %% ../../nbs/lib/10_datasets.pictures.ipynb #5e9cb8d7
+def by_kind(problems: Iterable[Problem]) -> dict[tuple[str, str], list[Problem]]:  # (kind, severity) -> problems
+    "Problems sorted by what is counted."
+    grouped: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems: grouped.setdefault((problem.kind, problem.severity), []).append(problem)
+    return grouped
+
+def problem_table(problems: Iterable[Problem]):  # -> pandas.DataFrame: problem, severity, count, fact, example, remedy
+    "One row for each kind, with its first example."
+    import pandas as pd
+    rows = [(*key, len(same), same[0].fact, same[0].file, same[0].remedy) for key, same in by_kind(problems).items()]
+    return pd.DataFrame(rows, columns=["problem", "severity", "count", "fact", "example", "remedy"])
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    "The same to be printed."
+    return [line for (kind, severity), (first, *rest) in by_kind(problems).items() for line in
+            (f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}", f"      to do: {first.remedy}")]
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #054b02b9
 def read_pixels(path: str | Path,

@@ -22,7 +22,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import DatasetError, derive_seed, did_you_mean
-from .pictures import ENDINGS, LabelReader, Problem, as_tensor, list_pictures, read_pixels, read_rgb, read_thermal, trouble, value_table
+from .pictures import ENDINGS, LabelReader, Problem, as_tensor, list_pictures, problem_lines, problem_table
+from .pictures import read_pixels, read_rgb, read_thermal, trouble, value_table
 
 # %% auto #0
 __all__ = ['FOLDERS', 'NOT_FOR_READING', 'Pair', 'pair_up', 'Layout', 'find_layout', 'read_names', 'hold_out', 'Split',
@@ -342,9 +343,7 @@ class DatasetReport:
     def ok(self) -> bool: return not self.errors
 
     def table(self):  # -> pandas.DataFrame: problem, severity, count, fact, example, remedy
-        import pandas as pd
-        rows = [(kind, severity, len(same), same[0].fact, same[0].file, same[0].remedy) for (kind, severity), same in _by_kind(self.problems).items()]
-        return pd.DataFrame(rows, columns=["problem", "severity", "count", "fact", "example", "remedy"])
+        return problem_table(self.problems)
 
     def balance(self):  # -> pandas.DataFrame: class, pixels, percent, images
         import pandas as pd
@@ -361,15 +360,7 @@ class DatasetReport:
     def __str__(self) -> str:
         errors, lines = len(self.errors), []
         lines.append(f"{self.name} {self.split}: {self.read} of {self.total} pairs read, {errors} errors, {len(self.problems) - errors} warnings")
-        for (kind, severity), (first, *rest) in _by_kind(self.problems).items():
-            lines += [f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}", f"      to do: {first.remedy}"]
-        return "\n".join(lines)
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #abf6e6c0
-def _by_kind(problems: Iterable[Problem]) -> dict[tuple[str, str], list[Problem]]:
-    grouped: dict[tuple[str, str], list[Problem]] = {}
-    for problem in problems: grouped.setdefault((problem.kind, problem.severity), []).append(problem)
-    return grouped
+        return "\n".join([*lines, *problem_lines(self.problems)])
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #4b115134
 @dataclass

@@ -19,8 +19,8 @@ from .semantic import TokenMaskDecoder
 from ..prompts import Prompts
 
 # %% auto #0
-__all__ = ['family_of', 'prompt_encoder_of', 'mask_decoder_of', 'in_steps', 'ImageFeatures', 'encode_images', 'embed_prompts',
-           'MaskPrediction', 'decode_masks']
+__all__ = ['AUTOCAST', 'family_of', 'prompt_encoder_of', 'mask_decoder_of', 'in_steps', 'ImageFeatures', 'encode_images',
+           'embed_prompts', 'MaskPrediction', 'decode_masks', 'Answer', 'View']
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #d578a15f
 def family_of(model: nn.Module) -> str:  # "sam" or "sam2"
@@ -73,8 +73,7 @@ def embed_prompts(model: Sam | SAM2Base, prompts: Prompts) -> tuple[Tensor, Tens
 def _padded(prompts: Prompts, always: bool) -> tuple[Tensor, Tensor]:
     "Points and labels in the order, and with the padding, that the family's predictor gives them."
     points, labels, n = prompts.points, prompts.labels, prompts.num_points
-    boxed = n > 1 and bool((labels[:1, :2] == labels.new_tensor([2, 3])).all())
-    if boxed and not always: return points.roll(-2, 1), labels.roll(-2, 1)  # SAM: the box comes last, and nothing is padded
+    if not always and prompts.has_box(): return points.roll(-2, 1), labels.roll(-2, 1)  # SAM: the box comes last, and nothing is padded
     if not n: return points, labels
     return torch.cat([points, points.new_zeros(len(points), 1, 2)], 1), torch.cat([labels, labels.new_full((len(labels), 1), -1)], 1)
 
@@ -111,3 +110,45 @@ def decode_masks(model: Sam | SAM2Base, features: ImageFeatures,  # of B images
     if getattr(decoder, "dynamic_multimask_via_stability", False) and not decoder.training:
         return MaskPrediction(*decoder._dynamic_multimask_via_stability(decoder.paint(tokens, canvas, range(4)), decoder.ious(tokens)), object_logits)
     return MaskPrediction(decoder.paint(tokens, canvas, range(1)), decoder.ious(tokens)[:, :1], object_logits)
+
+# %% ../../nbs/lib/30_heads.promptable.ipynb #8b274f1f
+@dataclass
+class Answer:
+    "Masks for N prompts, K candidates each."
+    masks: Tensor  # bool [N, K, H, W], size of the image
+    predicted: Tensor  # float32 [N, K], the IoU that the model expects
+    logits: Tensor  # float32 [N, K, 4g, 4g]
+
+    @property
+    def chosen(self) -> Tensor: return self.predicted.argmax(1, keepdim=True)  # [N, 1]
+    def pick(self, values: Tensor) -> Tensor:  # [N, K, ...] -> [N, ...] of the chosen candidate
+        return values[torch.arange(len(values), device=values.device), self.chosen[:, 0]]
+
+# %% ../../nbs/lib/30_heads.promptable.ipynb #7000d6e8
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+@dataclass
+class View:
+    "An encoded image, to be prompted in its own pixels."
+    model: Any  # has `decode` and `to_original`, as `methods.promptable.Promptable`
+    features: ImageFeatures  # of this one image
+    content_size: tuple[int, int]  # (h, w) of the image in the model's square
+    original_size: tuple[int, int]  # (H, W)
+    image_size: int  # side of the model's square
+    precision: str = "fp32"
+
+    @property
+    def low_size(self) -> int: return 4 * self.features.embedding.shape[-1]
+    @property
+    def device(self) -> torch.device: return self.features.embedding.device
+
+    def ask(self, prompts: Prompts,  # points in pixels of the original image
+            multimask: bool = False) -> Answer:  # several candidates: sensible for a single click
+        (h, w), (full_h, full_w) = self.content_size, self.original_size
+        scaled = prompts.to(self.device).scaled((w / full_w, h / full_h))
+        index = torch.zeros(len(prompts), dtype=torch.int64, device=self.device)
+        with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
+            out = self.model.decode(self.features, index, scaled, multimask_output=multimask)
+        logits = out.logits.float()
+        masks = self.model.to_original(logits.flatten(0, 1), self.content_size, self.original_size) > 0
+        return Answer(masks.unflatten(0, logits.shape[:2]), out.ious.float(), logits)

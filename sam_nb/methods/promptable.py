@@ -18,7 +18,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from ..core import ParameterError, seed_everything, validated, workspace
+from ..core import ParameterError, pick_device, seed_everything, validated, workspace
 from ..datasets.catalog import dataset_names, load_dataset
 from ..datasets.mask_sets import ObjectTransform, collate_objects
 from ..datasets.objects import load_objects, read_image, require_objects
@@ -27,17 +27,18 @@ from ..encoders.cache import FeatureCache, WithFeatures, collate_features, encod
 from ..encoders.lora import QVLoRA, add_lora, fold_lora
 from ..encoders.sam import build_sam, stretch_positions
 from ..encoders.sam2 import build_sam2_model
-from ..heads.promptable import ImageFeatures, MaskPrediction, decode_masks, encode_images, family_of, in_steps, mask_decoder_of, prompt_encoder_of
+from ..heads.promptable import ImageFeatures, MaskPrediction, View
+from ..heads.promptable import decode_masks, encode_images, family_of, in_steps, mask_decoder_of, prompt_encoder_of
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable_recipe import PromptableRecipe, PromptableSwitches, backbone_values
 from ..metrics import CandidateScores
 from ..prompts import Prompts, centre_points, correct_points, mask_boxes, noised_boxes, rough_masks, sample_points
-from ..weights import LoadReport, load_state, read_state_dict
+from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['Promptable', 'thinning', 'freeze', 'part_table', 'parameter_groups', 'answer_losses', 'first_prompts', 'no_points',
-           'sketched', 'conversation', 'promptable_losses', 'covered', 'update_candidates', 'PromptScores', 'Segments',
+__all__ = ['Promptable', 'thinning', 'freeze', 'part_table', 'parameter_groups', 'answer_losses', 'first_prompts', 'sketched',
+           'conversation', 'promptable_losses', 'covered', 'update_candidates', 'PromptScores', 'Segments',
            'EmbeddedImage', 'load_weights', 'build_promptable', 'promptable_data', 'promptable_transforms',
            'with_features']
 
@@ -108,14 +109,9 @@ def freeze(model: Promptable) -> None:
 # %% ../../nbs/lib/40_methods.promptable.ipynb #1ca423c3
 def part_table(model: Promptable):  # -> pandas.DataFrame
     "Parameters of every part: total and trained."
-    import pandas as pd
     parts = {"input projection": model.input_projection, "image encoder": model.model.image_encoder, "prompt encoder": model.prompt_encoder,
              "mask decoder": model.mask_decoder}
-    rows = {k: (sum(p.numel() for p in part.parameters()), sum(p.numel() for p in part.parameters() if p.requires_grad)) for k, part in parts.items()}
-    total = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
-    rows = {**rows, "video memory": tuple(t - sum(r[i] for r in rows.values()) for i, t in enumerate(total)), "total": total}
-    table = pd.DataFrame(rows, index=["parameters", "trained"]).T
-    return table[table.parameters > 0].rename_axis("part")
+    return parameter_table(model, parts, rest="video memory")
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #494ecacf
 def parameter_groups(model: Promptable, recipe: PromptableRecipe) -> list[dict[str, Any]]:
@@ -156,28 +152,24 @@ def _enlarged(logits: Tensor, side: int) -> Tensor:  # [N, K, h, w] -> [N, K, si
 def first_prompts(switches: PromptableSwitches,
                   masks: Tensor,  # bool [N, S, S]
                   grid: int,  # side of a mask prompt
-                  generator: torch.Generator,
+                  generator: torch.Generator,  # of the CPU
                   ) -> list[tuple[Tensor, Prompts]]:  # object numbers [n], their prompts
     "The objects by how they begin: point, box, mask."
-    draw = torch.rand(len(masks), generator=generator, device=generator.device).to(masks.device)
+    draw = torch.rand(len(masks), generator=generator)
     points, most = sample_points(masks, generator), max(2.0, 20 * masks.shape[-1] / 1024)
     boxes, rough = noised_boxes(masks, generator, switches.box_noise, most), sketched(masks, grid, generator) if switches.mask_share else None
     kinds = (draw < switches.box_share).long() + 2 * (draw >= 1 - switches.mask_share).long()
-    groups = [(kinds == k).nonzero()[:, 0] for k in range(3)]
+    groups = [(kinds == k).nonzero()[:, 0].to(masks.device) for k in range(3)]
     begun = [Prompts.from_points(points[groups[0]]), Prompts.from_boxes(boxes[groups[1]])]
-    if rough is not None: begun.append(no_points(len(groups[2]), masks.device).with_masks(rough[groups[2]]))
+    if rough is not None: begun.append(Prompts.none(len(groups[2]), masks.device).with_masks(rough[groups[2]]))
     return [(g, p) for g, p in zip(groups, begun, strict=False) if len(g)]
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #21f8b591
-def no_points(n: int, device: torch.device | str = "cpu") -> Prompts:
-    "Prompts without a point, to be given a mask."
-    return Prompts(torch.zeros(n, 0, 2, device=device), torch.zeros(n, 0, dtype=torch.int64, device=device))
-
 def sketched(masks: Tensor,  # bool [N, S, S]
              grid: int,  # side of a mask prompt
              generator: torch.Generator) -> Tensor:  # [N, 1, grid, grid] logits
     "Masks as a hurried person sketches them, at the decoder's resolution."
-    cells = int(torch.randint(4, 13, (), generator=generator, device=generator.device))
+    cells = int(torch.randint(4, 13, (), generator=generator))
     return F.interpolate(rough_masks(masks, cells)[:, None], (grid, grid), mode="bilinear", antialias=True)
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #3490beac
@@ -188,7 +180,7 @@ def conversation(model: Promptable, features: ImageFeatures, image_index: Tensor
     "The losses of objects that begin alike."
     scale, totals = model.image_size / truth.shape[-1], {}
     rounds = [True] * clicks  # with a new point, or with the mask alone
-    def anywhere() -> int: return int(torch.randint(clicks + 1, (), generator=generator, device=generator.device))
+    def anywhere() -> int: return int(torch.randint(clicks + 1, (), generator=generator))
     for at in range(mask_rounds): rounds.insert(clicks if at == 0 else anywhere(), False)
     for number in range(1 + len(rounds)):
         answer = model.decode(features, image_index, prompts, multimask_output=prompts.num_points == 1)
@@ -209,9 +201,9 @@ def promptable_losses(model: Promptable,
     s, masks = model.switches, batch["masks"]
     features = ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
     if not len(masks): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
-    generator = torch.Generator(masks.device).manual_seed(int(torch.randint(2**62, ())))
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # on the CPU: nothing has to be waited for
     truth, totals = covered(masks, s.loss_size or model.image_size), {}
-    clicks = int(torch.randint(s.clicks + 1, (), generator=generator, device=generator.device)) if s.vary_clicks else s.clicks
+    clicks = int(torch.randint(s.clicks + 1, (), generator=generator)) if s.vary_clicks else s.clicks
     for which, prompts in first_prompts(s, masks, model.prompt_encoder.mask_input_size[0], generator):
         terms = conversation(model, features, batch["image_index"][which], prompts, truth[which], generator, clicks, s.mask_rounds)
         for name, term in terms.items(): totals[name] = totals.get(name, 0) + term.sum() / len(masks)
@@ -281,9 +273,8 @@ class EmbeddedImage:
         self.size = self.array.shape[:2]
         sample = {"image": torch.from_numpy(self.array).permute(2, 0, 1), "name": "yours", "original_size": self.size, "content_size": self.size}
         ready = model.frame()(sample)
-        self.content = ready["content_size"]
-        self.factor = torch.tensor([self.content[1] / self.size[1], self.content[0] / self.size[0]])
-        with torch.no_grad(): self.features = model.eval().encode(ready["image"][None].to(model.device))
+        with torch.no_grad(): features = model.eval().encode(ready["image"][None].to(model.device))
+        self.view = View(model, features, ready["content_size"], self.size, model.image_size)
 
     def segment(self, points: Any = None,  # [P, 2] for one object, [N, P, 2] for N; x, y in pixels of the image
                 labels: Any = None,  # alike: 1 inside, 0 outside; None: all inside
@@ -292,14 +283,12 @@ class EmbeddedImage:
                 multimask_output: bool | None = None,  # three candidates; None: for a single point
                 ) -> Segments:
         "Masks for the prompts."
-        prompts = _asked(points, labels, boxes, mask).scaled(self.factor).to(self.model.device)
+        prompts = _asked(points, labels, boxes, mask)
         many = prompts.num_points == 1 if multimask_output is None else multimask_output
-        with torch.no_grad():
-            answer = self.model.decode(self.features, torch.zeros(len(prompts), dtype=torch.int64, device=self.model.device), prompts, many)
-        order = answer.ious.argsort(1, descending=True)
-        logits, scores = answer.logits.gather(1, order[..., None, None].expand_as(answer.logits)), answer.ious.gather(1, order)
-        full = self.model.to_original(logits.flatten(0, 1), self.content, self.size)
-        return Segments((full > 0).unflatten(0, logits.shape[:2]).cpu().numpy(), scores.cpu().numpy(), logits, self.array[..., :3])
+        with torch.no_grad(): answer = self.view.ask(prompts, many)
+        order = answer.predicted.argsort(1, descending=True)
+        def sort(of: Tensor) -> Tensor: return of.take_along_dim(order.view(*order.shape, *[1] * (of.ndim - 2)), 1)
+        return Segments(sort(answer.masks).cpu().numpy(), sort(answer.predicted).cpu().numpy(), sort(answer.logits), self.array[..., :3])
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #87cb6e91
 def _as_channels(array: np.ndarray, channels: int) -> np.ndarray:  # uint8 [H, W, channels]
@@ -319,7 +308,7 @@ def _asked(points: Any, labels: Any, boxes: Any, mask: Tensor | None) -> Prompts
         points = points.reshape(-1, *points.shape[-2:]) if points.ndim > 1 else points.reshape(1, 1, 2)
         labels = torch.ones(points.shape[:2]) if labels is None else torch.as_tensor(np.asarray(labels)).reshape(points.shape[:2])
         prompts = Prompts.from_points(points, labels) if prompts is None else prompts.add(points, labels)
-    return (prompts or no_points(len(mask))).with_masks(mask)
+    return (prompts or Prompts.none(len(mask))).with_masks(mask)
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #882f2b69
 def _frame(model: Promptable) -> Any:
@@ -416,6 +405,7 @@ def with_features(model: Promptable, recipe: PromptableRecipe, data: Mapping[str
                   progress: Any = lambda done, total: None) -> tuple[dict[str, Any], Any]:  # transforms, collate
     "With `cache`: the frozen encoder runs once over the images, and training reads its features."
     for split in transforms: require_objects(data[split], transforms["val"])
+    model.to(pick_device(recipe.device))
     if not recipe.cache: return dict(transforms), collate_objects
     parts = [*model.encoder_parts(), *([model.model.no_mem_embed] if model.family == "sam2" else [])]
     cache = FeatureCache(workspace().data / "features", encoder_key(*parts))

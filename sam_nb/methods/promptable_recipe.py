@@ -18,10 +18,10 @@ __all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableR
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #a054e782
 BACKBONES: dict[str, dict[str, Any]] = {
-    "tiny_sam": dict(family="sam", size="tiny", image_size=192), "tiny_sam2": dict(family="sam2", size="tiny", image_size=256),
-    **{f"sam-vit-{s}": dict(family="sam", size=s, image_size=1024) for s in ("b", "l", "h")},
-    **{f"sam2-{s}": dict(family="sam2", size=s, image_size=1024, version="2") for s in ("t", "s", "b+", "l")},
-    **{f"sam2.1-{s}": dict(family="sam2", size=s, image_size=1024, version="2.1") for s in ("t", "s", "b+", "l")},
+    "tiny_sam": dict(family="sam", size="tiny", image_size=192, step=12), "tiny_sam2": dict(family="sam2", size="tiny", image_size=256, step=32),
+    **{f"sam-vit-{s}": dict(family="sam", size=s, image_size=1024, step=16) for s in ("b", "l", "h")},
+    **{f"sam2-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2") for s in ("t", "s", "b+", "l")},
+    **{f"sam2.1-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2.1") for s in ("t", "s", "b+", "l")},
 }
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #6afd18dd
@@ -58,7 +58,6 @@ class PromptableSwitches(BaseModel):
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #4d1011ee
 class PromptableRecipe(PromptableSwitches, Recipe):
     "All parameters of a promptable job."
-    backbone: str | dict[str, Any] = Field("sam2.1-b+", description="which SAM: see BACKBONES")
     kind: Literal["coco", "panoptic", "instance", "label", "binary"] | None = Field(None, description="what the masks are; None: recognised")
     objects: int = Field(16, gt=0, description="objects of an image in one step")
     min_area: int = Field(16, ge=1, description="smallest object, in pixels of the input")
@@ -111,8 +110,7 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
     if recipe.affinity_steps and (recipe.checkpoint != "scratch" or recipe.trainable != "all"):
         raise ParameterError("affinity_steps is for a model from nothing", remedy="checkpoint='scratch' and trainable='all', or affinity_steps=0")
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
-    step = 32 if backbone["family"] == "sam2" else 12 if backbone["size"] == "tiny" else 16
-    side = recipe.image_size or backbone["image_size"]
+    side, step = recipe.image_size or backbone["image_size"], backbone.get("step", 32 if backbone["family"] == "sam2" else 16)
     if side % step: raise ParameterError(f"image_size={side} is not a multiple of {step}", remedy=f"use {max(step, round(side / step) * step)}")
     return recipe
 

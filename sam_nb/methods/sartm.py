@@ -30,7 +30,7 @@ from ..heads.semantic import ClassMaskDecoder, object_gate, upsample_mean
 from ..losses import (PrototypeBank, class_counts, class_prototypes, nearest_labels, ohem_cross_entropy, prototype_loss, relation_loss,
                            semantic_cross_entropy)
 from .sartm_recipe import RELEASED, SartmRecipe, SartmSwitches
-from ..weights import LoadReport, load_state, read_state_dict
+from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #2939ae39
 class SartmOutput(NamedTuple):
@@ -122,11 +122,7 @@ def upsample_modalities(low_res: Tensor,  # [m*B, K, h, w]
 # %% ../../nbs/lib/40_methods.sartm.ipynb #d2782177
 def part_table(model: nn.Module):  # -> pandas.DataFrame
     "Parameters of every part: total and trained."
-    import pandas as pd
-    def count(parameters): return sum(p.numel() for p in parameters)
-    rows = [(name, count(part.parameters()), count(p for p in part.parameters() if p.requires_grad)) for name, part in model.named_children()]
-    table = pd.DataFrame([*rows, ("total", sum(r[1] for r in rows), sum(r[2] for r in rows))], columns=["part", "parameters", "trained"])
-    return table[table.parameters > 0].set_index("part")
+    return parameter_table(model, dict(model.named_children()))
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #dd5796d0
 def sartm_losses(model: SARTM, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
