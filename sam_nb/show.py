@@ -542,5 +542,6 @@ def line_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],  #
             line, = ax.plot(x[seen], y[seen], label=name or None, marker=None if sizes else ".")
             if sizes: ax.scatter(x[seen], y[seen], 6 + 120 * area[seen] / max(area.max(initial=0), 1), line.get_color(), alpha=0.6, linewidth=0)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=limits[0], ylim=limits[1]); ax.grid(axis="both" if diagonal else "y")
+        if all(float(v).is_integer() for x, _ in lines.values() for v in x): ax.xaxis.get_major_locator().set_params(integer=True)
         if len(lines) > 1: ax.legend()
     return figure
