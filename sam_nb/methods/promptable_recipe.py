@@ -18,7 +18,7 @@ __all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableR
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #a054e782
 BACKBONES: dict[str, dict[str, Any]] = {
-    "tiny_sam": dict(family="sam", size="tiny", image_size=192, step=12), "tiny_sam2": dict(family="sam2", size="tiny", image_size=256, step=32),
+    "tiny_sam": dict(family="sam", size="tiny", image_size=192, step=12), "tiny_sam2": dict(family="sam2", size="tiny", image_size=128, step=32),
     **{f"sam-vit-{s}": dict(family="sam", size=s, image_size=1024, step=16) for s in ("b", "l", "h")},
     **{f"sam2-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2") for s in ("t", "s", "b+", "l")},
     **{f"sam2.1-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2.1") for s in ("t", "s", "b+", "l")},
