@@ -317,7 +317,7 @@ def test_what_is_left_out_of_a_coco_file_is_said(world, monkeypatch, capsys):
 
 def test_an_image_of_500_objects_is_bounded_and_said(world, monkeypatch):
     job = do_job("train_promptable", world, monkeypatch, until="build_promptable(recipe", **{**QUICK, "data_root": "crowded", "image_size": 256})
-    transforms = promptable_transforms(Promptable(backbone="tiny_sam2"), job["recipe"])
+    transforms = promptable_transforms(Promptable(backbone="tiny_sam2", image_size=256), job["recipe"])
     assert len(job["data"]["train"][0]["masks"]) == 500
     assert len(transforms["train"](job["data"]["train"][0], torch.Generator().manual_seed(0))["masks"]) == job["recipe"].objects
     with pytest.warns(UserWarning, match=r"has 500 objects: 32 of them are taken \(max_objects\)"):
