@@ -216,7 +216,7 @@ def measure_click(options: argparse.Namespace) -> list[str]:
             encode = median_ms(lambda _, m=model: m.embed(image), points[:options.warmup + options.repeats], options)
             embedded, stock, one = model.embed(image), stock_predictor(model), torch.zeros(1, dtype=torch.int64, device=options.device)
             stock.set_image(image)
-            grid = lambda p, m=model, e=embedded, i=one: m.decode(e.features, i, Prompts.from_points(torch.from_numpy(p)[None] * e.factor).to(m.device))
+            grid = lambda p, m=model, e=embedded, i=one: m.decode(e.view.features, i, Prompts.from_points(torch.from_numpy(p)[None] * (m.image_size / max(e.size))).to(m.device))
             times = [median_ms(f, points, options) for f in (grid, lambda p, e=embedded: e.segment(p[None, None]),
                                                              lambda p, s=stock: s.predict(p[None], np.ones(1), multimask_output=True))]
             own, other = embedded.segment(points[:1, None]), stock.predict(points[:1], np.ones(1), multimask_output=True)
