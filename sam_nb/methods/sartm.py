@@ -377,6 +377,8 @@ def sartm_transforms(recipe: SartmRecipe) -> dict[str, Any]:
 def load_any(model: SARTM, source: str | Path) -> LoadReport:
     "Weights of SAM 2, of the release, or of this library (file or folder), by what their keys say."
     state = read_state_dict(source)
+    if any(k.startswith("model.sam_mask_decoder.") for k in state):  # of `promptable`
+        state = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     if any(k.startswith("sam.image_encoder.") for k in state): return load_released(model, state)
     if any(k.startswith("sam_mask_decoder.") for k in state): return load_sam2(model, state)
     return load_state(model, state, source=Path(source).name)
@@ -389,7 +391,7 @@ def build_sartm(recipe: SartmRecipe,
     text = class_text_features(classes, recipe.text_encoder, recipe.text_template, recipe.text_checkpoint) if recipe.use_text_kl else None
     if text is not None: switches["text_dim"] = text.shape[1]
     if recipe.checkpoint is None: from sam_nb.zoo import find_weights
-    source = recipe.checkpoint or find_weights(f"sam2-{recipe.backbone}")
+    source = recipe.checkpoint or find_weights("tiny_sam2" if recipe.backbone == "tiny" else f"sam2-{recipe.backbone}")
     model = SARTM(list(classes), [list(c) for c in palette] if palette is not None else None, **switches)
     if text is not None: model.set_text(text)
     return model, None if source == "scratch" else load_any(model, source)
