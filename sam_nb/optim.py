@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .core import Recipe
+from .core import ParameterError, Recipe
 
 # %% auto #0
 __all__ = ['MUON_RATE', 'MuonAdamW', 'with_muon', 'make_optimizer']
@@ -53,10 +53,13 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]],  # params, lr, weight_de
                    recipe: Recipe,  # lr, optimizer
                    fused: bool | None = None,  # one kernel for all parameters (GPU)
                    ) -> torch.optim.Optimizer:
-    "The optimiser of a recipe; every group remembers its peak rate as `base_lr`."
+    "The optimiser of a recipe; every group remembers its peak rate as `base_lr`. Raises `ParameterError`."
     trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups]
     trained = [g for g in trained if g["params"]]
-    if recipe.optimizer == "muon": optimizer: torch.optim.Optimizer = MuonAdamW(with_muon(trained), recipe.lr, fused=fused)
+    if recipe.optimizer == "muon":
+        optimizer: torch.optim.Optimizer = MuonAdamW(with_muon(trained), recipe.lr)  # not fused: a scaler must be able to skip the whole step
+        if not optimizer.turned:
+            raise ParameterError("optimizer='muon' finds no matrix that decays", remedy="weight_decay above 0, or optimizer='adamw'")
     else: optimizer = torch.optim.AdamW(trained, lr=recipe.lr, fused=fused)
     for group in optimizer.param_groups: group["base_lr"] = group["lr"]
     return optimizer
