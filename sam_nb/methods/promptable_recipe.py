@@ -73,11 +73,9 @@ class PromptableRecipe(PromptableSwitches, Recipe):
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end of training")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #df0b24f6
-_FROM_NOTHING = dict(checkpoint="scratch", trainable="all", affinity_steps=1500, clicks=3, vary_clicks=True, mask_rounds=0,
-                     box_share=0.4, mask_share=0.1, focal_weight=2.0,
-                     loss_size=64, objects=8, batch_size=4, steps=2600, lr=1e-3, schedule="cosine", warmup_epochs=0.05,
-                     weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=100,
-                     test_images=24)
+_TINY = dict(trainable="all", optimizer="muon", clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1, focal_weight=2.0,
+             loss_size=64, objects=8, batch_size=4, lr=1e-3, schedule="cosine", warmup_epochs=0.05, weight_decay=0.02, clip_norm=1.0,
+             scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=100, test_images=24)
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,
                  schedule="cosine", parts="none", loss_size=128, flip=0.0, scale_min=1.0, scale_max=1.0, jitter=0.0, cache=True, test_clicks=3,
@@ -86,12 +84,9 @@ PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(backbone="tiny_sam2", trainable="all", clicks=2, box_share=0.35, mask_share=0.15, focal_weight=2.0, objects=8,
                  batch_size=4, epochs=15, lr=3e-4, schedule="cosine", warmup_epochs=0.5, encoder_lr=0.5,
                  scale_min=0.8, scale_max=1.6, jitter=0.3, loss_size=128, clip_norm=1.0),
-    "tiny_more": dict(backbone="tiny_sam2", trainable="all", optimizer="muon", clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4,
-                      mask_share=0.1, focal_weight=2.0, loss_size=64, objects=8, batch_size=4, steps=5000, lr=1e-3, schedule="cosine",
-                      warmup_epochs=0.05, weight_decay=0.02, clip_norm=1.0, scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=150,
-                      test_images=24),
-    "tiny_sam": {**_FROM_NOTHING, "backbone": "tiny_sam"},
-    "tiny_sam2": {**_FROM_NOTHING, "backbone": "tiny_sam2"},
+    "tiny_sam": dict(_TINY, backbone="tiny_sam", checkpoint="scratch", steps=9000),
+    "tiny_sam2": dict(_TINY, backbone="tiny_sam2", image_size=256, checkpoint="scratch", steps=9000),
+    "tiny_more": dict(_TINY, backbone="tiny_sam2", steps=5000),
 }
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #41cb7a2e

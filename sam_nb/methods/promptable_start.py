@@ -5,57 +5,76 @@
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #4e12a7da
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import derive_seed, pick_device
+from ..core import ParameterError, derive_seed, pick_device
 from ..datasets.mask_sets import ObjectTransform, collate_objects
 from ..draws import Drawn
+from ..heads.promptable import ImageFeatures
 from ..losses import mask_dice, sigmoid_focal
 from .promptable import Promptable, covered
 from .promptable_recipe import PromptableRecipe
-from ..prompts import sample_points
+from ..prompts import Prompts, sample_points
 
 # %% auto #0
-__all__ = ['HEADS', 'place_channels', 'attend_by_place', 'keep_place_free', 'pass_tokens_on', 'begin_by_place', 'AffinityHead',
-           'affinity_losses', 'learn_affinity', 'learn_first']
+__all__ = ['FREQUENCIES', 'HALF_WIDTHS', 'BOX_SHARPNESS', 'READERS', 'MARK', 'GATE', 'Channels', 'name_places', 'pass_tokens_on',
+           'read_by_place', 'Question', 'questions', 'tell_image', 'paint', 'set_thresholds', 'begin_by_place',
+           'AffinityHead', 'affinity_losses', 'learn_affinity', 'learn_first']
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #960bf419
-HEADS = ((0.25, 3.0), (0.25, 3.0), (0.25, 12.0), (0.25, 12.0), (0.4, 25.0), (0.4, 25.0), (0.4, 50.0), (0.4, 50.0))  # frequency, sharpness
+FREQUENCIES = (0.25, 0.125, 0.4)  # of the positions, periods an image
+HALF_WIDTHS = (0.22, 0.09)  # of the squares around a click, shares of the image
+BOX_SHARPNESS = 40.0
+READERS = ((0.25, 3.0), (0.25, 6.0), (0.25, 12.0), (0.25, 24.0), (0.4, 25.0), (0.4, 40.0), (0.4, 60.0), (0.4, 100.0))  # frequency, sharpness
 
-def place_channels(model: Promptable) -> list[list[int]]:  # eight times sin x, sin y, cos x, cos y
-    "The channels that speak of place, by head."
-    half = model.prompt_encoder.embed_dim // 2
-    return [[2 * h, 2 * h + 1, half + 2 * h, half + 2 * h + 1] for h in range(len(HEADS))]
+class Channels:
+    "Which channels of tokens and image features mean what at the start."
+    marks, told, near = list(range(16, 20)), list(range(20, 24)), list(range(24, 32))
+    def __init__(self, width: int):
+        if width < 64 or width % 16: raise ParameterError(f"a decoder of {width} channels cannot begin by place", remedy="a multiple of 16, at least 64")
+        self.half = width // 2
+        self.constant, self.codes = self.half + 16, list(range(self.half + 17, self.half + 21))
+        self.sines = list(range(2 * len(FREQUENCIES)))
+        self.place = self.sines + [self.half + c for c in self.sines]
+        self.kept = [*self.place, *self.marks, self.constant]  # as they came: no layer changes them
+        self.reserved = [*self.kept, *self.told, *self.near]  # the rest is for what is learned
 
-@torch.no_grad()
-def attend_by_place(model: Promptable) -> None:
-    "Chosen frequencies; query and key projections of the decoder's cross-attention that read them."
-    frequencies = model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    frequencies[:, 2 * len(HEADS):] = 0
-    for h, (f, _) in enumerate(HEADS): frequencies[:, 2 * h:2 * h + 2] = f * torch.eye(2)
-    for name, layer in model.mask_decoder.transformer.named_modules():
-        if not hasattr(layer, "q_proj") or name.endswith("self_attn"): continue
-        weight = torch.zeros_like(layer.q_proj.weight)
-        for rows, channels, (_, sharp) in zip(weight.chunk(len(HEADS)), place_channels(model), HEADS, strict=True):
-            rows[:4, channels] = math.sqrt(2 * sharp) * torch.eye(4)
-            rows[4:].normal_(std=0.1)
-        for projection in (layer.q_proj, layer.k_proj): projection.weight.copy_(weight); projection.bias.zero_()
+    def of(self, axis: int, frequency: float) -> tuple[int, int]:  # sine, cosine
+        sine = 2 * FREQUENCIES.index(frequency) + axis
+        return sine, self.half + sine
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #99084f96
 @torch.no_grad()
-def keep_place_free(model: Promptable) -> None:
-    "Nothing but positions is in the place channels at first."
-    place, prompts, decoder = sum(place_channels(model), []), model.prompt_encoder, model.mask_decoder
-    for layer in _writers(model): layer.weight[place] = 0; layer.bias[place] = 0
-    tokens = [prompts.no_mask_embed, prompts.not_a_point_embed, *prompts.point_embeddings, decoder.iou_token, decoder.mask_tokens]
-    for token in [*tokens, *([decoder.obj_score_token] if decoder.pred_obj_scores else [])]: token.weight[:, place] = 0
-    if model.family == "sam2": model.model.no_mem_embed[..., place] = 0
+def name_places(model: Promptable, mark: float = 3.0) -> None:
+    "Positions of chosen frequencies; marks and codes on the tokens; nothing else in the reserved channels."
+    channels, prompts, decoder = Channels(model.prompt_encoder.embed_dim), model.prompt_encoder, model.mask_decoder
+    frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix.zero_()
+    for axis in (0, 1):
+        for f in FREQUENCIES: frequencies[axis, channels.of(axis, f)[0]] = f
+    for layer in _writers(model): layer.weight[channels.reserved] = 0; layer.bias[channels.reserved] = 0
+    if model.family == "sam2": model.model.no_mem_embed[..., channels.reserved] = 0
+    outputs = [decoder.iou_token, decoder.mask_tokens, *([decoder.obj_score_token] if decoder.pred_obj_scores else [])]
+    for token in [*outputs, prompts.not_a_point_embed, *prompts.point_embeddings]: token.weight[:, channels.reserved] = 0
+    nn.init.zeros_(prompts.no_mask_embed.weight)
+    ones = [c for c in range(channels.half, 2 * channels.half) if c not in channels.place and c != channels.constant]  # cosines of no frequency
+    for label, point in enumerate(prompts.point_embeddings):
+        point.weight[0, ones] = 0.2 * point.weight[0, ones] - 1
+        point.weight[0, [channels.marks[label], channels.told[label]]] = mark
+    rows = [row for token in outputs for row in token.weight]
+    for row, code in zip(rows, itertools.cycle(_CODES)): row[channels.codes] = 1.5 * torch.tensor(code, device=row.device)
+    for layer in decoder.transformer.layers:
+        for norm in (layer.norm1, layer.norm2, layer.norm3, layer.norm4): norm.weight[channels.kept] = 0; norm.bias[channels.kept] = 0
+    decoder.transformer.norm_final_attn.weight[channels.kept] = 0
+
+_CODES = ((1., 1., 1., 1.), (1., 1., -1., -1.), (1., -1., 1., -1.), (-1., 1., 1., -1.), (1., -1., -1., 1.), (-1., -1., -1., -1.))
 
 def _writers(model: Promptable) -> Iterator[nn.Module]:
     "The last layer of everything that adds to tokens or image features."
@@ -71,18 +90,148 @@ def _writers(model: Promptable) -> Iterator[nn.Module]:
 @torch.no_grad()
 def pass_tokens_on(model: Promptable) -> None:
     "Self-attention that begins as identity in the first layer and as a mean in the second."
+    channels = Channels(model.prompt_encoder.embed_dim)
     first, second = (layer.self_attn for layer in model.mask_decoder.transformer.layers)
-    for layer, (query, out) in ((first, (1.5, 1.0)), (second, (0.0, 4.0))):
-        for projection, gain in ((layer.q_proj, query), (layer.k_proj, query), (layer.v_proj, 1.0), (layer.out_proj, out)):
-            if gain: projection.weight.copy_(gain * torch.eye(*projection.weight.shape))
-            else: projection.weight.mul_(0.3)
-            projection.bias.zero_()
+    for layer, mixing, out in ((first, 0.0, 1.0), (second, 0.3, 4.0)):
+        for projection in (layer.q_proj, layer.k_proj): projection.weight.mul_(mixing); projection.bias.zero_()
+        for projection, gain in ((layer.v_proj, 1.0), (layer.out_proj, out)):
+            projection.weight.copy_(gain * torch.eye(*projection.weight.shape)); projection.bias.zero_()
+    second.out_proj.weight[channels.told] = 0
+    same = [(c, 3.5) for axis in (0, 1) for c in channels.of(axis, 0.25)] + [(c, 2.0) for c in channels.codes]
+    for rows in torch.arange(len(first.q_proj.weight), device=model.device).chunk(first.num_heads):
+        for row, (c, gain) in zip(rows, same):
+            for projection in (first.q_proj, first.k_proj): projection.weight[row, c] = gain
 
-def begin_by_place(model: Promptable) -> None:
+@torch.no_grad()
+def read_by_place(model: Promptable) -> None:
+    "Cross-attention from tokens to the image that looks at the token's own place."
+    channels, transformer = Channels(model.prompt_encoder.embed_dim), model.mask_decoder.transformer
+    for layer in (*(block.cross_attn_token_to_image for block in transformer.layers), transformer.final_attn_token_to_image):
+        for projection in (layer.q_proj, layer.k_proj):
+            projection.weight.zero_(); projection.bias.zero_()
+            for rows, (f, sharp) in zip(projection.weight.chunk(layer.num_heads), itertools.cycle(READERS)):
+                for row, c in zip(rows, (*channels.of(0, f), *channels.of(1, f)), strict=False): row[c] = _gain(layer, sharp)
+
+def _gain(attention: nn.Module, sharp: float) -> float:  # of queries and of keys, so that their scaled product is `sharp` times the cosine
+    return math.sqrt(sharp * math.sqrt(len(attention.q_proj.weight) // attention.num_heads))
+
+# %% ../../nbs/lib/40_methods.promptable_start.ipynb #5ecab2f1
+MARK = 3.0  # strength of a label's mark
+GATE = 30.0  # how firmly a token without the mark is passed over
+
+class Question(NamedTuple):
+    "What one head of the image's attention asks of a token, on one axis."
+    axis: int
+    label: int
+    frequency: float
+    sharp: float
+    threshold: float  # cosine (or sine) of the difference from which on the answer is yes
+    sign: int  # 0: near? 1: behind it? -1: before it?
+
+def questions() -> list[Question]:
+    "Of the eight heads."
+    def near(width: float, axis: int) -> Question:
+        return Question(axis, 1, 0.25, 5 / (math.pi * width * math.sin(math.pi * width)), math.cos(math.pi * width), 0)
+    return [near(w, axis) for w in HALF_WIDTHS for axis in (0, 1)] + [
+        Question(axis, label, 0.125, BOX_SHARPNESS, 0.0, sign) for label, sign in ((2, 1), (3, -1)) for axis in (0, 1)]
+
+@torch.no_grad()
+def tell_image(model: Promptable, strength: float) -> None:  # of what is written, in the units of the image embedding
+    "Cross-attention from the image to tokens that writes into a cell which prompts are near."
+    channels = Channels(model.prompt_encoder.embed_dim)
+    for attention in (block.cross_attn_image_to_token for block in model.mask_decoder.transformer.layers):
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj): projection.weight.zero_(); projection.bias.zero_()
+        query, key, value, out = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight, attention.out_proj.weight
+        width = len(query) // attention.num_heads
+        for head, q in enumerate(questions()):
+            row, gain, (sine, cosine) = head * width, _gain(attention, q.sharp), channels.of(q.axis, q.frequency)
+            query[row, sine] = query[row + 1, cosine] = gain
+            if q.sign: key[row, cosine], key[row + 1, sine] = q.sign * gain, -q.sign * gain
+            else: key[row, sine] = key[row + 1, cosine] = gain
+            query[row + 2, channels.constant] = math.sqrt(width)
+            key[row + 2, channels.constant] = -GATE
+            key[row + 2, channels.marks[q.label]] = (GATE - q.threshold * q.sharp + 2.3) / MARK
+            value[row, channels.told[q.label]] = 1
+            out[channels.near[head], row] = strength
+
+# %% ../../nbs/lib/40_methods.promptable_start.ipynb #bb61769b
+_SHAPES = (slice(0, 2), slice(2, 4), slice(4, 8))  # near channels of the wide square, the narrow square, the box
+
+@torch.no_grad()
+def paint(model: Promptable, shape: float = 4.0, background: float = 3.0) -> None:  # weights of the three shapes and of the constant
+    "Enlarged features and hypernetworks that begin with the shapes of prompts."
+    decoder, n = model.mask_decoder, len(_SHAPES)
+    first, last = decoder.output_upscaling[0], decoder.output_upscaling[3]
+    first.weight[:, :n] = 0
+    last.weight[:, :n + 1] = 0; last.bias[:n + 1] = 0
+    for i in range(n): last.weight[i, i] = 1
+    last.bias[n] = 1
+    if model.family == "sam2":
+        for layer, free in ((decoder.conv_s1, n), (decoder.conv_s0, n + 1)): layer.weight[:free] = 0; layer.bias[:free] = 0
+    for network in decoder.output_hypernetworks_mlps:
+        for layer in network.layers: nn.init.orthogonal_(layer.weight, 0.5 if layer is network.layers[-1] else math.sqrt(2)); layer.bias.zero_()
+        network.layers[-1].bias[:n] = shape; network.layers[-1].bias[n] = -background
+
+@torch.no_grad()
+def set_thresholds(model: Promptable, images: Tensor,  # [B, C, S, S] normalised
+                   count: int = 64,  # clicks, and boxes
+                   contrast: float = 2.0,  # value inside, and minus that outside
+                   ) -> None:
+    "Gain and bias of the three shapes, from what random prompts have written into these images."
+    channels, first, generator = Channels(model.prompt_encoder.embed_dim), model.mask_decoder.output_upscaling[0], torch.Generator().manual_seed(0)
+    points, low, size = (torch.rand(count, 2, generator=generator).to(model.device) for _ in range(3))
+    boxes = torch.cat([0.6 * low, (0.6 * low + 0.15 + 0.5 * size).clamp(max=1)], 1)
+    features, index, side = model.encode(images), torch.arange(count, device=model.device) % len(images), model.prompt_encoder.image_embedding_size[0]
+    at = (torch.arange(side, device=model.device) + 0.5) / side
+    def written(prompts: Prompts, shape: slice) -> Tensor:  # [count, side, side]
+        with _outputs(model.mask_decoder.transformer) as taken: model.decode(features, index, prompts)
+        return taken[0][1][..., channels.near[shape]].sum(-1).view(count, side, side)
+    def within(low: Tensor, high: Tensor) -> Tensor:  # [count, 2] each -> bool [count, side, side]
+        x, y = ((at > low[:, i:i + 1]) & (at < high[:, i:i + 1]) for i in (0, 1))
+        return x[:, None] & y[:, :, None]
+    clicks = Prompts.from_points(points * model.image_size)
+    for i, (prompts, inside, around) in enumerate([
+            *((clicks, within(points - 0.8 * w, points + 0.8 * w), within(points - 1.3 * w, points + 1.3 * w)) for w in HALF_WIDTHS),
+            (Prompts.from_boxes(boxes * model.image_size), (box := within(boxes[:, :2], boxes[:, 2:])), box)]):
+        values = written(prompts, _SHAPES[i])
+        yes, no = values[inside].median(), values[~around].quantile(0.95 if i < 2 else 0.9)
+        gain = 2 * contrast / (yes - no).clamp(min=0.1)
+        first.weight[channels.near[_SHAPES[i]], i] = gain
+        first.bias[i] = -gain * (yes + no) / 2
+    _set_level(model, features, index, prompts, box, contrast)
+
+def _set_level(model: Promptable, features: ImageFeatures, index: Tensor, prompts: Prompts, inside: Tensor, contrast: float) -> None:
+    "Hypernetworks whose masks are `contrast` inside a box and minus that outside."
+    logits, n = model.decode(features, index, prompts).logits[:, 0], len(_SHAPES)
+    inside = F.interpolate(inside[:, None].float(), logits.shape[-2:])[:, 0] > 0
+    yes, no = logits[inside].median(), logits[~inside].median()
+    ground = F.gelu(model.mask_decoder.output_upscaling[3].bias[n])  # the constant channel
+    for network in model.mask_decoder.output_hypernetworks_mlps:
+        last = network.layers[-1]
+        last.bias[:n + 1] *= 2 * contrast / (yes - no)
+        last.bias[n] -= contrast * (yes + no) / (yes - no) / ground
+
+@contextmanager
+def _outputs(module: nn.Module) -> Iterator[list[Any]]:
+    taken: list[Any] = []
+    hook = module.register_forward_hook(lambda module, inputs, output: taken.append(output))
+    try: yield taken
+    finally: hook.remove()
+
+# %% ../../nbs/lib/40_methods.promptable_start.ipynb #ced8d302
+@torch.no_grad()
+def begin_by_place(model: Promptable, images: Tensor) -> None:  # [B, C, S, S] normalised, of the data that will be learned
     "All of it."
-    attend_by_place(model)
-    keep_place_free(model)
+    training, channels = model.training, Channels(model.prompt_encoder.embed_dim)
+    model.eval()
+    name_places(model)
+    content = [c for c in range(2 * channels.half) if c not in channels.reserved]
     pass_tokens_on(model)
+    read_by_place(model)
+    tell_image(model, 1.5 * float(model.encode(images).embedding[:, content].std()))
+    paint(model)
+    set_thresholds(model, images)
+    model.train(training)
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #55f79500
 class AffinityHead(nn.Module):
@@ -96,7 +245,7 @@ class AffinityHead(nn.Module):
         self.ask = nn.Sequential(nn.Linear(channels, 64), nn.GELU(), nn.Linear(64, 3 * (channels + 2)))
 
         self.register_buffer("kept", torch.ones(levels[0].shape[1], device=model.device))
-        self.kept[sum(place_channels(model), [])] = 0  # these stay free for positions
+        self.kept[Channels(levels[0].shape[1]).reserved] = 0  # these stay free for the decoder's start
 
     def forward(self, features: tuple[Tensor, ...],  # [B, ...] every level
                 index: Tensor,  # [N] image of each click
@@ -152,10 +301,11 @@ def learn_first(model: Promptable, recipe: PromptableRecipe, data: Any, transfor
     "What a model from nothing is given; nothing for another."
     if recipe.checkpoint != "scratch" or recipe.trainable != "all": return []
     model.to(pick_device(recipe.device))
-    begin_by_place(model)
     taken: list[Tensor] = []
     for dice in learn_affinity(model, recipe, data, transform, recipe.affinity_steps):
         taken.append(dice)
         if len(taken) % every: continue
         print(f"affinity: step {len(taken)} of {recipe.affinity_steps}, dice loss {torch.stack(taken[-every:]).mean():.3f}", flush=True)
+    seen = [transform(data[i], torch.Generator().manual_seed(derive_seed(recipe.seed, "start", i)))["image"] for i in range(min(8, len(data)))]
+    begin_by_place(model, torch.stack(seen).to(model.device))
     return torch.stack(taken).tolist() if taken else []
