@@ -185,9 +185,11 @@ class ResizeSquare:
     size: int | Sequence[int]
     normalise: Normalise | None = Normalise()
     keep_target: bool = False
+    in_float: bool = False  # numbers become floats first and are not rounded after resizing, as in sam2's own transform
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
-        return _finish(resize_sample(sample, self.size), sample, self.normalise, self.keep_target)
+        if self.in_float: sample = {**sample, **{key: sample[key].as_subclass(Tensor).float() for key in PICTURES if key in sample}}
+        return _finish(resize_sample(sample, self.size, exact=self.in_float), sample, self.normalise, self.keep_target)
 
 # %% ../../nbs/lib/10_datasets.transforms.ipynb #52b1d7d5
 @dataclass(frozen=True)

@@ -315,7 +315,7 @@ def _frame(model: Promptable) -> Any:
     "How an image becomes the model's input: its longest side fitted and padded (SAM), or stretched to a square (SAM 2)."
     channels = model.switches.in_channels
     normalise = Normalise() if channels == 3 else Normalise((0.45,) * channels, (0.225,) * channels)
-    return (ResizeLongest if model.family == "sam" else ResizeSquare)(model.image_size, normalise)
+    return ResizeLongest(model.image_size, normalise) if model.family == "sam" else ResizeSquare(model.image_size, normalise, in_float=True)
 
 def _transform(model: Promptable, train: bool = False, **options: Any) -> ObjectTransform:  # options of ObjectTransform
     "The transform of a dataset of objects for this model."
