@@ -14,6 +14,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from ..core import ParameterError
+from ..encoders.sam import DecoderSteps, SamMaskDecoder
 from ..encoders.sam2 import image_features
 from .semantic import TokenMaskDecoder
 from ..prompts import Prompts
@@ -33,8 +34,9 @@ def prompt_encoder_of(model: Sam | SAM2Base) -> nn.Module: return model.prompt_e
 def mask_decoder_of(model: Sam | SAM2Base) -> nn.Module: return model.mask_decoder if isinstance(model, Sam) else model.sam_mask_decoder
 
 def in_steps(model: Sam | SAM2Base) -> Sam | SAM2Base:
-    "The same model; SAM 2's decoder gets the steps of `TokenMaskDecoder`."
+    "The same model; its decoder gets the steps of `DecoderSteps`."
     if isinstance(model, SAM2Base): model.sam_mask_decoder.__class__ = TokenMaskDecoder
+    elif not isinstance(model.mask_decoder, DecoderSteps): model.mask_decoder.__class__ = SamMaskDecoder
     return model
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #b9df5aa8

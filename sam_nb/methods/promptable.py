@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from ..core import ParameterError, pick_device, seed_everything, validated, workspace
 from ..datasets.catalog import dataset_names, load_dataset
 from ..datasets.mask_sets import ObjectTransform, collate_objects
-from ..datasets.objects import load_objects, read_image, require_objects
+from ..datasets.mask_pictures import image_array
+from ..datasets.objects import load_objects, require_objects
 from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_original
 from ..encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, precompute
 from ..encoders.lora import QVLoRA, add_lora, fold_lora
@@ -268,8 +269,7 @@ class Segments:
 class EmbeddedImage:
     "An image that has been encoded, to be asked many times."
     def __init__(self, model: Promptable, image: Any):  # path, PIL image, uint8 array [H, W(, C)]
-        array = read_image(image).permute(1, 2, 0).numpy() if isinstance(image, (str, Path)) else np.asarray(image)
-        self.model, self.array = model, _as_channels(array, model.switches.in_channels)
+        self.model, self.array = model, image_array(image, model.switches.in_channels)
         self.size = self.array.shape[:2]
         sample = {"image": torch.from_numpy(self.array).permute(2, 0, 1), "name": "yours", "original_size": self.size, "content_size": self.size}
         ready = model.frame()(sample)
@@ -291,15 +291,6 @@ class EmbeddedImage:
         return Segments(sort(answer.masks).cpu().numpy(), sort(answer.predicted).cpu().numpy(), sort(answer.logits), self.array[..., :3])
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #87cb6e91
-def _as_channels(array: np.ndarray, channels: int) -> np.ndarray:  # uint8 [H, W, channels]
-    if array.ndim == 2: array = array[..., None]
-    if array.ndim != 3 or array.dtype != np.uint8:
-        raise ParameterError(f"an image of shape {array.shape} and type {array.dtype}", remedy="give a path, a PIL image, or a uint8 array [H, W, C]")
-    if array.shape[2] == 1: array = array.repeat(channels, 2)
-    if array.shape[2] == 4 and channels == 3: array = array[..., :3]
-    if array.shape[2] != channels: raise ParameterError(f"an image of {array.shape[2]} channels for a model of {channels}")
-    return np.ascontiguousarray(array)
-
 def _asked(points: Any, labels: Any, boxes: Any, mask: Tensor | None) -> Prompts:
     if points is None and boxes is None and mask is None: raise ParameterError("nothing was asked for", remedy="give points, boxes or a mask")
     prompts = None if boxes is None else Prompts.from_boxes(torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4))

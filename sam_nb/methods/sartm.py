@@ -20,6 +20,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from ..core import CheckpointError, ParameterError, validated
+from ..datasets.mask_pictures import image_array
 from ..datasets.transforms import Normalise, PadTo, SegmentationAugment, to_original
 from ..encoders.lora import add_lora, lora_from_released, merge_lora
 from ..encoders.sam2 import (SAM2_SIZES, VIDEO_KEYS, build_image_encoder, build_prompt_encoder, check_image_size, image_features,
@@ -230,14 +231,7 @@ class Segmentation:
 # %% ../../nbs/lib/40_methods.sartm.ipynb #35bccab1
 def _rgb_array(picture: Any) -> np.ndarray:
     from sam_nb.datasets.rgbt import read_rgb
-    if isinstance(picture, (str, Path)): return read_rgb(picture).permute(1, 2, 0).numpy()
-    array = np.asarray(picture)
-    if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3: array = array.transpose(1, 2, 0)
-    if array.ndim == 2: array = np.repeat(array[..., None], 3, 2)
-    if array.ndim != 3 or array.shape[2] < 3 or array.dtype != np.uint8:
-        raise ParameterError(f"an RGB image of shape {array.shape} and type {array.dtype}",
-                             remedy="give a path, a PIL image, or a uint8 array [H, W, 3]")
-    return np.ascontiguousarray(array[..., :3])
+    return image_array(read_rgb(picture) if isinstance(picture, (str, Path)) else picture)
 
 def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None) -> np.ndarray:
     from sam_nb.datasets.rgbt import read_thermal
@@ -250,7 +244,7 @@ def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None
     if array.dtype != np.uint8:
         low, high = np.percentile(array, (1, 99)) if thermal_range == "auto" else thermal_range
         array = (np.clip((array.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255 + 0.5).astype(np.uint8)
-    return _rgb_array(array)
+    return image_array(array)
 
 # %% ../../nbs/lib/40_methods.sartm.ipynb #e901b48d
 def _segment(model: SARTM, rgb: Any,  # path, PIL image, uint8 array [H, W, 3] or tensor [3, H, W]
