@@ -14,8 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco
-from sam2.modeling.sam2_base import SAM2Base
-from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from ..core import ParameterError

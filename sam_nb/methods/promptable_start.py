@@ -39,7 +39,7 @@ class Channels:
     "Which channels of tokens and image features mean what at the start."
     marks, told, near = list(range(16, 20)), list(range(20, 24)), list(range(24, 32))
     def __init__(self, width: int):
-        if width < 64 or width % 16: raise ParameterError(f"a decoder of {width} channels cannot begin by place", remedy="a multiple of 16, at least 64")
+        if width < 64: raise ParameterError(f"a decoder of {width} channels cannot begin by place", remedy="at least 64 channels")
         self.half = width // 2
         self.constant, self.codes = self.half + 16, list(range(self.half + 17, self.half + 21))
         self.sines = list(range(2 * len(FREQUENCIES)))
@@ -140,7 +140,7 @@ def tell_image(model: Promptable, strength: float) -> None:  # of what is writte
     "Cross-attention from the image to tokens that writes into a cell which prompts are near."
     channels = Channels(model.prompt_encoder.embed_dim)
     for attention in (block.cross_attn_image_to_token for block in model.mask_decoder.transformer.layers):
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj): projection.weight.zero_(); projection.bias.zero_()
+        for parameter in attention.parameters(): parameter.zero_()
         query, key, value, out = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight, attention.out_proj.weight
         width = len(query) // attention.num_heads
         for head, q in enumerate(questions()):
