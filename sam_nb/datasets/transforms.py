@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as nnf
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as reference
 from torchvision.transforms.v2 import functional as F
@@ -173,11 +175,19 @@ class ResizeLongest:
     size: int
     normalise: Normalise | None = Normalise()
     keep_target: bool = False
+    by_pillow: bool = False  # the image is resized by Pillow, as segment-anything does: now and then a value differs by one
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
         size = as_size(self.size)
-        changed = resize_sample(sample, fit_size(*_height_width(sample), size, enlarge=True))
+        fitted = fit_size(*_height_width(sample), size, enlarge=True)
+        ready = {**sample, "image": _by_pillow(sample["image"], fitted)} if self.by_pillow else sample
+        changed = resize_sample(ready, fitted)
         return pad_sample(_finish(changed, sample, self.normalise, self.keep_target), size)  # SAM pads what is normalised
+
+def _by_pillow(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(picture.shape[-2:]) == size: return picture
+    resized = [Image.fromarray(channel.numpy()).resize(size[::-1], Image.Resampling.BILINEAR) for channel in picture.as_subclass(Tensor)]
+    return torch.from_numpy(np.stack(resized))
 
 @dataclass(frozen=True)
 class ResizeSquare:

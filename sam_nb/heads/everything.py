@@ -302,7 +302,7 @@ class Everything:
         return found[~near_crop_edge(found.boxes, crop, found.size)]
 
     def _encode(self, part: np.ndarray) -> tuple[ImageFeatures, tuple[int, int]]:  # features; height and width in the model's square
-        frame = ResizeLongest(self.image_size) if self.family == "sam" else ResizeSquare(self.image_size, in_float=True)
+        frame = ResizeLongest(self.image_size, by_pillow=True) if self.family == "sam" else ResizeSquare(self.image_size, in_float=True)
         ready = frame({"image": torch.from_numpy(part).permute(2, 0, 1)})
         pixels = ready["image"][None].to(next(self.model.parameters()).device)
         self.method.eval()

@@ -86,6 +86,7 @@ class MaskPrediction:
     logits: Tensor  # [N, K, 4g, 4g]; above 0: object
     ious: Tensor  # [N, K] predicted quality
     object_logits: Tensor | None = None  # [N, 1], SAM 2: is it there at all?
+    iou_tokens: Tensor | None = None  # [N, D] what the quality was read from
 
     def __len__(self) -> int: return len(self.logits)
     @property
@@ -95,7 +96,7 @@ class MaskPrediction:
              ) -> MaskPrediction:  # K = 1
         "One candidate of each object."
         at = (torch.arange(len(self), device=self.ious.device), self.chosen if candidate is None else candidate)
-        return MaskPrediction(self.logits[at][:, None], self.ious[at][:, None], self.object_logits)
+        return MaskPrediction(self.logits[at][:, None], self.ious[at][:, None], self.object_logits, self.iou_tokens)
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #3cd69789
 def decode_masks(model: Sam | SAM2Base, features: ImageFeatures,  # of B images
@@ -108,7 +109,9 @@ def decode_masks(model: Sam | SAM2Base, features: ImageFeatures,  # of B images
     own = features[image_index]
     tokens, image = decoder.attend(decoder.tokens(sparse, len(prompts)), own.embedding + dense, prompt_encoder_of(model).get_dense_pe())
     canvas, object_logits = decoder.upscale(image, own.high_res), decoder.object_logit(tokens) if decoder.pred_obj_scores else None
-    if multimask_output: return MaskPrediction(decoder.paint(tokens, canvas, range(1, 4)), decoder.ious(tokens)[:, 1:], object_logits)
+    if multimask_output:
+        return MaskPrediction(decoder.paint(tokens, canvas, range(1, 4)), decoder.ious(tokens)[:, 1:], object_logits,
+                              tokens[:, int(decoder.pred_obj_scores)])
     if getattr(decoder, "dynamic_multimask_via_stability", False) and not decoder.training:
         return MaskPrediction(*decoder._dynamic_multimask_via_stability(decoder.paint(tokens, canvas, range(4)), decoder.ious(tokens)), object_logits)
     return MaskPrediction(decoder.paint(tokens, canvas, range(1)), decoder.ious(tokens)[:, :1], object_logits)

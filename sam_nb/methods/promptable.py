@@ -38,22 +38,28 @@ from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['Promptable', 'thinning', 'freeze', 'part_table', 'parameter_groups', 'answer_losses', 'first_prompts', 'sketched',
-           'conversation', 'promptable_losses', 'covered', 'update_candidates', 'PromptScores', 'Segments',
+__all__ = ['sized_model', 'Promptable', 'thinning', 'freeze', 'part_table', 'parameter_groups', 'answer_losses', 'first_prompts',
+           'sketched', 'conversation', 'promptable_losses', 'covered', 'update_candidates', 'PromptScores', 'Segments',
            'EmbeddedImage', 'load_weights', 'build_promptable', 'promptable_data', 'promptable_transforms',
            'with_features']
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #1e06df81
+def sized_model(backbone: str | Mapping[str, Any],  # a name of BACKBONES, or its values
+                image_size: int | None = None,  # side of the square input, pixels; None: the backbone's own
+                ) -> tuple[Sam | SAM2Base, str, int]:  # model with random weights, family, side
+    "The model of either package."
+    about = backbone_values(backbone)
+    side = image_size or about["image_size"]
+    build = build_sam(about["size"], side) if about["family"] == "sam" else build_sam2_model(about["size"], side, about.get("version", "2.1"))
+    return in_steps(build), family_of(build), side
+
+# %% ../../nbs/lib/40_methods.promptable.ipynb #e00e8c04
 class Promptable(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["mask-generation", "segment-anything"], license="apache-2.0"):
     "SAM or SAM 2, to be prompted and to be trained."
     def __init__(self, **switches: Any):  # see `PromptableSwitches`
         super().__init__()
         self.switches = validated(PromptableSwitches, switches)
-        about = backbone_values(self.switches.backbone)
-        self.image_size = self.switches.image_size or about["image_size"]
-        build = build_sam(about["size"], self.image_size) if about["family"] == "sam" else \
-            build_sam2_model(about["size"], self.image_size, about.get("version", "2.1"))
-        self.model, self.family = in_steps(build), family_of(build)
+        self.model, self.family, self.image_size = sized_model(self.switches.backbone, self.switches.image_size)
         self.input_projection = _projection(self.switches.in_channels)
         if self.switches.trainable == "lora": add_lora(self.model.image_encoder, self.switches.lora_rank, targets=self.switches.lora_targets)
         freeze(self)
@@ -306,7 +312,8 @@ def _frame(model: Promptable) -> Any:
     "How an image becomes the model's input: its longest side fitted and padded (SAM), or stretched to a square (SAM 2)."
     channels = model.switches.in_channels
     normalise = Normalise() if channels == 3 else Normalise((0.45,) * channels, (0.225,) * channels)
-    return ResizeLongest(model.image_size, normalise) if model.family == "sam" else ResizeSquare(model.image_size, normalise, in_float=True)
+    if model.family == "sam2": return ResizeSquare(model.image_size, normalise, in_float=True)
+    return ResizeLongest(model.image_size, normalise, by_pillow=True)
 
 def _transform(model: Promptable, train: bool = False, **options: Any) -> ObjectTransform:  # options of ObjectTransform
     "The transform of a dataset of objects for this model."
