@@ -21,6 +21,7 @@ from sam_nb.masks import mask_to_rle
 from sam_nb.methods.saom import SAOM, _freeze
 from sam_nb.prompts import Prompts
 from sam_nb.weights import load_state
+from sam_nb.whole_objects import name_scores, released_lines
 from tests.parity.checks import Checks
 
 
@@ -29,7 +30,7 @@ def run(folder: Path) -> Checks:
     torch.set_num_threads(min(2, torch.get_num_threads()))
     checks = Checks()
     groups = {"grids": ("saom_grids.npz", grids), "forward": ("saom_forward.safetensors", forward), "train": ("saom_train.safetensors", train),
-              "everything mode": ("saom_amg.safetensors", everything)}
+              "everything mode": ("saom_amg.safetensors", everything), "evaluation": ("eval/expected.json", evaluation)}
     for name, (needed, function) in groups.items():
         if (folder / needed).exists(): checks.group(name, lambda function=function: function(checks, folder))
         else: checks.absent(name, needed)
@@ -216,3 +217,12 @@ def right_classes(checks: Checks, run_: str, model: SAOM, tensors: dict, options
     where = point_grid(*options["grid"]) * np.array(image.shape[1::-1])
     numbers = [int(np.abs(where - np.array(a["point_coords"][0])).sum(1).argmin()) for a in ours]
     checks.equal(f"{run_}: classes of the points", [a["class"] for a in ours], [expected["point_class"][n] for n in numbers])
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------------------
+
+def evaluation(checks: Checks, folder: Path) -> None:
+    expected = json.loads((folder / "eval/expected.json").read_text())
+    variants = {"released": dict(substring_classes=True, stale_gt_bug=True), "stale_fixed": dict(substring_classes=True), "stale_fixed_exact_class": {}}
+    for name, flags in variants.items():
+        checks.equal(f"published measure, {name}", released_lines(name_scores(folder / "eval/gt", folder / "eval/pred", **flags)), expected[name])
