@@ -25,9 +25,9 @@ from .prompts import Prompts, centre_points, correct_points, mask_boxes, rough_m
 from .show import draw_prompts, line_figure, overlay, show_images, to_image
 
 # %% auto #0
-__all__ = ['STARTS', 'PROMPTS', 'GROUPS', 'view_image', 'Conversation', 'converse', 'measures', 'PromptEvaluation',
-           'evaluate_prompts', 'compare', 'gains', 'show_click_curves', 'show_calibration', 'show_clicks',
-           'show_before_after']
+__all__ = ['STARTS', 'PROMPTS', 'GROUPS', 'view_image', 'Conversation', 'converse', 'chosen_objects', 'measures',
+           'PromptEvaluation', 'evaluate_prompts', 'spread', 'with_bar', 'compare', 'gains', 'show_click_curves',
+           'show_calibration', 'show_clicks', 'show_before_after']
 
 # %% ../nbs/lib/52_clicks.ipynb #016539ee
 @torch.no_grad()
@@ -103,8 +103,8 @@ def _talks(view: View, truth: Tensor, prompts: Sequence[str], clicks: int) -> di
     rounds = {"point": clicks * ("point" in prompts), "box": 2 if "box+click" in prompts else int("box" in prompts), "mask": int("mask" in prompts)}
     return {start: converse(view, truth, start, r) for start, r in rounds.items() if r}
 
-def _chosen(masks: Any, at_most: int | None = None, parts: str = "any", min_area: int = 1) -> Tensor:
-    "The objects of an image that are asked for."
+def chosen_objects(masks: Any, at_most: int | None = None, parts: str = "any", min_area: int = 1) -> Tensor:
+    "Indices of the objects of an image (a `MaskSet`) that are asked for."
     kept = (masks.areas >= max(1, min_area)) & ~masks.crowd
     if parts != "any": kept &= (masks.part_of >= 0) == (parts == "only")
     found = kept.nonzero()[:, 0]
@@ -234,12 +234,12 @@ def evaluate_prompts(model: nn.Module,  # promptable
     "Ask for every object by click, box and mask, and correct."
     for p, known in [(parts, PARTS), *((p, PROMPTS) for p in prompts)]:
         if p not in known: raise ParameterError(f"unknown {'prompt' if known is PROMPTS else 'parts'} {p!r}", remedy=did_you_mean(p, known))
-    order = range(len(data)) if images is None or images >= len(data) else torch.linspace(0, len(data) - 1, images).round().int().tolist()
+    order = spread(len(data), images)
     device, transform, was_training, rows = pick_device(device), model.transform(train=False), model.training, []
     model.to(device).eval()
     try:
-        for i in _with_bar(order, progress):
-            chosen = _chosen((raw := data[i])["masks"], objects, parts, min_area)
+        for i in with_bar(order, progress):
+            chosen = chosen_objects((raw := data[i])["masks"], objects, parts, min_area)
             if not len(chosen): continue
             view = view_image(model, raw, transform, precision)
             rows += [{"image": i, "name": raw.get("name", ""), **row} for row in _image_rows(view, raw["masks"], prompts, clicks, chosen, batch)]
@@ -247,7 +247,11 @@ def evaluate_prompts(model: nn.Module,  # promptable
     if not rows: raise ParameterError("there is no object to ask for", remedy="evaluate on a split with masks; or a smaller min_area, other parts")
     return PromptEvaluation(rows, {"images": len(order), "clicks": clicks})
 
-def _with_bar(order: Sequence[int], progress: bool) -> Any:
+def spread(count: int, at_most: int | None) -> Sequence[int]:
+    "Indices of all, or of so many, evenly spaced."
+    return range(count) if at_most is None or at_most >= count else torch.linspace(0, count - 1, at_most).round().int().tolist()
+
+def with_bar(order: Sequence[int], progress: bool) -> Any:
     if not progress: return order
     from tqdm.auto import tqdm
     return tqdm(order, desc="images", leave=False)

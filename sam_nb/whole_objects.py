@@ -5,7 +5,7 @@
 # %% ../nbs/lib/52_whole_objects.ipynb #d8a040a8
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import DatasetError, ParameterError
+from .clicks import chosen_objects, spread, with_bar
+from .core import DatasetError, ParameterError, pick_device
 from .datasets.pictures import read_pixels
 from .heads.everything import Candidates
 from .masks import mask_iou
+from .methods.saom_recipe import everything_of
 
 # %% auto #0
-__all__ = ['RECALL_IOUS', 'RELEASED_CLASSES', 'WholeObjects', 'name_scores', 'released_lines']
+__all__ = ['RECALL_IOUS', 'RELEASED_CLASSES', 'WholeObjects', 'name_scores', 'released_lines', 'score_everything', 'show_points',
+           'show_everything']
 
 # %% ../nbs/lib/52_whole_objects.ipynb #782ca035
 RECALL_IOUS = tuple(i / 100 for i in range(50, 100, 5))  # COCO's ten thresholds
@@ -64,7 +67,8 @@ class WholeObjects:
         named = [r for r in self.rows if r["class"] is not None and r["category"] >= 0]
         if self.classes and named: scores["class accuracy"] = np.mean([r["class"] == r["category"] for r in named])
         per_image = {r["image"]: r["proposals"] for r in self.rows}
-        return {**{k: float(100 * v) for k, v in scores.items()}, "proposals an image": float(np.mean(list(per_image.values()))), "objects": len(self.rows)}
+        percent = {k: float(100 * v) for k, v in scores.items()}
+        return {**percent, "proposals an image": float(np.mean(list(per_image.values()))), "objects": len(self.rows)}
 
 # %% ../nbs/lib/52_whole_objects.ipynb #6cec01cb
 RELEASED_CLASSES = tuple("""
@@ -116,11 +120,50 @@ def _class_sums(real: Mapping[Any, Path], answers: Mapping[Any, Path], stale: bo
         if answer.shape != mask.shape:
             raise DatasetError(f"a prediction of {answer.shape} pixels for a mask of {mask.shape}", file=answers[key],
                                remedy="save predictions at the image's own size")
-        both, either, area = both + (mask & answer).sum(dtype=np.int64), either + (mask | answer).sum(dtype=np.int64), area + mask.sum(dtype=np.int64)
+        both, either, area = (n + m.sum(dtype=np.int64) for n, m in ((both, mask & answer), (either, mask | answer), (area, mask)))
     return {"IoU": float(both / (either + 1e-10)), "Acc": float(both / (area + 1e-10)), "Num": count}
 
 # %% ../nbs/lib/52_whole_objects.ipynb #34b7d7dc
 def released_lines(scores: Mapping[str, Any]) -> list[Any]:
     "`name_scores` as the released script prints them."
-    lines: list[Any] = [[f"{r['class']},", f"IoU: {100 * r['IoU']:.2f},", f"Acc: {100 * r['Acc']:.2f}", f"Num: {r['Num']:.2f}"] for r in scores["rows"]]
-    return [*lines, {"mIoU": f"{scores['mIoU']:.2f}", "mAcc": f"{scores['mAcc']:.2f}", "Count": f"{scores['Count']:.2f}"}]
+    def line(r: Mapping[str, Any]) -> list[str]:
+        return [f"{r['class']},", f"IoU: {100 * r['IoU']:.2f},", f"Acc: {100 * r['Acc']:.2f}", f"Num: {r['Num']:.2f}"]
+    return [*map(line, scores["rows"]), {"mIoU": f"{scores['mIoU']:.2f}", "mAcc": f"{scores['mAcc']:.2f}", "Count": f"{scores['Count']:.2f}"}]
+
+# %% ../nbs/lib/52_whole_objects.ipynb #7da5f672
+def score_everything(model: Any,  # SAOM
+                     data: Any,  # samples with image and masks
+                     recipe: Any,  # SaomRecipe: thresholds, parts, min_area
+                     images: int | None = None,  # at most so many, evenly spaced
+                     progress: bool = False) -> WholeObjects:
+    "P2 of everything mode on the annotated objects that the recipe is about."
+    scored = WholeObjects(model.switches.classes)
+    generator = everything_of(model.to(pick_device(recipe.device)).eval(), recipe)
+    for i in with_bar(spread(len(data), images), progress):
+        sample = data[i]
+        masks = sample["masks"]
+        chosen = chosen_objects(masks, parts=recipe.parts, min_area=recipe.min_area)
+        if len(chosen): scored.update(generator.found(sample["image"]), masks[chosen], masks.categories[chosen], sample["name"])
+    return scored
+
+def show_points(model: Any, samples: Sequence[Mapping[str, Any]], transform: Any, width: float = 9) -> Any:  # Picture
+    "The point that stands for each object of some samples."
+    from sam_nb.methods.saom import object_points
+    from sam_nb.show import draw_prompts, overlay, show_images
+    pictures = []
+    for sample in samples:
+        masks, points = object_points(model, sample, transform)
+        pictures.append(draw_prompts(overlay(sample["image"][:3], masks), points=points))
+    return show_images(pictures, columns=4, width=width)
+
+def show_everything(models: Mapping[str, Any], data: Any, recipe: Any, which: Iterable[int], width: float = 9) -> Any:  # Picture
+    "Everything mode of some models on the same images."
+    from sam_nb.show import overlay, show_images
+    pictures, titles = [], []
+    for i in which:
+        image, masks = (sample := data[i])["image"][:3], sample["masks"][chosen_objects(sample["masks"], parts=recipe.parts)]
+        pictures.append(overlay(image, masks)); titles.append(f"{sample['name']}: annotated")
+        for name, model in models.items():
+            found = everything_of(model.eval(), recipe).found(image)
+            pictures.append(overlay(image, found.masks()) if len(found) else image); titles.append(f"{name}: {len(found)} masks")
+    return show_images(pictures, titles, columns=1 + len(models), width=width)

@@ -34,10 +34,13 @@ def point_grid(nx: int, ny: int) -> np.ndarray:  # float64 [ny * nx, 2] x, y in 
     x, y = (np.linspace(1 / (2 * n), 1 - 1 / (2 * n), n) for n in (nx, ny))
     return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
 
-def as_grid(points: int | Sequence[int]) -> tuple[int, int]:  # across, down
-    "Points a side, or (across, down)."
-    pair = (points, points) if isinstance(points, int) else tuple(int(n) for n in points)
-    if len(pair) != 2 or min(pair) < 1: raise ParameterError(f"grid={points!r}", remedy="points a side, or (across, down), at least 1")
+def as_grid(points: int | str | Sequence[int]) -> tuple[int, int]:  # across, down
+    "Points a side, or (across, down), or '320x64'."
+    said = points.lower().split("x") if isinstance(points, str) else (points,) if isinstance(points, int) else points
+    try: pair = tuple(int(n) for n in said)
+    except ValueError: pair = ()
+    if len(pair) == 1: pair = pair * 2
+    if len(pair) != 2 or min(pair) < 1: raise ParameterError(f"grid={points!r}", remedy="points a side, or across and down ('320x64'), at least 1")
     return pair
 
 # %% ../../nbs/lib/30_heads.everything.ipynb #90ac7b8a
@@ -46,7 +49,7 @@ CLASS_ORDERS = ("correct", "released")
 @dataclass(frozen=True)
 class EverythingOptions:
     "Which masks are kept."
-    grid: int | tuple[int, int] = 32  # points a side, or (across, down)
+    grid: int | str | tuple[int, int] = 32  # points a side, or (across, down), or '320x64'
     pred_iou_thresh: float = 0.88  # of the model's own estimate; a mask above it is kept
     stability_score_thresh: float = 0.95  # of the overlap of two thresholds; a mask at it or above is kept
     stability_score_offset: float = 1.0  # how far the two thresholds lie from the mask's
@@ -271,7 +274,11 @@ class Everything:
     def generate(self, image: Any,  # path, PIL image, uint8 array [H, W, 3]
                  output_mode: str = "binary_mask", **changes: Any) -> list[dict[str, Any]]:
         "Records as of `SamAutomaticMaskGenerator`, see `records`."
-        return records(self.candidates(image, **changes).select(replace(self.options, **changes)), output_mode)
+        return records(self.found(image, **changes), output_mode)
+
+    def found(self, image: Any, **changes: Any) -> Candidates:
+        "What `generate` returns, as a table."
+        return self.candidates(image, **changes).select(replace(self.options, **changes))
 
     @torch.no_grad()
     def candidates(self, image: Any,  # path, PIL image, uint8 array [H, W, 3]

@@ -74,7 +74,7 @@ GRID_PIXELS = 1024  # side of the square in which the released code counts, at a
 @dataclass(frozen=True)
 class Assignment:
     "How objects get their points."
-    grid: int | tuple[int, int] = 32  # points a side, or (across, down)
+    grid: int | str | tuple[int, int] = 32  # points a side, or (across, down), or '320x64'
     kind: str = "nearest"  # "nearest" grid point, the "prior" itself, a "random" pixel of the mask, its "centre"
     frame: str = "original"  # of GRID_FRAMES, for "nearest"
     truncate: bool = False  # coordinates in the model's square without their fractions, as released

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ..core import CheckpointError, DatasetError, ParameterError, Recipe, check_recipe, did_you_mean, workspace
 
 # %% auto #0
-__all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableRecipe', 'backbone_values', 'promptable_recipe']
+__all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableRecipe', 'backbone_values', 'promptable_recipe',
+           'check_side', 'check_objects_data', 'check_start_weights']
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #a054e782
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -101,28 +102,33 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
                       ) -> PromptableRecipe:
     "A checked recipe. Raises `ParameterError`, `DatasetError` or `CheckpointError`."
     recipe = check_recipe(PromptableRecipe, values, PROMPTABLE_PRESETS)
-    backbone = backbone_values(recipe.backbone)
-    _check_data(recipe)
-    _check_weights(recipe)
+    check_objects_data(recipe.dataset, recipe.data_root)
+    check_start_weights(recipe.checkpoint, recipe.backbone)
     _check_cache(recipe)
     if recipe.affinity_steps and (recipe.checkpoint != "scratch" or recipe.trainable != "all"):
         raise ParameterError("affinity_steps is for a model from nothing", remedy="checkpoint='scratch' and trainable='all', or affinity_steps=0")
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
-    side, step = recipe.image_size or backbone["image_size"], backbone.get("step", 32 if backbone["family"] == "sam2" else 16)
-    if side % step: raise ParameterError(f"image_size={side} is not a multiple of {step}", remedy=f"use {max(step, round(side / step) * step)}")
+    check_side(recipe.backbone, recipe.image_size)
     return recipe
 
+def check_side(backbone: str | Mapping[str, Any], image_size: int | None) -> None:
+    "Raises `ParameterError` where patches do not fill the input."
+    about = backbone_values(backbone)
+    side, step = image_size or about["image_size"], about.get("step", 32 if about["family"] == "sam2" else 16)
+    if side % step: raise ParameterError(f"image_size={side} is not a multiple of {step}", remedy=f"use {max(step, round(side / step) * step)}")
+
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #d722ab2c
-def _check_data(recipe: PromptableRecipe) -> None:
+def check_objects_data(dataset: str, data_root: str | None) -> None:
+    "Raises `ParameterError` or `DatasetError` where there are no object masks."
     from sam_nb.datasets.catalog import dataset_info, dataset_names, require_dataset
-    if recipe.dataset == "demo": return _check_demo(recipe.data_root)
-    if recipe.dataset in dataset_names():
-        require_dataset(recipe.dataset, recipe.data_root)
-        if (task := dataset_info(recipe.dataset, recipe.data_root).task) != "objects":
-            raise ParameterError(f"dataset {recipe.dataset!r} is for {task}, it has no object masks",
+    if dataset == "demo": return _check_demo(data_root)
+    if dataset in dataset_names():
+        require_dataset(dataset, data_root)
+        if (task := dataset_info(dataset, data_root).task) != "objects":
+            raise ParameterError(f"dataset {dataset!r} is for {task}, it has no object masks",
                                  remedy="dataset='objects' with data_root=... takes any folder")
         return
-    folder = Path(recipe.data_root) if recipe.data_root else workspace().data / recipe.dataset
+    folder = Path(data_root) if data_root else workspace().data / dataset
     if not folder.is_dir():
         raise DatasetError("there is no such folder", file=folder,
                            remedy="data_root=... names a folder of images with masks; dataset='demo' needs none")
@@ -133,12 +139,13 @@ def _check_demo(root: str | None) -> None:
                        remedy="dataset='objects' (--dataset objects) is for a folder of your own")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #de21a218
-def _check_weights(recipe: PromptableRecipe) -> None:
+def check_start_weights(checkpoint: str | None, backbone: str | Mapping[str, Any] | None) -> None:
+    "Raises `CheckpointError` where the weights to start from are not there."
     from sam_nb.zoo import find_weights
-    if recipe.checkpoint == "scratch": return
-    if recipe.checkpoint is None and not isinstance(recipe.backbone, str):
+    if checkpoint == "scratch": return
+    if checkpoint is None and not isinstance(backbone, str):
         raise CheckpointError("a backbone given by its values has no published weights", remedy="checkpoint='scratch', or a file")
-    find_weights(recipe.checkpoint or recipe.backbone)
+    find_weights(checkpoint or backbone)
 
 def _check_cache(recipe: PromptableRecipe) -> None:
     still = {"scale_min": 1, "scale_max": 1, "jitter": 0}

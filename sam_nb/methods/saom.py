@@ -24,7 +24,7 @@ from ..weights import LoadReport, read_state_dict
 from ..zoo import find_weights
 
 # %% auto #0
-__all__ = ['SaomSwitches', 'SAOM', 'ask_objects', 'saom_losses', 'saom_state', 'load_saom']
+__all__ = ['SaomSwitches', 'SAOM', 'ask_objects', 'object_points', 'saom_losses', 'saom_state', 'load_saom']
 
 # %% ../../nbs/lib/40_methods.saom.ipynb #db1f3405
 class SaomSwitches(BaseModel):
@@ -34,7 +34,7 @@ class SaomSwitches(BaseModel):
     image_size: int | None = Field(None, gt=0, description="side of the square input, pixels; None: the backbone's own")
     in_channels: Literal[3] = Field(3, description="image channels")
     classes: list[str] = Field(["object"], description="names, in the order of the class head's outputs")
-    grid: int | list[int] = Field(32, description="points a side, or [across, down], of training and of everything mode")
+    grid: int | str = Field(32, description="points a side, or across and down ('320x64'), of training and of everything mode")
     assignment: Literal["nearest", "prior", "random", "centre"] = Field("nearest", description="the point that stands for a mask")
     grid_frame: Literal["original", "model", "released"] = Field("original", description="where the nearest point is looked for")
     truncate_coords: bool = Field(False, description="points in the model's square without fractions, as released")
@@ -55,8 +55,7 @@ class SAOM(Promptable, library_name="sam_nb", tags=["mask-generation", "segment-
         self.input_projection = nn.Identity()
         self.classifier = nn.Linear(self.prompt_encoder.embed_dim, len(self.switches.classes))
         s = self.switches
-        grid = s.grid if isinstance(s.grid, int) else tuple(s.grid)
-        self.assignment = Assignment(as_grid(grid), s.assignment, s.grid_frame, s.truncate_coords, s.prior_inside)
+        self.assignment = Assignment(as_grid(s.grid), s.assignment, s.grid_frame, s.truncate_coords, s.prior_inside)
         _freeze(self)
 
     def classify(self, tokens: Tensor) -> Tensor: return self.classifier(tokens)  # [N, D] quality tokens -> [N, K] logits
@@ -92,6 +91,18 @@ def ask_objects(model: SAOM, features: ImageFeatures, batch: Mapping[str, Any], 
         points.append(found); index.append(torch.full((len(found),), b)); kept.append(chosen[which])
     index, points = torch.cat(index).to(features.embedding.device), torch.cat(points).to(features.embedding.device)
     return model.decode(features, index, Prompts.from_points(points)), index, kept
+
+@torch.no_grad()
+def object_points(model: SAOM, sample: Mapping[str, Any],  # image, masks, sizes
+                  transform: Any,  # of the training
+                  ) -> tuple[Tensor, Tensor]:  # bool [K, H, W], [K, 2] x, y in pixels of the image
+    "The objects of a sample that have a point, and their points."
+    ready = transform(sample)
+    features = model.encode(ready["image"][None].to(model.device)).embedding[0]
+    masks = sample["masks"][ready["object_index"]]
+    points, kept = model.assignment.points(features, masks, model.image_size, tuple(ready["content_size"]))
+    scale = torch.tensor([masks.shape[2] / ready["content_size"][1], masks.shape[1] / ready["content_size"][0]])
+    return masks[kept], points * scale
 
 def saom_losses(model: SAOM, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     "Dice, focal and class loss; the mean over the images of the batch."
