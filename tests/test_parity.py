@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sam_nb.core import count_skip, golden
-from tests.parity import sartm
+from tests.parity import saom, sartm
 
 OWN = Path(__file__).parent / "golden" / "sartm"
 
@@ -20,6 +20,27 @@ def test_parity_on_all_goldens():
     if folder is None or folder == OWN: count_skip("the whole set of SARTM's goldens is not here"); pytest.skip("SAM_NB_GOLDEN is not set")
     checks = sartm.run(folder)
     assert not checks.failed, checks.failed
+
+
+def test_parity_of_saom():
+    folder = golden("saom")
+    if folder is None: pytest.skip("SAM_NB_GOLDEN is not set")
+    checks = saom.run(folder)
+    assert not checks.failed, checks.failed
+    assert len(checks.rows) > 300
+
+
+def test_parity_of_saom_notices_a_difference(tmp_path):
+    "A negative control: one weight moved by a thousandth is told."
+    from safetensors.torch import load_file, save_file
+    folder = golden("saom")
+    if folder is None: pytest.skip("SAM_NB_GOLDEN is not set")
+    for name in ("saom_forward.safetensors", "saom_model.json"): (tmp_path / name).write_bytes((folder / name).read_bytes())
+    tensors = load_file(tmp_path / "saom_forward.safetensors")
+    tensors["sd.model.mask_decoder.mask_tokens.weight"][2] *= 1.001
+    save_file(tensors, tmp_path / "saom_forward.safetensors")
+    failed = saom.run(tmp_path).failed
+    assert any("quality tokens" in name for name in failed) and not any("features" in name for name in failed)
 
 
 def test_parity_notices_a_difference(tmp_path):

@@ -59,9 +59,14 @@ def test_the_promptable_lines_run():
     assert "(1, 3, 256, 256)" in run_block(blocks("python")[0])
 
 
+def test_the_everything_lines_run():
+    kept, candidates = map(int, run_block(blocks("python")[1]).split())
+    assert 0 < kept < candidates
+
+
 def test_the_six_lines_run():
     find_or_make_run("last", "sartm")
-    code = blocks("python")[1]
+    code = blocks("python")[2]
     assert len([line for line in code.splitlines() if line.strip()]) == 6
     assert "(128, 128)" in run_block(code)
 

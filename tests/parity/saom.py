@@ -149,7 +149,7 @@ def train(checks: Checks, folder: Path) -> None:
     tensors, facts = load_file(folder / "saom_train.safetensors"), json.loads((folder / "saom_model.json").read_text())
     about = facts["train"]
     grid = tuple(about.get("grid", (64, 64)))
-    model = golden_saom(facts["config"], start(tensors), decay_unused=True, grid=list(grid))
+    model = golden_saom(facts["config"], start(tensors), decay_unused=True, grid="x".join(map(str, grid)))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     settings = about["optim"]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], settings["lr"], betas=tuple(settings["betas"]), eps=settings["eps"], weight_decay=settings["weight_decay"])
