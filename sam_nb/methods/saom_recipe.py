@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from pydantic import Field
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..core import ParameterError, Recipe, check_recipe, seed_everything
+from ..core import ParameterError, Recipe, check_recipe, read_json, seed_everything
+from ..datasets.saom import load_saom_metadata
 from ..heads.everything import as_grid
 from ..losses import iou_target
 from .promptable_recipe import check_objects_data, check_start_weights, check_side
@@ -22,7 +24,7 @@ from .promptable import promptable_data
 from ..weights import LoadReport
 
 # %% auto #0
-__all__ = ['SAOM_PRESETS', 'saom_data', 'SaomRecipe', 'saom_recipe', 'build_saom', 'saom_transform', 'everything_of',
+__all__ = ['SAOM_PRESETS', 'SaomRecipe', 'saom_recipe', 'build_saom', 'saom_transform', 'everything_of', 'saom_data',
            'SaomScores', 'update_saom', 'saom_groups']
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #459b4416
@@ -57,7 +59,8 @@ def saom_recipe(values: Mapping[str, Any],  # parameter names and values
     recipe = check_recipe(SaomRecipe, values, SAOM_PRESETS)
     if recipe.parts not in ("any", "none", "only"): raise ParameterError(f"parts={recipe.parts!r}", remedy="any, none or only")
     as_grid(recipe.grid)
-    check_objects_data(recipe.dataset, recipe.data_root)
+    if _is_metadata(recipe.data_root): load_saom_metadata(recipe.data_root)
+    else: check_objects_data(recipe.dataset, recipe.data_root)
     check_start_weights(recipe.checkpoint, recipe.backbone)
     check_side(recipe.backbone, recipe.image_size)
     return recipe
@@ -80,7 +83,13 @@ def everything_of(model: SAOM, recipe: SaomRecipe) -> Any:  # Everything
     names = ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "min_mask_region_area")
     return model.everything(**{name: getattr(recipe, name) for name in names}, crop_nms_thresh=recipe.box_nms_thresh)
 
-saom_data = promptable_data
+def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
+    "The splits of a dataset or of a metadata file (`data_root=.../metadata.json`)."
+    if not _is_metadata(recipe.data_root): return promptable_data(recipe)
+    splits = {split: load_saom_metadata(recipe.data_root, split) for split in ("train", "val")}
+    return {**splits, "test": load_saom_metadata(recipe.data_root, "test") if "test_data" in read_json(Path(recipe.data_root)) else splits["val"]}
+
+def _is_metadata(data_root: str | None) -> bool: return data_root is not None and data_root.endswith(".json")
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #0ca6dac5
 @torch.no_grad()
