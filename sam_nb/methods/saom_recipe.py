@@ -65,6 +65,8 @@ def saom_recipe(values: Mapping[str, Any],  # parameter names and values
     check_side(recipe.backbone, recipe.image_size)
     return recipe
 
+def _is_metadata(data_root: str | None) -> bool: return data_root is not None and data_root.endswith(".json")
+
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #639cd136
 def build_saom(recipe: SaomRecipe, classes: Sequence[str] = ("object",),  # the dataset's
                ) -> tuple[SAOM, LoadReport | None]:
@@ -88,8 +90,6 @@ def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     if not _is_metadata(recipe.data_root): return promptable_data(recipe)
     splits = {split: load_saom_metadata(recipe.data_root, split) for split in ("train", "val")}
     return {**splits, "test": load_saom_metadata(recipe.data_root, "test") if "test_data" in read_json(Path(recipe.data_root)) else splits["val"]}
-
-def _is_metadata(data_root: str | None) -> bool: return data_root is not None and data_root.endswith(".json")
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #0ca6dac5
 @torch.no_grad()
