@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from .clicks import chosen_objects, spread, with_bar
-from .core import DatasetError, ParameterError, pick_device
+from .core import DatasetError, ParameterError, pick_device, read_json
 from .datasets.pictures import read_pixels
 from .heads.everything import Candidates
 from .masks import mask_iou
+from .methods.promptable import Promptable
+from .methods.saom import SAOM
 from .methods.saom_recipe import everything_of
 
 # %% auto #0
-__all__ = ['RECALL_IOUS', 'RELEASED_CLASSES', 'WholeObjects', 'name_scores', 'released_lines', 'score_everything', 'show_points',
-           'show_everything']
+__all__ = ['RECALL_IOUS', 'RELEASED_CLASSES', 'WholeObjects', 'name_scores', 'released_lines', 'open_model', 'score_everything',
+           'show_points', 'show_everything']
 
 # %% ../nbs/lib/52_whole_objects.ipynb #782ca035
 RECALL_IOUS = tuple(i / 100 for i in range(50, 100, 5))  # COCO's ten thresholds
@@ -131,6 +133,12 @@ def released_lines(scores: Mapping[str, Any]) -> list[Any]:
     return [*map(line, scores["rows"]), {"mIoU": f"{scores['mIoU']:.2f}", "mAcc": f"{scores['mAcc']:.2f}", "Count": f"{scores['Count']:.2f}"}]
 
 # %% ../nbs/lib/52_whole_objects.ipynb #7da5f672
+def open_model(name: str | Path) -> Promptable:
+    "A model by name: of the zoo, a run's, a folder, a file; SAOM where a class head is in it."
+    path = Path(name)
+    if (path / "config.json").is_file() and "classes" in read_json(path / "config.json"): return SAOM.from_pretrained(str(name))
+    return Promptable.from_pretrained(str(name))
+
 def score_everything(model: Any,  # SAOM
                      data: Any,  # samples with image and masks
                      recipe: Any,  # SaomRecipe: thresholds, parts, min_area
