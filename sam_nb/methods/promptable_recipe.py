@@ -19,7 +19,7 @@ __all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableR
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #a054e782
 BACKBONES: dict[str, dict[str, Any]] = {
-    "tiny_sam": dict(family="sam", size="tiny", image_size=192, step=12), "tiny_sam2": dict(family="sam2", size="tiny", image_size=128, step=32),
+    "tiny_sam": dict(family="sam", size="tiny", image_size=192, step=12), "tiny_sam2": dict(family="sam2", size="tiny", image_size=256, step=32),
     **{f"sam-vit-{s}": dict(family="sam", size=s, image_size=1024, step=16) for s in ("b", "l", "h")},
     **{f"sam2-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2") for s in ("t", "s", "b+", "l")},
     **{f"sam2.1-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2.1") for s in ("t", "s", "b+", "l")},
@@ -86,7 +86,7 @@ PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
                  batch_size=4, epochs=15, lr=3e-4, schedule="cosine", warmup_epochs=0.5, encoder_lr=0.5,
                  scale_min=0.8, scale_max=1.6, jitter=0.3, loss_size=128, clip_norm=1.0),
     "tiny_sam": dict(_TINY, backbone="tiny_sam", checkpoint="scratch", steps=9000),
-    "tiny_sam2": dict(_TINY, backbone="tiny_sam2", image_size=256, checkpoint="scratch", steps=9000),
+    "tiny_sam2": dict(_TINY, backbone="tiny_sam2", checkpoint="scratch", steps=9000),
     "tiny_more": dict(_TINY, backbone="tiny_sam2", steps=5000),
 }
 
