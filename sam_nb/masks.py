@@ -66,7 +66,8 @@ def _compressed(rle: Mapping[str, Any]) -> dict[str, Any]:
 # %% ../nbs/lib/01_masks.ipynb #3dea7855
 def rle_area(rles: Sequence[Mapping[str, Any]]) -> Tensor:  # int64 [N], pixels
     "Pixels of run-length coded masks, without decoding them."
-    return torch.from_numpy(coco.area([_compressed(r) for r in rles]).astype(np.int64)) if rles else torch.zeros(0, dtype=torch.int64)
+    some = [coco.area([_compressed(r) for r in rles[i:i + 255]]) for i in range(0, len(rles), 255)]  # pycocotools counts them in a byte
+    return torch.from_numpy(np.concatenate(some).astype(np.int64)) if some else torch.zeros(0, dtype=torch.int64)
 
 # %% ../nbs/lib/01_masks.ipynb #4787f6fa
 def masks_to_boxes(masks: Tensor,  # [..., H, W] bool

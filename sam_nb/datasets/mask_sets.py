@@ -20,6 +20,7 @@ from torch import Tensor
 from ..core import ParameterError
 from .pictures import Problem, read_pixels, trouble
 from .transforms import AugmentParams, Normalise, as_size, fit_size, jitter_colour, place, resize_picture
+from ..masks import rle_area
 
 # %% auto #0
 __all__ = ['FRAMES', 'PARTS', 'Window', 'RunLengths', 'IdMap', 'MaskFiles', 'read_binary', 'MaskSet', 'resize_mask', 'ObjectDraw',
@@ -46,7 +47,7 @@ class RunLengths:
         if not len(self): return _nothing()
         box = np.rint(coco.toBbox(self.rles)).astype(np.int64)
         box[:, 2:] += box[:, :2] - (box[:, 2:] > 0)
-        return coco.area(self.rles).astype(np.int64), box
+        return rle_area(self.rles).numpy(), box
 
 # %% ../../nbs/lib/10_datasets.mask_sets.ipynb #7401c909
 def _as_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:

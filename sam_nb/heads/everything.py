@@ -21,7 +21,7 @@ from ..datasets.mask_pictures import image_array
 from ..datasets.transforms import ResizeLongest, ResizeSquare
 from .point_decoder import PointDecoder
 from .promptable import ImageFeatures, encode_images, family_of, in_steps, prompt_encoder_of
-from ..masks import connected_components, crop_boxes, mask_to_rle, near_crop_edge, nms, stability_score
+from ..masks import connected_components, crop_boxes, mask_to_rle, near_crop_edge, nms, rle_area, stability_score
 
 # %% auto #0
 __all__ = ['CLASS_ORDERS', 'OUTPUT_MODES', 'point_grid', 'as_grid', 'EverythingOptions', 'Enlarger', 'Window', 'as_window',
@@ -184,7 +184,7 @@ class Candidates:
 
     @property
     def areas(self) -> Tensor:  # int64 [N] pixels
-        return torch.from_numpy(coco.area([w.rle for w in self.windows]).astype(np.int64)) if self.windows else torch.zeros(0, dtype=torch.int64)
+        return rle_area([w.rle for w in self.windows])
 
     def masks(self) -> np.ndarray:  # bool [N, H, W]
         return np.stack([w.paste(self.size) for w in self.windows]) if self.windows else np.zeros((0, *self.size), bool)
