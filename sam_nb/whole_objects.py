@@ -20,7 +20,7 @@ from .datasets.pictures import read_pixels
 from .heads.everything import Candidates
 from .masks import mask_iou
 from .methods.promptable import Promptable
-from .methods.saom import SAOM
+from .methods.saom import SAOM, object_points
 from .methods.saom_recipe import everything_of
 
 # %% auto #0
@@ -156,7 +156,6 @@ def score_everything(model: Any,  # SAOM
 
 def show_points(model: Any, samples: Sequence[Mapping[str, Any]], transform: Any, width: float = 9) -> Any:  # Picture
     "The point that stands for each object of some samples."
-    from sam_nb.methods.saom import object_points
     from sam_nb.show import draw_prompts, overlay, show_images
     pictures = []
     for sample in samples:

@@ -22,7 +22,7 @@ from .mask_sets import Entry, IdMap, MaskFiles, MaskSet
 from .pictures import ENDINGS, as_tensor, read_pixels, trouble
 
 # %% auto #0
-__all__ = ['MOST_IDS', 'PICTURE_ENDINGS', 'KINDS', 'windowed', 'read_image', 'image_array', 'read_array', 'read_map', 'ids_of',
+__all__ = ['MOST_IDS', 'PICTURE_ENDINGS', 'KINDS', 'windowed', 'read_image', 'read_array', 'image_array', 'read_map', 'ids_of',
            'sized_map', 'leave_out', 'InstanceReader', 'split_pieces', 'LabelMapReader', 'BinaryReader', 'pictures_in',
            'match_masks', 'kind_of_masks']
 
@@ -50,21 +50,6 @@ def read_image(path: str | Path,
     if pixels.shape[-1] <= 2: pixels = pixels[..., :1].repeat(3, -1)
     return as_tensor(np.ascontiguousarray(pixels))
 
-# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #9cb97e87
-def image_array(image: Any,  # path, PIL image, uint8 array [H, W] or [H, W, C], uint8 tensor [C, H, W]
-                channels: int = 3) -> np.ndarray:  # uint8 [H, W, channels], contiguous
-    "An image given in one of many ways. Raises `DatasetError` for a file and `ParameterError` for an array that cannot be one."
-    if isinstance(image, (str, Path)): image = read_image(image)
-    array = image.permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) and image.ndim == 3 else np.asarray(image)
-    if array.ndim == 2: array = array[..., None]
-    if array.ndim != 3 or array.dtype != np.uint8 or 0 in array.shape:
-        raise ParameterError(f"an image of shape {array.shape} and type {array.dtype}",
-                             remedy="give a path, a PIL image, or a uint8 array [H, W, C]; windowed(array) makes bytes of other numbers")
-    if array.shape[2] == 1: array = array.repeat(channels, 2)
-    if array.shape[2] == 4 and channels == 3: array = array[..., :3]
-    if array.shape[2] != channels: raise ParameterError(f"an image of {array.shape[2]} channels for a model of {channels}")
-    return np.ascontiguousarray(array)
-
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #eee76200
 def _in_rgb(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 2 else np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1)
@@ -91,6 +76,21 @@ def read_array(path: str | Path) -> np.ndarray:  # [H, W] or [H, W, C]
     if pixels.ndim == 3 and pixels.shape[2] > 4 * pixels.shape[0]:
         raise trouble("channels first", f"an array {pixels.shape}: {pixels.shape[2]} channels?", path, "store channels last: [H, W, C]")
     return pixels
+
+# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #9cb97e87
+def image_array(image: Any,  # path, PIL image, uint8 array [H, W] or [H, W, C], uint8 tensor [C, H, W]
+                channels: int = 3) -> np.ndarray:  # uint8 [H, W, channels], contiguous
+    "An image given in one of many ways. Raises `DatasetError` for a file and `ParameterError` for an array that cannot be one."
+    if isinstance(image, (str, Path)): image = read_image(image)
+    array = image.permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) and image.ndim == 3 else np.asarray(image)
+    if array.ndim == 2: array = array[..., None]
+    if array.ndim != 3 or array.dtype != np.uint8 or 0 in array.shape:
+        raise ParameterError(f"an image of shape {array.shape} and type {array.dtype}",
+                             remedy="give a path, a PIL image, or a uint8 array [H, W, C]; windowed(array) makes bytes of other numbers")
+    if array.shape[2] == 1: array = array.repeat(channels, 2)
+    if array.shape[2] == 4 and channels == 3: array = array[..., :3]
+    if array.shape[2] != channels: raise ParameterError(f"an image of {array.shape[2]} channels for a model of {channels}")
+    return np.ascontiguousarray(array)
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #e33e0ed7
 MOST_IDS = 10_000

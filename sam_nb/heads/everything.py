@@ -173,6 +173,7 @@ class Candidates:
     crops: Tensor  # int64 [N, 4] x0, y0, x1, y1 (exclusive) of the crop
     classes: Tensor | None = None  # int64 [N]
     class_scores: Tensor | None = None  # float32 [N] softmax
+    gathered: EverythingOptions | None = None  # the thresholds that all of them have passed
 
     def __len__(self) -> int: return len(self.windows)
     def __getitem__(self, index: Tensor) -> Candidates:  # bool or int64
@@ -196,7 +197,11 @@ class Candidates:
         return replace(first, windows=[w for p in parts for w in p.windows], **columns)
 
     def select(self, options: EverythingOptions) -> Candidates:
-        "What is left after thresholds, competition and small regions."
+        "What is left after thresholds, competition and small regions. Raises `ParameterError` for a threshold below that of the candidates."
+        for name in ("pred_iou_thresh", "stability_score_thresh"):
+            if self.gathered and getattr(options, name) < (lowest := getattr(self.gathered, name)):
+                raise ParameterError(f"{name}={getattr(options, name):g}, but these candidates were gathered at {lowest:g}",
+                                     remedy=f"ask for candidates with the lower {name}")
         kept = self
         if options.pred_iou_thresh > 0: kept = kept[kept.predicted > options.pred_iou_thresh]
         if options.stability_score_thresh > 0: kept = kept[kept.stability >= options.stability_score_thresh]
@@ -289,7 +294,8 @@ class Everything:
         crops, layers = crop_boxes(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio)
         grids = [point_grid(*options.grid_of(layer)) for layer in layers.tolist()]
         with _bar(sum(map(len, grids)), progress) as bar:
-            return Candidates.cat([self._crop(image, crop, grid, options, bar) for crop, grid in zip(crops.tolist(), grids, strict=True)])
+            found = [self._crop(image, crop, grid, options, bar) for crop, grid in zip(crops.tolist(), grids, strict=True)]
+        return replace(Candidates.cat(found), gathered=options)
 
     def _crop(self, image: np.ndarray, crop: list[int], grid: np.ndarray, options: EverythingOptions, bar: Any) -> Candidates:
         x0, y0, x1, y1 = crop

@@ -121,6 +121,7 @@ class PointDecoder:
         g = self.side
         return logits.view(len(x), 3, g, g, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(x), 3, 4 * g, 4 * g)
 
+# %% ../../nbs/lib/30_heads.point_decoder.ipynb #1315bcd7
 def _spread(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:  # [..., C] -> [..., 4, c]: the four cells that one becomes, row by row, without bias
     return (x @ layer.weight.permute(0, 2, 3, 1).flatten(1)).unflatten(-1, (4, -1))
 

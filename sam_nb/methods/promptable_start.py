@@ -25,7 +25,7 @@ from .promptable_recipe import PromptableRecipe
 from ..prompts import Prompts, sample_points
 
 # %% auto #0
-__all__ = ['FREQUENCIES', 'HALF_WIDTHS', 'BOX_SHARPNESS', 'READERS', 'MARK', 'GATE', 'Channels', 'name_places', 'pass_tokens_on',
+__all__ = ['FREQUENCIES', 'HALF_WIDTHS', 'BOX_SHARPNESS', 'MARK', 'READERS', 'GATE', 'Channels', 'name_places', 'pass_tokens_on',
            'read_by_place', 'Question', 'questions', 'tell_image', 'paint', 'set_thresholds', 'begin_by_place',
            'AffinityHead', 'affinity_losses', 'learn_affinity', 'learn_first']
 
@@ -33,6 +33,7 @@ __all__ = ['FREQUENCIES', 'HALF_WIDTHS', 'BOX_SHARPNESS', 'READERS', 'MARK', 'GA
 FREQUENCIES = (0.25, 0.125, 0.4)  # of the positions, periods an image
 HALF_WIDTHS = (0.22, 0.09)  # of the squares around a click, shares of the image
 BOX_SHARPNESS = 40.0
+MARK = 3.0  # strength of a label's mark
 READERS = ((0.25, 3.0), (0.25, 6.0), (0.25, 12.0), (0.25, 24.0), (0.4, 25.0), (0.4, 40.0), (0.4, 60.0), (0.4, 100.0))  # frequency, sharpness
 
 class Channels:
@@ -53,7 +54,7 @@ class Channels:
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #99084f96
 @torch.no_grad()
-def name_places(model: Promptable, mark: float = 3.0) -> None:
+def name_places(model: Promptable) -> None:
     "Positions of chosen frequencies; marks and codes on the tokens; nothing else in the reserved channels."
     channels, prompts, decoder = Channels(model.prompt_encoder.embed_dim), model.prompt_encoder, model.mask_decoder
     frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix.zero_()
@@ -67,7 +68,7 @@ def name_places(model: Promptable, mark: float = 3.0) -> None:
     ones = [c for c in range(channels.half, 2 * channels.half) if c not in channels.place and c != channels.constant]  # cosines of no frequency
     for label, point in enumerate(prompts.point_embeddings):
         point.weight[0, ones] = 0.2 * point.weight[0, ones] - 1
-        point.weight[0, [channels.marks[label], channels.told[label]]] = mark
+        point.weight[0, [channels.marks[label], channels.told[label]]] = MARK
     rows = [row for token in outputs for row in token.weight]
     for row, code in zip(rows, itertools.cycle(_CODES)): row[channels.codes] = 1.5 * torch.tensor(code, device=row.device)
     for layer in decoder.transformer.layers:
@@ -116,7 +117,6 @@ def _gain(attention: nn.Module, sharp: float) -> float:  # of queries and of key
     return math.sqrt(sharp * math.sqrt(len(attention.q_proj.weight) // attention.num_heads))
 
 # %% ../../nbs/lib/40_methods.promptable_start.ipynb #5ecab2f1
-MARK = 3.0  # strength of a label's mark
 GATE = 30.0  # how firmly a token without the mark is passed over
 
 class Question(NamedTuple):
@@ -158,7 +158,7 @@ def tell_image(model: Promptable, strength: float) -> None:  # of what is writte
 _SHAPES = (slice(0, 2), slice(2, 4), slice(4, 8))  # near channels of the wide square, the narrow square, the box
 
 @torch.no_grad()
-def paint(model: Promptable, shape: float = 4.0, background: float = 3.0) -> None:  # weights of the three shapes and of the constant
+def paint(model: Promptable, shape: float = 4.0) -> None:  # weight of the shapes, large against what comes from the token
     "Enlarged features and hypernetworks that begin with the shapes of prompts."
     decoder, n = model.mask_decoder, len(_SHAPES)
     first, last = decoder.output_upscaling[0], decoder.output_upscaling[3]
@@ -170,7 +170,7 @@ def paint(model: Promptable, shape: float = 4.0, background: float = 3.0) -> Non
         for layer, free in ((decoder.conv_s1, n), (decoder.conv_s0, n + 1)): layer.weight[:free] = 0; layer.bias[:free] = 0
     for network in decoder.output_hypernetworks_mlps:
         for layer in network.layers: nn.init.orthogonal_(layer.weight, 0.5 if layer is network.layers[-1] else math.sqrt(2)); layer.bias.zero_()
-        network.layers[-1].bias[:n] = shape; network.layers[-1].bias[n] = -background
+        network.layers[-1].bias[:n] = shape
 
 @torch.no_grad()
 def set_thresholds(model: Promptable, images: Tensor,  # [B, C, S, S] normalised

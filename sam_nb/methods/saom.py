@@ -141,6 +141,23 @@ def _original(model: SAOM, logits: Tensor, batch: Mapping[str, Any], b: int) -> 
 
 SAOM.losses = saom_losses
 
+# %% ../../nbs/lib/40_methods.saom.ipynb #5514eadb
+@torch.no_grad()
+def _predict(model: SAOM, batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:  # of each object: IoU of the chosen mask, class right or not
+    "The chosen mask and the class for every object, asked at its point (the published protocol)."
+    answer, index, kept = ask_objects(model, _features(model, batch), batch)
+    found = []
+    for b, chosen in enumerate(kept):
+        own = (index == b).nonzero()[:, 0]
+        if not len(own): continue
+        masks = torch.from_numpy(batch["target"][b].planes(chosen.tolist()).astype(bool)).to(index.device)
+        logits = _original(model, answer.logits[own, answer.ious[own].argmax(1)], batch, b)
+        right = model.classify(answer.iou_tokens[own]).argmax(1).cpu() == batch["target"][b].categories[chosen]
+        found.append({"iou": iou_target(logits, masks).cpu(), "right": right.float()})
+    return found
+
+SAOM.predict = _predict
+
 # %% ../../nbs/lib/40_methods.saom.ipynb #1c9e8588
 def saom_state(source: str | Any) -> dict[str, Tensor]:  # a file, or what was read from it
     "Weights in this library's names, from SAM's file or from SAOM's."

@@ -17,9 +17,8 @@ from torchmetrics import Metric
 from ..core import ParameterError, Recipe, check_recipe, read_json, seed_everything
 from ..datasets.saom import load_saom_metadata
 from ..heads.everything import as_grid
-from ..losses import iou_target
 from .promptable_recipe import check_objects_data, check_start_weights, check_side
-from .saom import SAOM, SaomSwitches, ask_objects, load_saom
+from .saom import SAOM, SaomSwitches, load_saom
 from .promptable import promptable_data
 from ..weights import LoadReport
 
@@ -92,23 +91,6 @@ def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     return {**splits, "test": load_saom_metadata(recipe.data_root, "test") if "test_data" in read_json(Path(recipe.data_root)) else splits["val"]}
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #0ca6dac5
-@torch.no_grad()
-def _predict(model: SAOM, batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:  # of each object: IoU of the chosen mask, class right or not
-    "The chosen mask and the class for every object, asked at its point (the published protocol)."
-    from sam_nb.methods.saom import _features, _original
-    answer, index, kept = ask_objects(model, _features(model, batch), batch)
-    found = []
-    for b, chosen in enumerate(kept):
-        own = (index == b).nonzero()[:, 0]
-        if not len(own): continue
-        masks = torch.from_numpy(batch["target"][b].planes(chosen.tolist()).astype(bool)).to(index.device)
-        logits = _original(model, answer.logits[own, answer.ious[own].argmax(1)], batch, b)
-        right = model.classify(answer.iou_tokens[own]).argmax(1).cpu() == batch["target"][b].categories[chosen]
-        found.append({"iou": iou_target(logits, masks).cpu(), "right": right.float()})
-    return found
-
-SAOM.predict = _predict
-
 class SaomScores(Metric):
     "Mean IoU at the picked points and accuracy of the class, percent."
     full_state_update, higher_is_better = False, True
