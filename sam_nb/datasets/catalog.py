@@ -129,7 +129,12 @@ register_dataset(DatasetInfo(
 register_dataset(DatasetInfo(
     "demo_objects", "Demo: streets, rooms and things with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.datasets.demo",
     licence="generated", generator="sam_nb.datasets.demo:ensure_demo_objects",
-    layout="{train,val,test}/NNNNN.png and annotations/instances_{train,val,test}.json", **_OBJECTS))
+    layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
+register_dataset(DatasetInfo(
+    "demo_rooms", "Demo: furnished rooms with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.datasets.demo",
+    licence="generated", generator="sam_nb.datasets.demo:ensure_demo_objects",
+    generator_args={"place": "room", "train": 240, "val": 40, "test": 60},
+    layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #03f970e3
 class DatasetFile(BaseModel):

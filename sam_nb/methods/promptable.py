@@ -69,6 +69,10 @@ class Promptable(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["
     device = property(lambda self: next(self.parameters()).device)
     frozen_encoder = property(lambda self: not any(p.requires_grad for p in self.encoder_parameters()))
 
+    def named_parts(self) -> dict[str, nn.Module]:
+        return {"input projection": self.input_projection, "image encoder": self.model.image_encoder, "prompt encoder": self.prompt_encoder,
+                "mask decoder": self.mask_decoder}
+
     def encoder_parts(self) -> list[nn.Module]: return [self.input_projection, self.model.image_encoder, *thinning(self.model)]
     def encoder_parameters(self) -> list[nn.Parameter]: return [p for part in self.encoder_parts() for p in part.parameters()]
 
@@ -116,9 +120,7 @@ def freeze(model: Promptable) -> None:
 # %% ../../nbs/lib/40_methods.promptable.ipynb #1ca423c3
 def part_table(model: Promptable):  # -> pandas.DataFrame
     "Parameters of every part: total and trained."
-    parts = {"input projection": model.input_projection, "image encoder": model.model.image_encoder, "prompt encoder": model.prompt_encoder,
-             "mask decoder": model.mask_decoder}
-    return parameter_table(model, parts, rest="video memory")
+    return parameter_table(model, model.named_parts(), rest="video memory")
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #494ecacf
 def parameter_groups(model: Promptable, recipe: PromptableRecipe) -> list[dict[str, Any]]:
@@ -381,10 +383,10 @@ _hub_from_pretrained = PyTorchModelHubMixin.from_pretrained.__func__
 Promptable.from_pretrained = classmethod(_from_pretrained)
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #46f75de5
-def promptable_data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, test
+def promptable_data(recipe: PromptableRecipe, demo: str = "demo_objects") -> dict[str, Any]:  # train, val, test
     "The splits; where there is no test split, the validation split is scored at the end."
     def load(split: str) -> Any:
-        if recipe.dataset == "demo": return load_dataset("demo_objects", split, recipe.data_root)
+        if recipe.dataset == "demo": return load_dataset(demo, split, recipe.data_root)
         kind = {"kind": recipe.kind} if recipe.kind else {}
         if recipe.dataset in dataset_names(): return load_dataset(recipe.dataset, split, recipe.data_root, **kind)
         return load_objects(recipe.data_root or workspace().data / recipe.dataset, split, kind=recipe.kind)

@@ -58,6 +58,8 @@ class SAOM(Promptable, library_name="sam_nb", tags=["mask-generation", "segment-
         self.assignment = Assignment(as_grid(s.grid), s.assignment, s.grid_frame, s.truncate_coords, s.prior_inside)
         _freeze(self)
 
+    def named_parts(self) -> dict[str, nn.Module]: return {**super().named_parts(), "class head": self.classifier}
+
     def classify(self, tokens: Tensor) -> Tensor: return self.classifier(tokens)  # [N, D] quality tokens -> [N, K] logits
 
     def everything(self, options: EverythingOptions | None = None, **changes: Any) -> Everything:

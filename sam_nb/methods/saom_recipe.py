@@ -23,8 +23,8 @@ from .promptable import promptable_data
 from ..weights import LoadReport
 
 # %% auto #0
-__all__ = ['SAOM_PRESETS', 'SaomRecipe', 'saom_recipe', 'build_saom', 'saom_transform', 'everything_of', 'saom_data',
-           'SaomScores', 'update_saom', 'saom_groups']
+__all__ = ['SAOM_PRESETS', 'SaomRecipe', 'saom_recipe', 'whole_classes', 'build_saom', 'saom_transform', 'everything_of',
+           'saom_data', 'SaomScores', 'update_saom', 'saom_groups']
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #459b4416
 class SaomRecipe(SaomSwitches, Recipe):
@@ -67,11 +67,17 @@ def saom_recipe(values: Mapping[str, Any],  # parameter names and values
 def _is_metadata(data_root: str | None) -> bool: return data_root is not None and data_root.endswith(".json")
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #639cd136
+def whole_classes(classes: Sequence[str]) -> list[str]:
+    "Without the names of parts (`chair/leg`, where there is `chair`), if they come last: those of wholes keep their numbers."
+    wholes = [c for c in classes if c.rpartition("/")[0] not in classes]
+    return wholes if wholes == list(classes[:len(wholes)]) else list(classes)
+
 def build_saom(recipe: SaomRecipe, classes: Sequence[str] = ("object",),  # the dataset's
                ) -> tuple[SAOM, LoadReport | None]:
     "The model of a recipe, with the weights that it starts from."
     seed_everything(recipe.seed)
-    switches = {k: getattr(recipe, k) for k in SaomSwitches.model_fields} | {"classes": list(recipe.classes or classes or ["object"])}
+    known = recipe.classes or (whole_classes(classes) if recipe.parts == "none" else list(classes)) or ["object"]
+    switches = {k: getattr(recipe, k) for k in SaomSwitches.model_fields} | {"classes": known}
     model = SAOM(**switches)
     return model, None if recipe.checkpoint == "scratch" else load_saom(model, recipe.checkpoint or recipe.backbone)
 
@@ -86,7 +92,7 @@ def everything_of(model: SAOM, recipe: SaomRecipe) -> Any:  # Everything
 
 def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     "The splits of a dataset or of a metadata file (`data_root=.../metadata.json`)."
-    if not _is_metadata(recipe.data_root): return promptable_data(recipe)
+    if not _is_metadata(recipe.data_root): return promptable_data(recipe, demo="demo_rooms")
     splits = {split: load_saom_metadata(recipe.data_root, split) for split in ("train", "val")}
     return {**splits, "test": load_saom_metadata(recipe.data_root, "test") if "test_data" in read_json(Path(recipe.data_root)) else splits["val"]}
 
