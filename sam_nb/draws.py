@@ -23,7 +23,7 @@ from .datasets.transforms import collate
 __all__ = ['schedule', 'epoch_order', 'Draws', 'Drawn', 'default_workers', 'batches']
 
 # %% ../nbs/lib/50_draws.ipynb #d2bb54fb
-def schedule(name: str,  # "warmup_poly", "poly", "cosine", "constant"
+def schedule(name: str,  # "warmup_poly", "poly", "cosine", "cosine_epoch" (the same, in steps of an epoch), "constant"
              step: int,  # optimiser steps done so far
              total: int,  # steps of the whole run
              per_epoch: int,  # steps in an epoch
@@ -33,8 +33,9 @@ def schedule(name: str,  # "warmup_poly", "poly", "cosine", "constant"
     "The learning rate factor at a step."
     if step < warmup: return 0.1 + 0.9 * step / warmup
     end = total + per_epoch if name == "warmup_poly" else total
+    if name == "cosine_epoch": step = max(step - step % per_epoch, warmup)
     x = (step - warmup) / max(end - warmup, 1)
-    if name == "cosine": return 0.5 * (1 + math.cos(math.pi * x))
+    if name.startswith("cosine"): return 0.5 * (1 + math.cos(math.pi * x))
     return 1.0 if name == "constant" else (1 - x) ** power
 
 # %% ../nbs/lib/50_draws.ipynb #4c9dd344

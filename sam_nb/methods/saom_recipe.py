@@ -41,7 +41,7 @@ class SaomRecipe(SaomSwitches, Recipe):
     box_nms_thresh: float = Field(0.3, description="of everything mode: overlap of boxes from which on the worse mask goes")
     min_mask_region_area: int = Field(150, ge=0, description="of everything mode: smaller holes and islands go, pixels")
 
-_SCRIPT = dict(epochs=500, batch_size=1, lr=1e-3, schedule="cosine", weight_decay=0.01)
+_SCRIPT = dict(epochs=500, batch_size=1, lr=1e-3, schedule="cosine_epoch", weight_decay=0.01)
 SAOM_PRESETS: dict[str, dict[str, Any]] = {
     "saom_v1": dict(_SCRIPT, grid=32, pred_iou_thresh=0.15, box_nms_thresh=0.7, min_mask_region_area=0),
     "saom_v2": dict(_SCRIPT, grid=64),

@@ -14,10 +14,13 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from sam_nb.datasets.mask_sets import MaskSet, RunLengths
+from sam_nb.datasets.saom import load_saom_metadata
+from sam_nb.draws import schedule
 from sam_nb.heads.everything import Everything, EverythingOptions, point_grid
 from sam_nb.heads.grid_assignment import GRID_PIXELS, Assignment, likeness, mask_cells, mask_pictures, prior_points
 from sam_nb.heads.promptable import ImageFeatures, embed_prompts, in_steps
-from sam_nb.masks import mask_to_rle
+from sam_nb.losses import mask_dice, sigmoid_focal
+from sam_nb.masks import crop_boxes, mask_to_rle, masks_to_boxes, near_crop_edge, nms, remove_small_regions, rle_area, stability_score
 from sam_nb.methods.saom import SAOM, _freeze
 from sam_nb.prompts import Prompts
 from sam_nb.weights import load_state
@@ -30,7 +33,8 @@ def run(folder: Path) -> Checks:
     torch.set_num_threads(min(2, torch.get_num_threads()))
     checks = Checks()
     groups = {"grids": ("saom_grids.npz", grids), "forward": ("saom_forward.safetensors", forward), "train": ("saom_train.safetensors", train),
-              "everything mode": ("saom_amg.safetensors", everything), "evaluation": ("eval/expected.json", evaluation)}
+              "everything mode": ("saom_amg.safetensors", everything), "masks and losses": ("saom_utils.safetensors", utilities),
+              "metadata file": ("dataset/metadata.json", dataset), "evaluation": ("eval/expected.json", evaluation)}
     for name, (needed, function) in groups.items():
         if (folder / needed).exists(): checks.group(name, lambda function=function: function(checks, folder))
         else: checks.absent(name, needed)
@@ -217,6 +221,56 @@ def right_classes(checks: Checks, run_: str, model: SAOM, tensors: dict, options
     where = point_grid(*options["grid"]) * np.array(image.shape[1::-1])
     numbers = [int(np.abs(where - np.array(a["point_coords"][0])).sum(1).argmin()) for a in ours]
     checks.equal(f"{run_}: classes of the points", [a["class"] for a in ours], [expected["point_class"][n] for n in numbers])
+
+
+# --- masks, losses, schedule, data -----------------------------------------------------------------------------------------------
+
+def utilities(checks: Checks, folder: Path) -> None:
+    golden, facts = load_file(folder / "saom_utils.safetensors"), json.loads((folder / "saom_utils.json").read_text())
+    masks, areas = golden["logits"] > 0, facts["small.areas"]
+    checks.close("stability", stability_score(golden["logits"]).nan_to_num(-1), golden["stability"].nan_to_num(-1), 1e-6, relative=False)
+    checks.equal("boxes", masks_to_boxes(masks).long(), golden["boxes"].long())
+    runs = mask_to_rle(masks, compress=False)
+    checks.equal("run lengths", [r["counts"] for r in runs], [r["counts"] for r in facts["rles"]])
+    checks.equal("COCO's run lengths", [r["counts"] for r in mask_to_rle(masks)], [r["counts"] for r in facts["coco_rles"]])
+    checks.equal("areas", rle_area(mask_to_rle(masks)).tolist(), facts["areas"])
+    for i, area in enumerate(areas): small_regions(checks, masks, area, {k: golden[f"small.{k}"][i * len(masks):(i + 1) * len(masks)] for k in ("holes", "islands", "changed")})
+    for name, (boxes, layers) in facts["crop_boxes"].items():
+        size, layer, ratio = name.split("_")
+        ours = crop_boxes(tuple(map(int, size.split("x"))), int(layer[1:]), float(ratio[1:]))
+        checks.equal(f"crops {name}", [t.tolist() for t in ours], [boxes, layers])
+    crop, image = facts["near_edge"]["crop"], facts["near_edge"]["orig"]
+    checks.equal("near the edge of a crop", near_crop_edge(golden["nms.boxes"], crop, (image[3], image[2])), golden["near_edge"].bool())
+    for name in (n for n in golden if n.startswith("nms.keep_")):
+        checks.equal(name, nms(golden["nms.boxes"], golden["nms.scores"], float(name.removeprefix("nms.keep_"))), golden[name].long())
+    logits, targets = golden["loss.logits"][:, None], golden["loss.targets"][:, None]  # one row of pixels each
+    checks.close("dice", mask_dice(logits, targets).sum().view(1), golden["loss.dice"], 1e-6)
+    checks.close("focal", sigmoid_focal(logits, targets).sum().view(1), golden["loss.focal"], 1e-6)
+    for epoch, lr in facts["lr_per_epoch_T500"].items(): checks.number(f"learning rate of epoch {epoch}", 1e-3 * schedule("cosine_epoch", int(epoch) * 7 + 3, 500 * 7, per_epoch=7), lr, 1e-6)
+
+
+def small_regions(checks: Checks, masks: Tensor, area: int, golden: dict[str, Tensor]) -> None:
+    "Holes first, then islands of what that left."
+    filled = [remove_small_regions(m, area, "holes") for m in masks]
+    cleaned = [remove_small_regions(m, area, "islands") for m, _ in filled]
+    checks.equal(f"holes below {area} pixels", torch.stack([m for m, _ in filled]), golden["holes"].bool())
+    checks.equal(f"islands below {area} pixels", torch.stack([m for m, _ in cleaned]), golden["islands"].bool())
+    checks.equal(f"changed below {area} pixels", [[a, b] for (_, a), (_, b) in zip(filled, cleaned, strict=True)], golden["changed"].bool().tolist())
+
+
+def dataset(checks: Checks, folder: Path) -> None:
+    "The items of a metadata file, and its masks resized as the image is."
+    expected, facts = load_file(folder / "dataset/expected.safetensors"), json.loads((folder / "dataset/expected.json").read_text())
+    data = load_saom_metadata(folder / "dataset/metadata.json", "val")
+    for i, about in facts["items"].items():
+        sample, ours = data[int(i)], {k.split(".", 1)[1]: v for k, v in expected.items() if k.startswith(f"{i}.")}
+        masks = sample["masks"][torch.arange(len(sample["masks"]))]
+        checks.equal(f"item {i}: name", sample["name"], about["image_name"])
+        checks.equal(f"item {i}: image", sample["image"].permute(1, 2, 0).contiguous().as_subclass(Tensor), ours["image"])
+        checks.equal(f"item {i}: masks", masks.flatten(1).float(), ours["gt_masks"])
+        checks.equal(f"item {i}: classes", sample["masks"].categories, ours["labels"].long())
+        pictures = mask_pictures(masks, tuple(ours["ref_masks"].shape[2:]))
+        checks.close(f"item {i}: resized masks", pictures.float(), ours["ref_masks"][:, 0].float(), 1, relative=False)
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------------------
