@@ -191,7 +191,7 @@ class Recipe(BaseModel):
     accumulate: int = Field(1, gt=0, description="steps whose gradients are summed before the optimiser moves")
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: matrices take Muon's steps, at three times lr (from random weights)")
     weight_decay: float = Field(0.01, ge=0, description="on weights of two or more dimensions")
-    schedule: Literal["warmup_poly", "poly", "cosine", "cosine_epoch", "constant"] = Field("warmup_poly", description="shape of the learning rate over the run")
+    schedule: Literal["warmup_poly", "poly", "cosine", "cosine_epoch", "constant"] = Field("warmup_poly", description="of the learning rate")
     warmup_epochs: float = Field(0, ge=0, description="linear warm-up from 0.1 lr")
     power: float = Field(0.9, gt=0, description="of the polynomial decay")
     clip_norm: float | None = Field(None, gt=0, description="clip the total gradient norm")
