@@ -24,8 +24,8 @@ from .methods.saom import SAOM, object_points
 from .methods.saom_recipe import everything_of
 
 # %% auto #0
-__all__ = ['RECALL_IOUS', 'RELEASED_CLASSES', 'WholeObjects', 'name_scores', 'released_lines', 'open_model', 'score_everything',
-           'show_points', 'show_everything']
+__all__ = ['RECALL_IOUS', 'RELEASED_CLASSES', 'WholeObjects', 'name_scores', 'sums_by_class', 'released_lines', 'open_model',
+           'score_everything', 'show_points', 'show_everything']
 
 # %% ../nbs/lib/52_whole_objects.ipynb #782ca035
 RECALL_IOUS = tuple(i / 100 for i in range(50, 100, 5))  # COCO's ten thresholds
@@ -85,13 +85,8 @@ def name_scores(truth: str | Path, predicted: str | Path,  # folders of PNG mask
                 ) -> dict[str, Any]:  # rows: class, IoU, Acc (0..1), Num; mIoU, mAcc (percent), Count
     "Intersections, unions and areas of masks of the same name, summed by class. Raises `DatasetError` where a folder has no masks."
     real, answers = _named(truth), _named(predicted)
-    rows = []
-    for name in classes:
-        own = {key: path for key, path in real.items() if _of_class(path.name, name, substring_classes)}
-        row = _class_sums(own, {k: p for k, p in answers.items() if _of_class(p.name, name, substring_classes)}, stale_gt_bug)
-        if row["Num"]: rows.append({"class": name, **row})
-    means = {k: 100 * float(np.mean([r[v] for r in rows])) if rows else 0.0 for k, v in (("mIoU", "IoU"), ("mAcc", "Acc"))}
-    return {"rows": rows, **means, "Count": len(rows)}
+    rows = [_compared(path, answers.get(key)) for key, path in real.items()]
+    return sums_by_class(rows, classes, substring_classes, stale_gt_bug)
 
 def _named(folder: str | Path) -> dict[tuple[str, str, str], Path]:
     paths = sorted(Path(folder).glob("*.png"), key=lambda p: p.name)
@@ -104,25 +99,40 @@ def _key(path: Path) -> tuple[str, str, str]:
         raise DatasetError(f"{path.name!r} is not <scene>-<number>-<type>-<object>.png", file=path, remedy="name the masks as SAOM's evaluation does")
     return "-".join(fields[:2]), fields[-1].split(".")[0], fields[2]
 
-def _of_class(file: str, name: str, substring: bool) -> bool: return name in file if substring else file.split("-")[-1].split("_")[0] == name
+def _compared(path: Path, answered: Path | None) -> dict[str, Any]:
+    "Pixels of one object and its prediction."
+    mask, answer = (None if p is None else _read_plane(p) for p in (path, answered))
+    area = int(mask.sum(dtype=np.int64))
+    if answer is None: return {"file": path.name, "found": False, "area": area, "both": 0, "either": area}
+    if answer.shape != mask.shape:
+        raise DatasetError(f"a prediction of {answer.shape} pixels for a mask of {mask.shape}", file=answered,
+                           remedy="save predictions at the image's own size")
+    both, either = (int(m.sum(dtype=np.int64)) for m in (mask & answer, mask | answer))
+    return {"file": path.name, "found": True, "area": area, "both": both, "either": either}
 
-def _class_sums(real: Mapping[Any, Path], answers: Mapping[Any, Path], stale: bool) -> dict[str, float]:
-    def read(path: Path) -> np.ndarray:
-        pixels = read_pixels(path)
-        return pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(-1)
-    masks = {key: read(path) for key, path in real.items()}
+def _read_plane(path: Path) -> np.ndarray:  # bool [H, W]
+    pixels = read_pixels(path)
+    return pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(-1)
+
+# %% ../nbs/lib/52_whole_objects.ipynb #b8a6d141
+def sums_by_class(rows: Sequence[Mapping[str, Any]],  # of each object: file, found, area, both, either
+                  classes: Sequence[str], substring_classes: bool = False, stale_gt_bug: bool = False) -> dict[str, Any]:  # as `name_scores`
+    "The published sums, of objects that have been compared."
+    ordered, scored = sorted(rows, key=lambda r: r["file"]), []
+    for name in classes:
+        own = [r for r in ordered if (name in r["file"] if substring_classes else r["file"].split("-")[-1].split(".")[0].split("_")[0] == name)]
+        row = _class_sums(own, stale_gt_bug)
+        if row["Num"]: scored.append({"class": name, **row})
+    means = {k: 100 * float(np.mean([r[v] for r in scored])) if scored else 0.0 for k, v in (("mIoU", "IoU"), ("mAcc", "Acc"))}
+    return {"rows": scored, **means, "Count": len(scored)}
+
+def _class_sums(rows: Sequence[Mapping[str, Any]], stale: bool) -> dict[str, float]:
     both = either = area = count = 0
-    last = masks[list(masks)[-1]] if masks else None
-    for key, mask in masks.items():
-        if key not in answers:
-            missed = (last if stale else mask).sum(dtype=np.int64)
-            either, area = either + missed, area + missed
-            continue
-        answer, last, count = read(answers[key]), mask, count + 1
-        if answer.shape != mask.shape:
-            raise DatasetError(f"a prediction of {answer.shape} pixels for a mask of {mask.shape}", file=answers[key],
-                               remedy="save predictions at the image's own size")
-        both, either, area = (n + m.sum(dtype=np.int64) for n, m in ((both, mask & answer), (either, mask | answer), (area, mask)))
+    last = rows[-1]["area"] if rows else 0
+    for row in rows:
+        if row["found"]: last, count = row["area"], count + 1
+        missed = last if stale and not row["found"] else row["area"]
+        both, either, area = both + row["both"], either + (row["either"] if row["found"] else missed), area + missed
     return {"IoU": float(both / (either + 1e-10)), "Acc": float(both / (area + 1e-10)), "Num": count}
 
 # %% ../nbs/lib/52_whole_objects.ipynb #34b7d7dc

@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from ..core import ParameterError, read_json, write_json
+from ..core import DatasetError, ParameterError, read_json, write_json
 from .mask_sets import Entry, Found, MaskFiles, MaskSet
 from .objects import Objects
 from .pictures import read_pixels, trouble
 
 # %% auto #0
-__all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'write_saom_metadata']
+__all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'class_word', 'mask_names', 'write_red',
+           'write_saom_metadata']
 
 # %% ../../nbs/lib/10_datasets.saom.ipynb #66fb3ffb
 class RedMasks(MaskFiles):
@@ -77,6 +78,29 @@ def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes:
         raise trouble("file missing", f"{file.name} names it, and it is not there", absent, remedy)
     return Entry(Path(image).name.split(".")[0], str(paths[0]), ([str(p) for p in paths[1:]], numbers))
 
+# %% ../../nbs/lib/10_datasets.saom.ipynb #6bf3469d
+def class_word(name: str) -> str:
+    "A class as file names carry it."
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"[^A-Za-z0-9]+", name)) or "Object"
+
+def mask_names(sample: Mapping[str, Any],  # with masks and name
+               number: int,  # its place in the split
+               classes: Sequence[str],  # by category
+               ) -> tuple[str, list[str]]:  # stem of the image, last field of each mask
+    "What the files of a sample are called: as they are, where they are SAOM's, or `<scene>-<number>-all` and `<Class>_<n>`."
+    masks = sample["masks"]
+    if isinstance(masks.source, RedMasks):
+        own = [Path(f).name.rsplit("-", 3) for f in masks.source.segmentations]
+        if all(len(fields) == 4 for fields in own): return str(sample["name"]), [fields[-1].split(".")[0] for fields in own]
+    words = [class_word(classes[c] if 0 <= c < len(classes) else "") for c in masks.categories.tolist()]
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', str(sample['name']))}-{number}-all", [f"{word}_{i}" for i, word in enumerate(words)]
+
+def write_red(path: str | Path, plane: np.ndarray) -> None:  # [H, W], bool or 0 and 1
+    "A mask as SAOM keeps it: red on black."
+    red = np.zeros((*plane.shape, 3), np.uint8)
+    red[..., 2] = 255 * plane.view(np.uint8)
+    if not cv2.imwrite(str(path), red): raise DatasetError("this picture could not be written", file=path, remedy="look for room on the disk")
+
 # %% ../../nbs/lib/10_datasets.saom.ipynb #12809836
 def write_saom_metadata(splits: Mapping[str, Any],  # "train", "val", "test" -> samples with image, masks, name
                         folder: str | Path,  # made, must be empty
@@ -94,12 +118,9 @@ def write_saom_metadata(splits: Mapping[str, Any],  # "train", "val", "test" -> 
     return folder / "metadata.json"
 
 def _write(sample: Mapping[str, Any], number: int, split: str, folder: Path, classes: Sequence[str], parts: bool) -> dict[str, Any]:
-    masks, stem = sample["masks"], f"{re.sub(r'[^A-Za-z0-9_]+', '_', str(sample['name']))}-{number}-all"
+    masks, (stem, names) = sample["masks"], mask_names(sample, number, classes)
     wanted = [i for i in range(len(masks)) if int(masks.categories[i]) >= 0 and (parts or int(masks.part_of[i]) < 0)]
-    image, files = f"images/{split}/{stem}.png", []
+    image, files = f"images/{split}/{stem}.png", [f"/masks/{split}/{stem}-{names[i]}.png" for i in wanted]
     cv2.imwrite(str(folder / image), sample["image"][:3].permute(1, 2, 0).numpy()[..., ::-1])
-    for i, plane in zip(wanted, masks.planes(wanted), strict=True):
-        name = re.sub(r"[^A-Za-z0-9]+", "", classes[int(masks.categories[i])].title())
-        files.append(f"/masks/{split}/{stem}-{name}_{i}.png")
-        cv2.imwrite(str(folder / files[-1][1:]), np.dstack([np.zeros_like(plane)] * 2 + [plane * 255]))
+    for file, plane in zip(files, masks.planes(wanted), strict=True): write_red(folder / file[1:], plane)
     return {"image_name": image, "entity_masks": files, "entity_indices": [int(masks.categories[i]) for i in wanted]}
