@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from .core import CheckpointError, ParameterError, RunError, check_recipe, did_you_mean, read_json, workspace
+from .core import CheckpointError, DatasetError, ParameterError, RunError, check_recipe, did_you_mean, read_json, workspace
 from .datasets.catalog import dataset_folder, dataset_info, dataset_names, load_dataset, require_dataset
 from .runs import Run, find_run
 from .zoo import ZOO, find_weights
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from sam_nb.methods.promptable import Promptable
 
 # %% auto #0
-__all__ = ['ASKED', 'PromptableEvalRecipe', 'promptable_eval_recipe', 'find_model', 'find_split', 'Plan', 'what_it_began_with',
-           'plan_evaluation', 'load_promptable', 'open_split', 'load_for_evaluation', 'evaluate_models', 'group_table',
-           'guess_table', 'largest_changes', 'save_evaluations', 'main_figures']
+__all__ = ['ASKED', 'PromptableEvalRecipe', 'promptable_eval_recipe', 'find_model', 'find_split', 'is_metadata', 'Plan',
+           'what_it_began_with', 'compared_with', 'plan_evaluation', 'load_promptable', 'open_split',
+           'load_for_evaluation', 'evaluate_models', 'group_table', 'guess_table', 'largest_changes',
+           'save_evaluations', 'main_figures']
 
 # %% ../nbs/lib/53_before_after.ipynb #652212e8
 ASKED = ("point", "box", "box+click", "mask")
@@ -92,14 +93,21 @@ def find_model(name: str | Path,  # a run, a name of the zoo, a folder, or a fil
     if (run / "model" / "config.json").is_file(): return run / "model"
     raise CheckpointError(f"run {str(name)!r} has no model yet", file=run / "model", remedy="wait until it has finished, or name another run")
 
-def find_split(dataset: str, root: str | Path | None, split: str) -> Path:
-    "The folder of a dataset of objects; raises `DatasetError` or `ParameterError`."
-    if dataset == "demo": dataset = "demo_objects"
+def find_split(dataset: str, root: str | Path | None, split: str,
+               demo: str = "demo_objects",  # what dataset="demo" means
+               ) -> Path:
+    "The folder of a dataset of objects, or SAOM's metadata file; raises `DatasetError` or `ParameterError`."
+    if is_metadata(root):
+        if Path(root).is_file(): return Path(root)
+        raise DatasetError("this metadata file is not there", file=root, remedy="data_root=... names a folder, or SAOM's metadata.json")
+    if dataset == "demo": dataset = demo
     if dataset not in dataset_names() and dataset_folder(dataset, root).is_dir(): return dataset_folder(dataset, root)
     info = dataset_info(dataset, root)
     if info.task != "objects":
         raise ParameterError(f"dataset {dataset!r} holds {info.task}, not masks of objects", remedy="'demo', 'coco', or 'objects' with data_root")
     return require_dataset(dataset, root, split)
+
+def is_metadata(root: str | Path | None) -> bool: return root is not None and Path(root).suffix == ".json"
 
 # %% ../nbs/lib/53_before_after.ipynb #e5595dd9
 @dataclass
@@ -136,36 +144,43 @@ def what_it_began_with(run: Run) -> tuple[Path | None, str]:  # weights, and wha
     try: return find_weights(name), f"what the run began with: {Path(name).name}"
     except CheckpointError: return None, f"what the run began with is not here: {name}"
 
-def _before(recipe: PromptableEvalRecipe, run: Run | None) -> tuple[Path | None, dict[str, Any] | None, str]:
-    if recipe.before == "none": return None, None, "nothing to compare with, as you said"
-    if recipe.before: return find_model(recipe.before), None, f"as you said: {recipe.before}"
+def compared_with(before: str | None, run: Run | None) -> tuple[Path | None, dict[str, Any] | None, str]:  # weights, the run's recipe, why
+    "What an evaluation is compared with: what was asked for, or what the run began with."
+    if before == "none": return None, None, "nothing to compare with, as you said"
+    if before: return find_model(before), None, f"as you said: {before}"
     if run is None: return None, None, "nothing to compare with: give before=..."
     weights, note = what_it_began_with(run)
     return weights, run.info["recipe"] if weights else None, note
 
 # %% ../nbs/lib/53_before_after.ipynb #3b2e3c21
-def plan_evaluation(recipe: PromptableEvalRecipe) -> Plan:
+def plan_evaluation(recipe: Any,  # PromptableEvalRecipe, or another with these names
+                    method: str = "promptable",
+                    demo: str = "demo_objects",  # what dataset="demo" means
+                    start: str = "tiny_sam2",  # weights that a short run of the demo begins with, if they are here
+                    ) -> Plan:
     "Find what the recipe names, without loading it; where no run is there, a short one is made."
-    run = None if recipe.checkpoint else _run(recipe.run)
+    run = None if recipe.checkpoint else _run(recipe.run, method, start)
     trained = run.info["recipe"] if run else {}
     dataset = recipe.dataset or (trained.get("dataset") if recipe.data_root is None else "objects") or "demo"
     own = trained if dataset == trained.get("dataset") else {}
-    root, demo = recipe.data_root or own.get("data_root"), dataset in ("demo", "demo_objects")
-    split = recipe.split or ("test" if demo else "val")
-    find_split(dataset, root, split)
-    before, began, note = _before(recipe, run)
+    root = recipe.data_root or own.get("data_root")
+    shown = dataset in ("demo", demo) and not is_metadata(root)
+    split = recipe.split or ("test" if shown else "val")
+    find_split(dataset, root, split, demo)
+    before, began, note = compared_with(recipe.before, run)
     weights = find_model(recipe.checkpoint or run.name)
-    folder = run.folder if run else workspace().runs / (recipe.run_name or f"eval-promptable-{weights.stem}")
-    name = f"eval-{dataset}-{split}" + {"any": "", "none": "-wholes", "only": "-parts"}[recipe.parts]
-    return Plan(weights, before, began, note, dataset, root, recipe.kind or own.get("kind"), split, recipe.images or (20 if demo else None),
-                recipe.objects or (12 if demo else 64), folder, name)
+    folder = run.folder if run else workspace().runs / (recipe.run_name or f"eval-{method}-{weights.stem}")
+    parts = {"none": "-wholes", "only": "-parts"}.get(recipe.parts, "")
+    name = f"eval-{Path(root).stem if is_metadata(root) else dataset}-{split}{parts}"
+    return Plan(weights, before, began, note, dataset, root, recipe.kind or own.get("kind"), split, recipe.images or (20 if shown else None),
+                recipe.objects or (12 if shown else 64), folder, name)
 
-def _run(name: str | None) -> Run:
+def _run(name: str | None, method: str, start: str) -> Run:
     if name not in (None, "last"): return find_run(name)
-    with contextlib.suppress(RunError): return find_run("last", "promptable", finished=True)
+    with contextlib.suppress(RunError): return find_run("last", method, finished=True)
     from sam_nb.evaluation import find_or_make_run
-    tiny = ZOO.get("tiny_sam2")
-    return find_or_make_run(None, "promptable", test_images=6, **({} if tiny and tiny.present else {"checkpoint": "scratch"}))
+    here = ZOO.get(start)
+    return find_or_make_run(None, method, test_images=6, **({} if here and here.present else {"checkpoint": "scratch"}))
 
 # %% ../nbs/lib/53_before_after.ipynb #5938fbf4
 def load_promptable(weights: str | Path,  # as `find_model` finds it
@@ -194,10 +209,13 @@ def _same_channels(model: Promptable, channels: int, path: Path) -> Promptable:
                           remedy="evaluate on images of the sensor it was trained for")
 
 # %% ../nbs/lib/53_before_after.ipynb #c65b8d25
-def open_split(plan: Plan) -> Objects:
+def open_split(plan: Plan, demo: str = "demo_objects") -> Objects:
     "The images of a plan; raises `DatasetError`."
-    folder = find_split(plan.dataset, plan.data_root, plan.split)
-    if plan.dataset == "demo": return load_dataset("demo_objects", plan.split, plan.data_root)
+    folder = find_split(plan.dataset, plan.data_root, plan.split, demo)
+    if is_metadata(plan.data_root):
+        from sam_nb.datasets.saom import load_saom_metadata
+        return load_saom_metadata(folder, plan.split)
+    if plan.dataset == "demo": return load_dataset(demo, plan.split, plan.data_root)
     if plan.dataset in dataset_names() and plan.kind is None: return load_dataset(plan.dataset, plan.split, plan.data_root)
     from sam_nb.datasets.objects import load_objects
     return load_objects(folder, plan.split, kind=plan.kind)
