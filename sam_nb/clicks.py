@@ -27,7 +27,7 @@ from .show import draw_prompts, line_figure, overlay, show_images, to_image
 # %% auto #0
 __all__ = ['STARTS', 'PROMPTS', 'GROUPS', 'view_image', 'Conversation', 'converse', 'chosen_objects', 'measures',
            'PromptEvaluation', 'evaluate_prompts', 'spread', 'with_bar', 'compare', 'gains', 'show_click_curves',
-           'show_calibration', 'show_clicks', 'show_before_after']
+           'show_calibration', 'window_around', 'close_up', 'show_clicks', 'show_before_after']
 
 # %% ../nbs/lib/52_clicks.ipynb #016539ee
 @torch.no_grad()
@@ -293,7 +293,7 @@ def show_calibration(evaluations: Mapping[str, PromptEvaluation],
     return line_figure(lines, "predicted and real IoU", "predicted IoU (%)", "real IoU (%)", sizes, True, ((0, 100), (0, 100)), 3.2, 3)
 
 # %% ../nbs/lib/52_clicks.ipynb #778b1bc6
-def _window(mask: Tensor, margin: float = 0.5, least: int = 48) -> tuple[int, int, int, int]:
+def window_around(mask: Tensor, margin: float = 0.5, least: int = 48) -> tuple[int, int, int, int]:
     "x0, y0, x1, y1 (exclusive ends) around a mask, square where the image allows it."
     x0, y0, x1, y1 = mask_boxes(mask[None])[0].tolist()
     half = max((1 + 2 * margin) * (max(x1 - x0, y1 - y0) + 1), least) / 2
@@ -301,7 +301,7 @@ def _window(mask: Tensor, margin: float = 0.5, least: int = 48) -> tuple[int, in
     spans = [(max(0, min(c - half, n - 2 * half)), min(n, max(c + half, 2 * half))) for c, n in ((cx, w), (cy, h))]
     return tuple(int(round(spans[axis][end])) for end in (0, 1) for axis in (0, 1))
 
-def _close_up(image: np.ndarray, mask: Any, window: Sequence[int], prompts: Prompts | None = None, side: int = 224) -> np.ndarray:
+def close_up(image: np.ndarray, mask: Any, window: Sequence[int], prompts: Prompts | None = None, side: int = 224) -> np.ndarray:
     "A window of an image, with a mask and the points and box of one prompt."
     x0, y0, x1, y1 = window
     factor = side / max(x1 - x0, y1 - y0)
@@ -325,10 +325,10 @@ def show_clicks(model: nn.Module,  # promptable
     "One object, the answers and the clicks that led to them."
     mask, image = sample["masks"][[object]], to_image(sample["image"][:3])
     talk = converse(view_image(model, sample), mask, start, max(after), keep=True)
-    window, before = _window(mask[0]), talk.prompts.num_points - max(after)
+    window, before = window_around(mask[0]), talk.prompts.num_points - max(after)
     asked = [Prompts(talk.prompts.points[:, :before + k], talk.prompts.labels[:, :before + k]) for k in after]
     titles = ["truth"] + [f"{k} {'click' if start == 'point' else 'answer'}{'s' * (k > 1)}: {100 * talk.ious[0, k - 1]:.0f} %" for k in after]
-    pictures = [_close_up(image, mask[0], window)] + [_close_up(image, talk.masks[k - 1][0], window, p) for k, p in zip(after, asked, strict=True)]
+    pictures = [close_up(image, mask[0], window)] + [close_up(image, talk.masks[k - 1][0], window, p) for k, p in zip(after, asked, strict=True)]
     return show_images(pictures, titles, columns=len(pictures), width=width)
 
 # %% ../nbs/lib/52_clicks.ipynb #9ac51302
@@ -343,9 +343,9 @@ def show_before_after(models: Mapping[str, nn.Module],  # name -> promptable mod
     for row in rows:
         sample = data[row["image"]]
         mask, image = sample["masks"][[row["object"]]], to_image(sample["image"][:3])
-        pictures.append(_close_up(image, mask[0], _window(mask[0]))); titles.append("truth")
+        pictures.append(close_up(image, mask[0], window_around(mask[0]))); titles.append("truth")
         for name, model in models.items():
             talk = converse(view_image(model, sample), mask, start, keep=True)
-            pictures.append(_close_up(image, talk.masks[0][0], _window(mask[0]), talk.prompts))
+            pictures.append(close_up(image, talk.masks[0][0], window_around(mask[0]), talk.prompts))
             titles.append(f"{name} {100 * talk.ious[0, 0]:.0f} %")
     return show_images(pictures, titles, columns=len(models) + 1, width=width or 2.2 * (len(models) + 1))
