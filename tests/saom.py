@@ -1,0 +1,36 @@
+"""A SAOM of few pixels on small rooms, and processes that train it."""
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+from sam_nb.datasets.demo import make_demo
+from sam_nb.methods.promptable import with_features
+from sam_nb.methods.saom_recipe import SaomScores, build_saom, saom_data, saom_recipe, saom_transform, update_saom
+from sam_nb.runs import Run
+from sam_nb.trainer import Trainer
+from tests.toy import Slow, in_process
+
+RECIPE = dict(dataset="demo", preset="demo", checkpoint="scratch", image_size=96, grid=8, steps=18, batch_size=2, min_area=4, iou_weight=1.0,
+              assignment="random", workers=0, save_every=2, device="cpu", cache=False)
+
+
+def world(root: Path) -> Path:
+    return make_demo("room", root / "demo_rooms", layout="coco", size=64, train=12, val=2, test=2, hard=0)
+
+
+def trainer(root: Path, name: str, resume: bool = False, callbacks=(), **changes) -> Trainer:
+    "What train_saom makes of these parameters, in a new or resumed run."
+    recipe = saom_recipe({**RECIPE, "data_root": str(root / "demo_rooms"), "run_name": name, **changes})
+    run = Run.resume(name, "saom", recipe, root) if resume else Run.create("saom", recipe, root)
+    data = saom_data(recipe)
+    model, _ = build_saom(recipe, data["train"].classes)
+    transform = saom_transform(model, recipe)
+    transforms, collate = with_features(model, recipe, data, {"train": transform, "val": transform})
+    return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], SaomScores(), collate=collate,
+                   update=update_saom, callbacks=callbacks)
+
+
+def train(root: Path, name: str, slow: float = 0, **changes) -> multiprocessing.Process:
+    "Start a training of SAOM in a process of its own."
+    return in_process(lambda: trainer(root, name, callbacks=[Slow(slow)], **changes).fit(), root / f"{name}.log")

@@ -1,0 +1,48 @@
+"""SAOM in two processes is SAOM in one; a run that is killed goes on to the same weights; the frozen encoder stays as it was."""
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import saom, toy
+from tests.test_distributed import Keep, fit_as, free_port
+from tests.test_resume import differences, kill_after
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    "One run of one process with batch 4, and one of two processes with batch 2."
+    root, port = tmp_path_factory.mktemp("runs"), free_port()
+    saom.world(root)
+    make = lambda name, batch: saom.trainer(root, name, batch_size=batch, assignment="nearest", steps=6, callbacks=[Keep(root)])
+    single, double = make("single", 4), make("double", 2)
+    processes = [toy.in_process(fit_as, root / f"log{rank}", rank, 2, port, double) for rank in (0, 1)] + [toy.in_process(single.fit, root / "log")]
+    for process in processes: process.join(120)
+    assert all(p.exitcode == 0 for p in processes), "".join(f.read_text() for f in root.glob("log*"))
+    return root
+
+
+def test_ranks_stay_equal(folder):
+    one, other = (load_file(folder / f"rank{r}of2.safetensors") for r in (0, 1))
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_two_processes_equal_one_with_the_same_batch(folder):
+    one, two = load_file(folder / "rank0of1.safetensors"), load_file(folder / "rank0of2.safetensors")
+    for k in one: torch.testing.assert_close(two[k], one[k], atol=2e-5, rtol=1e-4)
+
+
+def test_the_encoder_stays_and_the_rest_learns(folder):
+    start, end = saom.trainer(folder, "start", assignment="nearest").method.state_dict(), load_file(folder / "rank0of1.safetensors")
+    changed = {k.split(".")[1 if k.startswith("model.") else 0] for k in start if not torch.equal(start[k], end[k])}
+    assert changed == {"mask_decoder", "prompt_encoder", "classifier"}
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(folder):
+    "With random points, which come from the trainer's generator."
+    whole, broken = saom.train(folder, "whole"), saom.train(folder, "broken", slow=0.1)
+    at = kill_after(broken, folder, "broken", 5, 0.03)
+    toy.finish(saom.train(folder, "broken", resume=True), folder, "broken")
+    toy.finish(whole, folder, "whole")
+    assert at < 18 and differences(folder / "whole", folder / "broken") == []
