@@ -19,7 +19,7 @@ from .demo_street import _oval, _pick, _rect, _shade, _tint
 
 # %% auto #0
 __all__ = ['ROOM_CLASSES', 'ROOM_PALETTE', 'SAOM_NAMES', 'SPAN', 'ROOM_LIGHT', 'ROOM', 'compose_room', 'room_view',
-           'room_panorama', 'room_yaw', 'room_depth', 'flat_view']
+           'room_panorama', 'room_yaw', 'room_depth']
 
 # %% ../../nbs/lib/10_datasets.demo_room.ipynb #3302b8d2
 ROOM_CLASSES = ("wall", "floor", "ceiling", *[kind for kind in FURNITURE if kind not in CLASS_OF])
@@ -332,22 +332,3 @@ def room_depth(scene: Scene) -> np.ndarray:  # [S, wide S] float32, metres from 
     ceiling = next(t for t in scene.things if t.name == "ceiling").attributes["height"] - scene.camera.height
     levels = np.where(v < 0, scene.camera.height, ceiling) / np.abs(v).clip(1e-6)
     return np.where(np.isin(scene.semantic, (1, 2)), np.minimum(levels, far), far).astype(np.float32)
-
-# %% ../../nbs/lib/10_datasets.demo_room.ipynb #6f82d877
-def flat_view(panorama: np.ndarray,  # [S, 5 S] labels or [S, 5 S, C] picture of a whole room
-              horizon: float,  # scene.camera.horizon
-              yaw: float,  # degrees; the middle column of the view
-              size: int = 128,  # pixels a side
-              fov: float = 60.0,  # degrees from the left to the right edge, 1 to 64
-              ) -> np.ndarray:  # [size, size(, C)]; labels by the nearest pixel
-    "What a pinhole camera in the middle of the room sees."
-    if not 1 <= fov <= 64: raise ParameterError(f"a flat view of {fov!r} degrees", remedy="1 to 64: the panorama holds no more above and below")
-    high, at, half = len(panorama), (np.arange(size) + .5) / size, np.tan(np.deg2rad(fov) / 2)
-    turn = np.arctan((2 * at - 1) * half)
-    u = np.broadcast_to((np.deg2rad(yaw) + turn) % (2 * np.pi), (size, size))
-    v = 2 * half * (at - horizon)[:, None] * np.cos(turn)
-    where = [np.float32(a * high / SPAN - .5) for a in (u, v + horizon * SPAN)]
-    labels = panorama.ndim == 2
-    seen = cv2.remap(panorama.astype(np.float32) if labels else panorama, *where, cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR,
-                     borderMode=cv2.BORDER_WRAP)
-    return seen.astype(panorama.dtype)
