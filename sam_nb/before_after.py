@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ASKED', 'PromptableEvalRecipe', 'promptable_eval_recipe', 'find_model', 'find_split', 'is_metadata', 'Plan',
-           'what_it_began_with', 'compared_with', 'plan_evaluation', 'load_promptable', 'open_split',
+           'what_it_began_with', 'compared_with', 'plan_evaluation', 'load_promptable', 'backbone_of', 'open_split',
            'load_for_evaluation', 'evaluate_models', 'group_table', 'guess_table', 'largest_changes',
            'save_evaluations', 'main_figures']
 
@@ -192,16 +192,23 @@ def load_promptable(weights: str | Path,  # as `find_model` finds it
     path = find_model(weights)
     if path.is_dir():
         with contextlib.redirect_stdout(None): return _same_channels(Promptable.from_pretrained(path), channels, path)  # the hub's mixin chats
-    from sam_nb.weights import describe_family, read_state_dict
     from sam_nb.methods.promptable import load_weights
-    state = read_state_dict(path)
-    title = describe_family(state)
-    backbone = next((name for name, w in ZOO.items() if w.title == title), None)
-    if backbone is None and like is None:
-        raise CheckpointError(f"this file does not say which backbone it is for ({title})", file=path, remedy="give a folder of save_pretrained")
-    model = Promptable(backbone=backbone, in_channels=channels) if backbone else Promptable(**like.switches.model_dump())
+    from sam_nb.weights import read_state_dict
+    own = like and (like.switches.backbone, like.switches.image_size)
+    backbone, side = backbone_of(read_state_dict(path), path, own)
+    model = Promptable(**like.switches.model_dump()) if (backbone, side) == own else Promptable(backbone=backbone, in_channels=channels)
     load_weights(model, path)
     return model
+
+def backbone_of(state: Mapping[str, Any], file: Path, like: tuple[Any, int | None] | None = None,  # taken where the names do not say it
+                ) -> tuple[Any, int | None]:  # name or values; side of the input, None: its own
+    "Which backbone a state dict is for; raises `CheckpointError`."
+    from sam_nb.weights import describe_family
+    title = describe_family(state)
+    backbone = next((name for name, w in ZOO.items() if w.title == title), None)
+    if backbone is not None: return backbone, None
+    if like is not None: return like
+    raise CheckpointError(f"this file does not say which backbone it is for ({title})", file=file, remedy="give a folder of save_pretrained")
 
 def _same_channels(model: Promptable, channels: int, path: Path) -> Promptable:
     if model.switches.in_channels == channels: return model

@@ -74,6 +74,7 @@ def answer_objects(model: Any,  # SAOM
     "Ask for objects of an image, each at its point."
     view, masks = model.embed(sample["image"]).view, sample["masks"]
     for some in chosen.split(max(1, _MASK_PIXELS // (3 * masks.size[0] * masks.size[1]))):
+        if not len(some): continue
         truth = masks[some]
         points, kept = model.assignment.points(view.features.embedding[0], truth, model.image_size, view.content_size)
         if not len(kept): continue
@@ -147,7 +148,7 @@ def answer_points(model: Any,  # SAOM
     for i in with_bar(spread(len(data), images), progress):
         sample = data[i]
         rows = _object_rows(sample, i, answers.classes, chosen_objects(sample["masks"], objects, parts, min_area))
-        for answered in answer_objects(model, sample, torch.tensor(list(rows))):
+        for answered in answer_objects(model, sample, torch.tensor(list(rows), dtype=torch.int64)):
             for k, j in enumerate(answered.objects.tolist()):
                 rows[j] |= _answer_row(answered, k, sample["masks"], j, rows[j]["category"], known)
                 if folder is not None: write_red(Path(folder) / rows[j]["file"], answered.masks[k].numpy())
