@@ -373,9 +373,11 @@ def load_any(model: SARTM, source: str | Path) -> LoadReport:
     state = read_state_dict(source)
     if any(k.startswith("model.sam_mask_decoder.") for k in state):  # of `promptable`
         state = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    if any(k.startswith("sam.image_encoder.") for k in state): return load_released(model, state)
-    if any(k.startswith("sam_mask_decoder.") for k in state): return load_sam2(model, state)
-    return load_state(model, state, source=Path(source).name)
+    if any(k.startswith("sam.image_encoder.") for k in state): report = load_released(model, state)
+    elif any(k.startswith("sam_mask_decoder.") for k in state): report = load_sam2(model, state)
+    else: report = load_state(model, state)
+    report.source = Path(source).name
+    return report
 
 def build_sartm(recipe: SartmRecipe,
                 classes: Sequence[str], palette: Sequence[Sequence[int]] | None = None,

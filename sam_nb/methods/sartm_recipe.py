@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import CheckpointError, ParameterError, Recipe, check_recipe
+from ..core import ParameterError, Recipe, check_recipe
 
 # %% auto #0
 __all__ = ['RELEASED', 'SARTM_PRESETS', 'PUBLISHED', 'SartmSwitches', 'SartmRecipe', 'sartm_recipe']
@@ -83,9 +83,8 @@ class SartmRecipe(SartmSwitches, Recipe):
 _PAPER = dict(backbone="b+", epochs=500, batch_size=8, lr=1e-4, warmup_epochs=10.0, weight_decay=0.01, schedule="warmup_poly", power=0.9,
               seed=3407, image_size=800)
 SARTM_PRESETS: dict[str, dict[str, Any]] = {
-    "demo": dict(backbone="tiny", image_size=128, lora_rank=4, train_encoder=True, checkpoint="scratch", text_encoder="ngram",
-                 steps=250, batch_size=4, lr=2e-3, schedule="cosine", warmup_epochs=0.25, scale_min=0.9,
-                 scale_max=1.5, seed=3407, eval_every=3),
+    "demo": dict(backbone="tiny", image_size=128, lora_rank=8, text_encoder="ngram", steps=250, batch_size=4, lr=6e-3, schedule="cosine",
+                 warmup_epochs=0.25, scale_min=0.9, scale_max=1.5, seed=3407, eval_every=3),
     "default": _PAPER,
     "pst900": {**_PAPER, "image_size": 1280},
     "fmb": _PAPER,
@@ -97,12 +96,12 @@ def sartm_recipe(values: Mapping[str, Any],  # parameter names and values
                  ) -> SartmRecipe:
     "A checked recipe. Raises `ParameterError`, `DatasetError` or `CheckpointError`."
     from sam_nb.datasets.catalog import require_dataset
+    from sam_nb.zoo import find_weights
     released = {**RELEASED, "val_is_test": True} if values.get("released") is True else {}
     recipe = check_recipe(SartmRecipe, values, {name: {**preset, **released} for name, preset in SARTM_PRESETS.items()})
     require_dataset(recipe.dataset, recipe.data_root)
     if recipe.checkpoint not in (None, "scratch") and not Path(recipe.checkpoint).exists():
-        raise CheckpointError("there is no such weights file", file=recipe.checkpoint,
-                              remedy="a SAM 2 file, a SARTM file or folder, 'scratch', or None for SAM 2's weights in checkpoints/")
+        recipe = recipe.model_copy(update={"checkpoint": str(find_weights(recipe.checkpoint))})
     if recipe.scale_min > recipe.scale_max: raise ParameterError(f"scale_min={recipe.scale_min} is above scale_max={recipe.scale_max}")
     if recipe.image_size % 32:
         raise ParameterError(f"image_size={recipe.image_size} is not a multiple of 32",
