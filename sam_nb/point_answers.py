@@ -110,7 +110,7 @@ class PointAnswers:
 
     def scores(self, **quirks: bool) -> dict[str, float]: return _scores(self, **quirks)
     def part_bias(self) -> dict[str, float]: return _part_bias(self.rows)
-    def worst(self, k: int = 3) -> list[dict[str, Any]]: return sorted(self.rows, key=lambda r: r["iou"])[:k]
+    def worst(self, k: int = 3) -> list[dict[str, Any]]: return sorted([r for r in self.rows if r["found"]] or self.rows, key=lambda r: r["iou"])[:k]
 
 def _scores(answers: PointAnswers, **quirks: bool) -> dict[str, float]:  # percent
     rows, sums = answers.rows, answers.by_class(**quirks)

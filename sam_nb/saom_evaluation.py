@@ -44,7 +44,7 @@ class SaomEvalRecipe(BaseModel):
     data_root: str | None = Field(None, description="folder of the dataset, or SAOM's metadata.json; None: the run's, or data/<dataset>")
     kind: str | None = Field(None, description="what the masks of a folder are; None: the run's, or recognised")
     split: str | None = Field(None, description="test, val, or another that the dataset has; None: test of the demo, val of others")
-    images: int | None = Field(None, gt=0, description="at most so many, evenly spaced; None: 8 of the demo, all of others")
+    images: int | None = Field(None, gt=0, description="at most so many, evenly spaced; None: 6 of the demo, all of others")
     objects: int | None = Field(None, gt=0, description="of an image, at most; None: all")
     parts: Literal["any", "none", "only"] | None = Field(None, description="masks that are parts of others; None: the run's, or left out")
     min_area: int | None = Field(None, ge=1, description="smallest object, in pixels of the image; None: the run's, or 16")
@@ -131,7 +131,7 @@ def plan_saom(recipe: SaomEvalRecipe) -> tuple[Plan, Thresholds]:
     demo = plan.images is not None and recipe.images is None or plan.dataset in ("demo", "demo_rooms")
     settings = thresholds_of(recipe, trained, demo)
     name = re.sub("-wholes$", "", plan.name) + "-parts" * (settings.parts == "only" and recipe.parts is None)
-    return replace(plan, objects=recipe.objects, images=recipe.images or (8 if plan.images else None), name=name), settings
+    return replace(plan, objects=recipe.objects, images=recipe.images or (6 if plan.images else None), name=name), settings
 
 # %% ../nbs/lib/54_saom_evaluation.ipynb #d28dfe50
 def published_classes(count: int) -> tuple[str, ...] | None:  # None: no published list is as long
