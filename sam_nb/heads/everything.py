@@ -5,7 +5,8 @@
 # %% ../../nbs/lib/30_heads.everything.ipynb #210b98bc
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -24,8 +25,8 @@ from .promptable import ImageFeatures, encode_images, family_of, in_steps, promp
 from ..masks import connected_components, crop_boxes, mask_to_rle, near_crop_edge, nms, rle_area, stability_score
 
 # %% auto #0
-__all__ = ['CLASS_ORDERS', 'OUTPUT_MODES', 'point_grid', 'as_grid', 'EverythingOptions', 'Enlarger', 'Window', 'as_window',
-           'Candidates', 'without_small_regions', 'Everything', 'records']
+__all__ = ['CLASS_ORDERS', 'SAME_BOX', 'OUTPUT_MODES', 'point_grid', 'as_grid', 'EverythingOptions', 'Enlarger', 'Window',
+           'as_window', 'Candidates', 'without_small_regions', 'PointQueue', 'Everything', 'records']
 
 # %% ../../nbs/lib/30_heads.everything.ipynb #8882bc21
 def point_grid(nx: int, ny: int) -> np.ndarray:  # float64 [ny * nx, 2] x, y in 0..1, row by row
@@ -61,10 +62,13 @@ class EverythingOptions:
     min_mask_region_area: int = 0  # pixels; smaller holes are filled, smaller islands removed
     points_per_batch: int | None = None  # points decoded at once; None: 8 on a CPU, 256 on a GPU
     class_order: str = "correct"  # "released": classes attached as SAOM's released generator does, by batch
+    fast: bool = False  # leave out points whose object two others have found: not the packages' masks any more, but nearly
 
     def __post_init__(self):
         object.__setattr__(self, "grid", as_grid(self.grid))
         if self.class_order not in CLASS_ORDERS: raise ParameterError(f"class_order={self.class_order!r}", remedy="one of " + ", ".join(CLASS_ORDERS))
+        if self.fast and self.class_order == "released":
+            raise ParameterError("class_order='released' with fast=True", remedy="one of them: it goes by batches of all points")
         for name in ("crop_n_layers", "min_mask_region_area"):
             if getattr(self, name) < 0: raise ParameterError(f"{name}={getattr(self, name)}", remedy="0 or more")
         for name in ("crop_n_points_downscale_factor", "points_per_batch"):
@@ -92,7 +96,7 @@ class Enlarger:
         self.row_spans, self.column_spans = _Spans(self.rows), _Spans(self.columns)
 
     def whole(self, logits: Tensor) -> Tensor:  # [N, low, low] -> [N, H, W]
-        return self.rows @ logits @ self.columns.T
+        with torch.autocast(logits.device.type, enabled=False): return self.rows @ logits @ self.columns.T
 
     def window(self, logits: Tensor, above: float) -> tuple[Tensor, int, int] | None:  # [low, low] -> [h, w], and its upper left corner y, x
         "The part of the image that can be above a value; None: nothing can."
@@ -100,7 +104,8 @@ class Enlarger:
         y, x = _extent(used.any(1).numpy()), _extent(used.any(0).numpy())
         if y is None or (rows := self.row_spans.of(*y)) is None or (columns := self.column_spans.of(*x)) is None: return None
         (y0, y1, from_y, to_y), (x0, x1, from_x, to_x) = rows, columns
-        return self.rows[y0:y1, from_y:to_y] @ (logits[from_y:to_y, from_x:to_x] @ self.columns[x0:x1, from_x:to_x].T), y0, x0
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.rows[y0:y1, from_y:to_y] @ (logits[from_y:to_y, from_x:to_x] @ self.columns[x0:x1, from_x:to_x].T), y0, x0
 
     def stable(self, logits: Tensor,  # [N, low, low]
                options: EverythingOptions) -> Iterator[tuple[float, np.ndarray, int, int] | None]:
@@ -265,6 +270,47 @@ def _small(mask: np.ndarray, area: float, open_sides: Sequence[int] = (0, 0, 0, 
     return numbers, small
 
 # %% ../../nbs/lib/30_heads.everything.ipynb #2fe04064
+class PointQueue:
+    "The points of a grid, a batch at a time."
+    def __init__(self, points: np.ndarray,  # [N, 2] x, y in pixels, row by row
+                 across: int,  # points in a row
+                 fast: bool = False):
+        number = np.arange(len(points))
+        coarse = sum(step * ((number % across % step == step // 2) & (number // across % step == step // 2)) for step in (2, 4))
+        self.order = np.argsort(-coarse, kind="stable") if fast else number
+        self.points, self.fast, self.asked = np.round(points - 0.5).astype(int), fast, 0
+        self.known, self.areas, self.boxes = np.zeros(len(points), bool), np.full(len(points), np.inf), np.full((len(points), 4), -1.0)
+
+    def batches(self, size: int) -> Iterator[Tensor]:  # int64 [<= size]
+        "What is still to be asked; `learn` between two batches shortens it."
+        while len(self.order):
+            batch, self.order = self.order[:size], self.order[size:]
+            yield torch.from_numpy(batch)
+            self.asked += len(batch)
+            self.order = self.order[~self.known[self.order]]
+
+    def learn(self, rows: Sequence[tuple]) -> None:  # of `_passed`, after the number of the point
+        "The smallest mask of each point, and which points lie in it."
+        smallest: dict[int, tuple] = {}
+        for p, _, _, _, window, box in rows:
+            area = int(coco.area(window.rle))
+            if p not in smallest or area < smallest[p][0]: smallest[p] = (area, window, box)
+        for area, window, box in smallest.values() if self.fast else (): self._covered(area, window, np.array(box, float))
+
+    def _covered(self, area: int, window: Window, box: np.ndarray) -> None:
+        mask, at = window.pixels(), self.points - (window.x, window.y)
+        inside = ((at >= 0) & (at < mask.shape[::-1])).all(1).nonzero()[0]
+        inside = inside[mask[at[inside, 1], at[inside, 0]]]
+        low, high = np.maximum(self.boxes[inside, :2], box[:2]), np.minimum(self.boxes[inside, 2:], box[2:])
+        both = (high - low + 1).clip(0).prod(1)
+        either = (self.boxes[inside, 2:] - self.boxes[inside, :2] + 1).prod(1) + (box[2:] - box[:2] + 1).prod() - both
+        self.known[inside[both >= SAME_BOX * either]] = True
+        smaller = inside[self.areas[inside] > area]
+        self.areas[smaller], self.boxes[smaller] = area, box
+
+SAME_BOX = 0.8  # overlap of boxes from which on two points agree
+
+# %% ../../nbs/lib/30_heads.everything.ipynb #de194f6b
 class Everything:
     "All masks of an image, for a SAM or SAM 2 of the packages' classes or a method that holds one as `.model`."
     def __init__(self, model: nn.Module,
@@ -285,44 +331,59 @@ class Everything:
         "What `generate` returns, as a table."
         return self.candidates(image, **changes).select(replace(self.options, **changes))
 
+    def generate_many(self, images: Iterable[Any],  # of any sizes
+                      output_mode: str = "binary_mask", batch_size: int = 4,  # images encoded at once
+                      **changes: Any) -> Iterator[list[dict[str, Any]]]:
+        "`generate` of one image after another; nothing is kept of those that are done."
+        images = iter(images)
+        while some := [image_array(i) for i in itertools.islice(images, batch_size)]:
+            with torch.no_grad(): encoded = self._encode(some)
+            for image, features in zip(some, encoded, strict=True):
+                yield records(self.candidates(image, encoded=features, **changes).select(replace(self.options, **changes)), output_mode)
+
     @torch.no_grad()
     def candidates(self, image: Any,  # path, PIL image, uint8 array [H, W, 3]
                    progress: bool = False,  # show a bar
+                   encoded: tuple[ImageFeatures, tuple[int, int]] | None = None,  # of the whole image, if it is there already
                    **changes: Any) -> Candidates:
         "All masks above the thresholds, before they compete; `select` can be asked again and again, with stricter thresholds."
         options, image = replace(self.options, **changes), image_array(image)
         crops, layers = crop_boxes(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio)
-        grids = [point_grid(*options.grid_of(layer)) for layer in layers.tolist()]
-        with _bar(sum(map(len, grids)), progress) as bar:
-            found = [self._crop(image, crop, grid, options, bar) for crop, grid in zip(crops.tolist(), grids, strict=True)]
+        grids = [options.grid_of(layer) for layer in layers.tolist()]
+        with _bar(sum(nx * ny for nx, ny in grids), progress) as bar:
+            found = [self._crop(image, crop, layer, encoded if layer == 0 else None, options, bar)
+                     for crop, layer in zip(crops.tolist(), layers.tolist(), strict=True)]
         return replace(Candidates.cat(found), gathered=options)
 
-    def _crop(self, image: np.ndarray, crop: list[int], grid: np.ndarray, options: EverythingOptions, bar: Any) -> Candidates:
+    def _crop(self, image: np.ndarray, crop: list[int], layer: int, encoded: Any, options: EverythingOptions, bar: Any) -> Candidates:
         x0, y0, x1, y1 = crop
-        features, content = self._encode(np.ascontiguousarray(image[y0:y1, x0:x1]))
+        features, content = encoded or self._encode([np.ascontiguousarray(image[y0:y1, x0:x1])])[0]
         size, device, decoder = (y1 - y0, x1 - x0), features.embedding.device, PointDecoder(self.model, features)
         cutter = Enlarger(self.family, 4 * decoder.side, self.image_size, content, size, device)
-        points = torch.from_numpy(grid * np.array(size[::-1]))
+        grid = options.grid_of(layer)
+        points = torch.from_numpy(point_grid(*grid) * np.array(size[::-1]))
         asked = (points * torch.tensor([content[1] / size[1], content[0] / size[0]], dtype=torch.float64)).float().to(device)
-        rows, classes = [], []
-        for start in range(0, len(points), batch := options.points_per_batch or (8 if device.type == "cpu" else 256)):
-            tokens, cells = decoder.ask(asked[start:start + batch])
-            rows += [(start + p, *row) for p, *row in _passed(decoder, tokens, cells, cutter, options)]
-            if self.classify: classes.append(self.classify(decoder.iou_token(tokens)).float().cpu())
-            bar.update(len(tokens))
+        rows, classes, queue = [], {}, PointQueue(points.numpy(), grid[0], options.fast)
+        for batch in queue.batches(options.points_per_batch or (8 if device.type == "cpu" else 256)):
+            tokens, cells = decoder.ask(asked[batch])
+            new = [(int(batch[p]), *row) for p, *row in _passed(decoder, tokens, cells, cutter, options)]
+            queue.learn(new); rows += new
+            if self.classify: classes |= zip(batch.tolist(), self.classify(decoder.iou_token(tokens)).float().cpu(), strict=True)
+            bar.update(len(batch))
+        bar.update(len(points) - queue.asked)
         found = _table(rows, image.shape[:2], crop, points)
-        if self.classify: found = _with_classes(found, rows, torch.cat(classes), options)
+        if self.classify: found = _with_classes(found, rows, classes, options)
         return found[~near_crop_edge(found.boxes, crop, found.size)]
 
-    def _encode(self, part: np.ndarray) -> tuple[ImageFeatures, tuple[int, int]]:  # features; height and width in the model's square
+    def _encode(self, parts: Sequence[np.ndarray]) -> list[tuple[ImageFeatures, tuple[int, int]]]:  # features; height and width in the model's square
         frame = ResizeLongest(self.image_size, by_pillow=True) if self.family == "sam" else ResizeSquare(self.image_size, in_float=True)
-        ready = frame({"image": torch.from_numpy(part).permute(2, 0, 1)})
-        pixels = ready["image"][None].to(next(self.model.parameters()).device)
+        ready = [frame({"image": torch.from_numpy(part).permute(2, 0, 1)}) for part in parts]
+        pixels = torch.stack([r["image"] for r in ready]).to(next(self.model.parameters()).device)
         self.method.eval()
         features = self.method.encode(pixels) if hasattr(self.method, "encode") else encode_images(self.model, pixels)
-        return features, ready["content_size"]
+        return [(features[i:i + 1], r["content_size"]) for i, r in enumerate(ready)]
 
-# %% ../../nbs/lib/30_heads.everything.ipynb #dcaf8627
+# %% ../../nbs/lib/30_heads.everything.ipynb #3437bdf9
 def _passed(decoder: PointDecoder, tokens: Tensor, cells: Tensor, cutter: Enlarger,
             options: EverythingOptions) -> Iterator[tuple[int, int, float, float, Window, tuple[int, int, int, int]]]:
     "Point, candidate, predicted IoU, stability, window and box (in the crop) of what is above the thresholds."
@@ -344,13 +405,15 @@ def _table(rows: list, size: tuple[int, int], crop: list[int], points: Tensor) -
                       torch.tensor(predicted, dtype=torch.float32), torch.tensor(stability, dtype=torch.float32),
                       points[list(where)].view(-1, 2) + torch.tensor([x0, y0]), torch.tensor(crop).expand(len(rows), 4))
 
-def _with_classes(found: Candidates, rows: list, logits: Tensor, options: EverythingOptions) -> Candidates:
+def _with_classes(found: Candidates, rows: list, logits: dict[int, Tensor], options: EverythingOptions) -> Candidates:  # logits [K] of each point asked
     "Each mask with the class of its point."
-    where, scores = torch.tensor([r[0] for r in rows], dtype=torch.int64), logits.softmax(-1)
+    where = torch.tensor([r[0] for r in rows], dtype=torch.int64)
+    scores = torch.zeros(max(logits) + 1, len(next(iter(logits.values()))))
+    scores[list(logits)] = torch.stack([*logits.values()]).softmax(-1)
     if options.class_order == "released":  # three copies of a batch's classes one after another, beside masks that go point by point
         batch, candidate = options.points_per_batch or 64, torch.tensor([r[1] for r in rows], dtype=torch.int64)
         start = where // batch * batch
-        where = start + (3 * (where - start) + candidate) % (len(logits) - start).clamp(max=batch)
+        where = start + (3 * (where - start) + candidate) % (len(scores) - start).clamp(max=batch)
     score, number = scores[where].max(-1)
     return replace(found, classes=number, class_scores=score)
 
