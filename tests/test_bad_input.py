@@ -20,6 +20,7 @@ from sam_nb.core import CheckpointError, DatasetError, ParameterError, SamNbErro
 from sam_nb.datasets.catalog import load_dataset
 from sam_nb.datasets.demo import make_demo
 from sam_nb.methods.promptable import Promptable, promptable_transforms
+from sam_nb.methods.saom import SAOM
 from sam_nb.methods.sartm import SARTM, load_any
 from sam_nb.methods.sartm_recipe import sartm_recipe
 from sam_nb.weights import save_state
@@ -244,6 +245,19 @@ def write_coco(folder: Path, sound: bool) -> Path:
     return folder
 
 
+def write_rooms(folder: Path) -> Path:
+    "Two images in SAOM's layout, two objects each."
+    for name in ("images", "masks"): (folder / name).mkdir(parents=True)
+    noise, rows = np.random.default_rng(0), []
+    for k in range(2):
+        files = [f"/masks/{k}-0-all-{name}_{i}.png" for i, name in enumerate(("Mug", "SideTable"))]
+        cv2.imwrite(str(folder / f"images/{k}-0-all.png"), noise.integers(0, 255, (64, 64, 3), np.uint8))
+        for i, file in enumerate(files): cv2.imwrite(str(folder / file[1:]), np.dstack([np.zeros_like(squares(), np.uint8)] * 2 + [255 * np.uint8(squares() == i + 1)]))
+        rows.append({"image_name": f"images/{k}-0-all.png", "entity_masks": files, "entity_indices": [0, 1]})
+    (folder / "metadata.json").write_text(json.dumps({"entity classes": ["Mug", "SideTable"], "val_data": rows}))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     "A workspace of folders that somebody may point at."
@@ -255,7 +269,11 @@ def world(tmp_path_factory) -> Path:
         write_pictures(root / name, masks, size=size)
     write_coco(root / "sound", True)
     write_coco(root / "unsound", False)
+    write_rooms(root / "rooms")
+    (write_rooms(root / "lacking") / "masks/0-0-all-Mug_0.png").unlink()
+    cv2.imwrite(str(write_rooms(root / "uneven") / "masks/0-0-all-Mug_0.png"), np.full((32, 48, 3), 255, np.uint8))
     Promptable(backbone="tiny_sam", image_size=48).save_pretrained(root / "tiny_sam")
+    SAOM(backbone="tiny_sam", image_size=48, grid=4, classes=["sofa", "bed"]).save_pretrained(root / "saom")
     state = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1024), "image_encoder.blocks.0.norm1.weight": torch.zeros(1024)}
     torch.save({**state, "mask_decoder.iou_token.weight": torch.zeros(1, 256)}, root / "sam_vit_l.pth")
     return root
@@ -335,6 +353,13 @@ def test_an_image_of_500_objects_is_bounded_and_said(world, monkeypatch):
     ("eval promptable --checkpoint tiny_sam --prompts points", ["prompts='points'", "did you mean 'point'?"], SECONDS),
     ("eval promptable --checkpoint tiny_sam --before none.pt", ["no weights 'none.pt'"], SECONDS),
     ("eval promptable --checkpoint tiny_sam --dataset objects --data_root no_masks", ["6 images but no masks"], WITH_TORCH),
+    ("eval saom --run nothing", ["no run 'nothing'"], SECONDS),
+    ("eval saom --checkpoint sam-vit-bb", ["no weights 'sam-vit-bb'", "did you mean 'sam-vit-b'?"], SECONDS),
+    ("eval saom --checkpoint sam-vit-b", ["not here yet: SAM 1 ViT-B", "sam_nb fetch sam-vit-b"], SECONDS),
+    ("eval saom --checkpoint saom --grid 0", ["grid='0'", "at least 1"], SECONDS),
+    ("eval saom --checkpoint saom --grids 8,0x2", ["grids='8,0x2'", "at least 1"], SECONDS),
+    ("eval saom --checkpoint saom --data_root rooms.json", ["this metadata file is not there", "rooms.json"], SECONDS),
+    ("eval saom --checkpoint saom --data_root lacking/metadata.json", ["metadata.json names it, and it is not there", "0-0-all-Mug_0.png"], WITH_TORCH),
 ])
 def test_the_commands_of_objects_tell_and_leave_nothing(world, words, wanted, seconds):
     shutil.rmtree(world / "runs", ignore_errors=True)
@@ -352,3 +377,25 @@ def test_the_commands_of_objects_tell_and_leave_nothing(world, words, wanted, se
 def test_an_evaluation_of_objects_refuses(world, monkeypatch, values, error, wanted):
     given = {"dataset": "objects", "data_root": "fine", "device": "cpu", **values}
     with pytest.raises(error, match=wanted): do_job("eval_promptable", world, monkeypatch, **given)
+
+
+@pytest.mark.parametrize("values, error, wanted", [
+    (dict(checkpoint="sam_vit_l.pth"), CheckpointError, "ViT-L"),
+    (dict(checkpoint="tiny_sam", min_area=4000), ParameterError, "there is no object to ask for"),
+    (dict(checkpoint="saom", device="gpu"), ParameterError, "device='gpu' is no device"),
+    (dict(checkpoint="saom", data_root="rooms/metadata.json", split="tset"), DatasetError, "no 'tset_data'; there are .'val_data'."),
+    (dict(checkpoint="saom", data_root="uneven/metadata.json"), DatasetError, "mask is 32 x 48, image is 64 x 64"),
+    (dict(checkpoint="saom", classes="sofa"), CheckpointError, "1 names for 2 classes"),
+])
+def test_an_evaluation_of_whole_objects_refuses(world, monkeypatch, values, error, wanted):
+    given = {"dataset": "objects", "data_root": "fine", "device": "cpu", "save_masks": False, **values}
+    with pytest.raises(error, match=wanted): do_job("eval_saom", world, monkeypatch, **given)
+
+
+def test_classes_that_the_checkpoint_does_not_know_are_told_and_not_scored(world, monkeypatch, capsys):
+    given = dict(checkpoint="saom", data_root="rooms/metadata.json", device="cpu", min_mask_region_area=0)
+    job = do_job("eval_saom", world, monkeypatch, **given)
+    assert "no class accuracy: the model knows sofa, bed; the data has Mug, SideTable" in capsys.readouterr().out
+    scores = json.loads((job["plan"].folder / "eval-metadata-val.json").read_text())
+    assert "class accuracy" not in scores["at the points"] and all("class accuracy" not in found for found in scores["everything"].values())
+    assert len(list((job["plan"].folder / "eval-metadata-val-masks/annotated").glob("*.png"))) == 4
