@@ -182,7 +182,8 @@ def check_values(values: Mapping[str, Any],  # name -> value
     if dataset is not None and not ("kind" in parameters and _own_folder(dataset, values.get("data_root"))):
         from sam_nb.datasets.catalog import require_dataset
         require_dataset(dataset, values.get("data_root"))
-    if values.get("checkpoint") not in (None, "scratch") and not (workspace().root / values["checkpoint"]).exists():
+    here = (workspace().root, workspace().runs)  # a run, too, has weights
+    if values.get("checkpoint") not in (None, "scratch") and not any((folder / values["checkpoint"]).exists() for folder in here):
         from sam_nb.zoo import find_weights
         values["checkpoint"] = str(find_weights(values["checkpoint"]))
     return values

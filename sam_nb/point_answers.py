@@ -224,8 +224,16 @@ def show_answers(models: Mapping[str, Any], data: Any, rows: Sequence[Mapping[st
             found = list(answer_objects(model or next(iter(models.values())), sample, chosen))
             masks = torch.cat([sample["masks"][a.objects] if model is None else a.masks for a in found]) if found else sample["masks"][chosen[:0]]
             points = torch.cat([a.points for a in found]) if found else torch.zeros(0, 2)
-            pictures.append(draw_prompts(overlay(sample["image"][:3], masks), points)); titles.append(name)
+            picture, factor = _shrunk(overlay(sample["image"][:3], masks), 80 * width / (1 + len(models)))
+            pictures.append(draw_prompts(picture, points * factor)); titles.append(name)
     return show_images(pictures, titles, columns=1 + len(models), width=width)
+
+def _shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
+    "An image at the size at which it is shown, so that points drawn on it can be seen; its factor."
+    import cv2
+    factor = min(1.0, side / max(image.shape[:2]))
+    size = tuple(max(1, round(n * factor)) for n in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), factor
 
 def show_objects(models: Mapping[str, Any], data: Any, rows: Sequence[Mapping[str, Any]], width: float | None = None) -> Any:  # Picture
     "Single objects, a row each: the truth, and what each model answers to the point."
