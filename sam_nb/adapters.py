@@ -5,7 +5,6 @@
 # %% ../nbs/lib/54_adapters.ipynb #9ff8bee8
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from .core import CheckpointError, disk_errors
 from .encoders.lora import QVLoRA
 from .export import ExportError, model_family, original_model, plain_name, plain_state, ready_folder
-from .weights import LoadReport, describe_family, load_state, read_metadata, read_state_dict, save_state
+from .weights import describe_family, load_state, LoadReport, read_metadata, read_state_dict, save_state, state_hash
 from .zoo import find_weights
 
 # %% auto #0
@@ -29,13 +28,9 @@ __all__ = ['frozen_hash', 'trained_names', 'export_adapter', 'apply_adapter', 'e
 def frozen_hash(model: nn.Module,
                 without: Iterable[str] = (),  # names (of the original package) that are not part of it
                 ) -> str:
-    "SHA-256 of a model's tensors as float32, by name and shape; adapters do not count."
-    without, digest = set(without), hashlib.sha256()
+    "The `state_hash` of a model; adapters do not count."
     state = {plain_name(k): v for k, v in original_model(model).state_dict().items() if not _is_lora(k)}
-    for name in sorted(state.keys() - without):
-        digest.update(f"{name}{list(state[name].shape)}".encode())
-        digest.update(state[name].detach().cpu().float().contiguous().numpy().data)
-    return digest.hexdigest()
+    return state_hash({k: v for k, v in state.items() if k not in set(without)})
 
 def _is_lora(name: str) -> bool: return name.split(".")[-1].startswith("lora_")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import html
 import json
 import pickle
@@ -27,7 +28,7 @@ from .core import CheckpointError, ParameterError, atomic_path
 
 # %% auto #0
 __all__ = ['read_state_dict', 'guess_family', 'describe_family', 'LoadReport', 'load_state', 'parameter_table', 'save_state',
-           'read_metadata']
+           'state_hash', 'read_metadata']
 
 # %% ../nbs/lib/04_weights.ipynb #af5dba04
 _IMPOSTORS = {b"<!doctype": "a web page, not weights: the download was refused or asked for a click",
@@ -299,6 +300,15 @@ def save_state(path: str | Path,  # ends in .safetensors
     content = save(_storable(state), {"format": "pt", **words})
     with atomic_path(path) as temporary: temporary.write_bytes(content)
     return Path(path)
+
+# %% ../nbs/lib/04_weights.ipynb #4e2b54f7
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    "SHA-256 of tensors as float32, by name and shape: are these the weights that something was trained on?"
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name}{list(state[name].shape)}".encode())
+        digest.update(state[name].detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
 
 # %% ../nbs/lib/04_weights.ipynb #460c38f3
 def read_metadata(path: str | Path,  # a .safetensors file

@@ -405,7 +405,9 @@ def _table(rows: list, size: tuple[int, int], crop: list[int], points: Tensor) -
                       torch.tensor(predicted, dtype=torch.float32), torch.tensor(stability, dtype=torch.float32),
                       points[list(where)].view(-1, 2) + torch.tensor([x0, y0]), torch.tensor(crop).expand(len(rows), 4))
 
-def _with_classes(found: Candidates, rows: list, logits: dict[int, Tensor], options: EverythingOptions) -> Candidates:  # logits [K] of each point asked
+def _with_classes(found: Candidates, rows: list,
+                  logits: dict[int, Tensor],  # [K] of each point that was asked
+                  options: EverythingOptions) -> Candidates:
     "Each mask with the class of its point."
     where = torch.tensor([r[0] for r in rows], dtype=torch.int64)
     scores = torch.zeros(max(logits) + 1, len(next(iter(logits.values()))))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,11 +21,12 @@ from ..heads.promptable import ImageFeatures, MaskPrediction
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable import Promptable, load_weights, sized_model
 from ..prompts import Prompts
-from ..weights import LoadReport, read_state_dict
+from ..weights import LoadReport, read_metadata, read_state_dict, save_state, state_hash
 from ..zoo import find_weights
 
 # %% auto #0
-__all__ = ['SaomSwitches', 'SAOM', 'ask_objects', 'object_points', 'saom_losses', 'saom_state', 'load_saom']
+__all__ = ['ENCODER', 'SaomSwitches', 'SAOM', 'ask_objects', 'object_points', 'saom_losses', 'saom_state', 'load_saom',
+           'save_saom_part']
 
 # %% ../../nbs/lib/40_methods.saom.ipynb #db1f3405
 class SaomSwitches(BaseModel):
@@ -167,7 +169,9 @@ def saom_state(source: str | Any) -> dict[str, Tensor]:  # a file, or what was r
     own = {k: v for k, v in state.items() if k.startswith("classifier.")}
     return {**{f"model.{k.removeprefix('model.')}": v for k, v in state.items() if k not in own}, **own}
 
-def load_saom(model: SAOM, source: str | Any) -> LoadReport:
+def load_saom(model: SAOM, source: str | Any,  # a file, a name of the zoo, a state dict
+              base: str | None = None,  # SAM's weights, where the file is without the encoder; None: those that it names
+              ) -> LoadReport:
     "SAM's weights, or SAOM's with its class head. Raises `CheckpointError` where the number of classes is another."
     state = saom_state(source)
     head = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
@@ -175,6 +179,29 @@ def load_saom(model: SAOM, source: str | Any) -> LoadReport:
         raise CheckpointError(f"the checkpoint knows {len(head['weight'])} classes, the model {len(model.switches.classes)}",
                               file=None if isinstance(source, Mapping) else find_weights(source),
                               remedy="give as many class names as the checkpoint has, in its order; or start from SAM's own weights")
+    if not any(k.startswith(ENCODER) for k in state): state = {**_encoder(model, source, base), **state}
     report = load_weights(model, {k: v for k, v in state.items() if k.startswith("model.")})
     if head: model.classifier.load_state_dict(head)
     return report
+
+ENCODER = "model.image_encoder."
+
+def _encoder(model: SAOM, source: str | Any, base: str | None) -> dict[str, Tensor]:
+    "The weights that a file without encoder was trained on."
+    file = None if isinstance(source, Mapping) else find_weights(source)
+    about = read_metadata(file) if file and file.suffix == ".safetensors" else {}
+    name = base or about.get("base")
+    if not name: raise CheckpointError("these weights are without an image encoder", file=file, remedy="load_saom(model, file, base=...) names SAM's")
+    encoder = {k: v for k, v in saom_state(name).items() if k.startswith(ENCODER)}
+    if about.get("encoder") not in (None, state_hash(encoder)):
+        raise CheckpointError(f"these weights were trained on another image encoder than that of {name}", file=file, remedy="base=... names the right one")
+    return encoder
+
+# %% ../../nbs/lib/40_methods.saom.ipynb #5b9d1151
+def save_saom_part(model: SAOM, path: str | Path,  # ends in .safetensors
+                   base: str,  # where the encoder comes from: a name of the zoo, or a file
+                   ) -> Path:
+    "Everything but the image encoder, with the names of the classes."
+    state = model.state_dict()
+    encoder = {k: state.pop(k) for k in [*state] if k.startswith(ENCODER)}
+    return save_state(path, state, {"sam_nb": "saom", "base": base, "classes": model.switches.classes, "encoder": state_hash(encoder)})
