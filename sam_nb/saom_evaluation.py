@@ -154,19 +154,27 @@ def load_saom_model(weights: str | Path,  # as `find_model` finds it
                     ) -> SAOM:
     "SAOM, SAM or SAM 2 from anywhere, as a SAOM; raises `CheckpointError`."
     from sam_nb.methods.saom import SAOM, load_saom, saom_state
+    from sam_nb.weights import read_metadata
     path = find_model(weights)
     if path.is_dir(): return _from_folder(path, classes)
-    state = saom_state(path)
-    plain = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    backbone, side = backbone_of(plain, path, like and (like.switches.backbone, like.switches.image_size))
-    head = state.get("classifier.weight")
-    if head is None: names = ["object"]
-    else: names = list(classes or (data_classes if len(data_classes) == len(head) else None) or published_classes(len(head)) or _numbered(len(head)))
+    head, about = saom_state(path).get("classifier.weight"), read_metadata(path) if path.suffix == ".safetensors" else {}
+    backbone, side = _backbone_in(about.get("base") or path, like)
+    names = ["object"] if head is None else list(classes or about.get("classes") or _names_for(len(head), data_classes))
     model = SAOM(backbone=backbone, image_size=side, classes=names)
     load_saom(model, path)
     return model if head is not None else without_classes(model)
 
-def _numbered(count: int) -> list[str]: return [f"class {i}" for i in range(count)]
+def _backbone_in(weights: str | Path, like: SAOM | None) -> tuple[Any, int | None]:
+    from sam_nb.methods.saom import saom_state
+    path = find_model(weights)
+    if path.is_dir(): return (about := read_json(path / "config.json"))["backbone"], about.get("image_size")
+    plain = {k.removeprefix("model."): v for k, v in saom_state(path).items()}
+    return backbone_of(plain, path, like and (like.switches.backbone, like.switches.image_size))
+
+def _names_for(count: int, data_classes: Sequence[str]) -> Sequence[str]:
+    "Names for a class head without names: the data's if there are as many, the published ones, or numbers."
+    if len(data_classes) == count: return data_classes
+    return published_classes(count) or [f"class {i}" for i in range(count)]
 
 def _from_folder(path: Path, classes: Sequence[str] | None) -> SAOM:
     from sam_nb.methods.promptable import load_weights
