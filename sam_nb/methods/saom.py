@@ -194,7 +194,8 @@ def _encoder(model: SAOM, source: str | Any, base: str | None) -> dict[str, Tens
     if not name: raise CheckpointError("these weights are without an image encoder", file=file, remedy="load_saom(model, file, base=...) names SAM's")
     encoder = {k: v for k, v in saom_state(name).items() if k.startswith(ENCODER)}
     if about.get("encoder") not in (None, state_hash(encoder)):
-        raise CheckpointError(f"these weights were trained on another image encoder than that of {name}", file=file, remedy="base=... names the right one")
+        raise CheckpointError(f"these weights were trained on another image encoder than that of {name}", file=file,
+                              remedy="base=... names the right one")
     return encoder
 
 # %% ../../nbs/lib/40_methods.saom.ipynb #5b9d1151
