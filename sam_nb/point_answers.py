@@ -39,6 +39,7 @@ class KnownClasses:
     def of(self, outputs: Tensor) -> Tensor: return self.numbers[outputs] if len(self.numbers) else torch.full_like(outputs, -1)
     def knows(self, category: int) -> bool: return category >= 0 and category in self.numbers.tolist()
 
+# %% ../nbs/lib/53_point_answers.ipynb #0bbeec08
 def known_classes(model: Any,  # SAOM
                   classes: Sequence[str],  # of the objects that are asked for
                   ) -> KnownClasses:
@@ -64,6 +65,7 @@ class Answered:
     predicted: Tensor  # [K, 3] what the model expects
     outputs: Tensor | None  # int64 [K] class, as the class head numbers it
 
+# %% ../nbs/lib/53_point_answers.ipynb #02a38b15
 _MASK_PIXELS = 2 ** 25  # of all candidates at a time
 
 @torch.no_grad()
@@ -82,6 +84,7 @@ def answer_objects(model: Any,  # SAOM
         answer = model.decode(view.features, index, Prompts.from_points(points.to(view.device)))
         yield _answered(model, view, some[kept], truth[kept].to(view.device), points, answer)
 
+# %% ../nbs/lib/53_point_answers.ipynb #daf39b67
 def _answered(model: Any, view: View, objects: Tensor, truth: Tensor, points: Tensor, answer: Any) -> Answered:
     (h, w), (full_h, full_w) = view.content_size, view.original_size
     logits = model.to_original(answer.logits.flatten(0, 1), view.content_size, view.original_size)
@@ -112,6 +115,7 @@ class PointAnswers:
     def part_bias(self) -> dict[str, float]: return _part_bias(self.rows)
     def worst(self, k: int = 3) -> list[dict[str, Any]]: return sorted([r for r in self.rows if r["found"]] or self.rows, key=lambda r: r["iou"])[:k]
 
+# %% ../nbs/lib/53_point_answers.ipynb #a291ff02
 def _scores(answers: PointAnswers, **quirks: bool) -> dict[str, float]:  # percent
     rows, sums = answers.rows, answers.by_class(**quirks)
     if not rows: return {}
@@ -124,6 +128,7 @@ def _scores(answers: PointAnswers, **quirks: bool) -> dict[str, float]:  # perce
 
 def _mean(values: Sequence[float]) -> float: return 100 * float(np.mean(values)) if len(values) else float("nan")
 
+# %% ../nbs/lib/53_point_answers.ipynb #322ea73c
 def _part_bias(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     "Of the wholes that have annotated parts: how often the chosen mask is rather one of the parts."
     own = [r for r in rows if r["part iou"] is not None]
@@ -131,7 +136,7 @@ def _part_bias(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {"wholes with parts": len(own), "a part was chosen": _mean([r["part iou"] > r["iou"] for r in own]),
             "IoU with the whole": _mean([r["iou"] for r in own]), "IoU with its best part": _mean([r["part iou"] for r in own])}
 
-# %% ../nbs/lib/53_point_answers.ipynb #a291ff02
+# %% ../nbs/lib/53_point_answers.ipynb #99120777
 def answer_points(model: Any,  # SAOM
                   data: Any,  # samples with image, masks and name
                   known: KnownClasses | None = None,  # None: by the data's names
@@ -155,6 +160,7 @@ def answer_points(model: Any,  # SAOM
         answers.rows += rows.values()
     return answers
 
+# %% ../nbs/lib/53_point_answers.ipynb #b9d485c1
 def _object_rows(sample: Mapping[str, Any], number: int, classes: Sequence[str], chosen: Tensor) -> dict[int, dict[str, Any]]:
     "The objects as they are before they are asked for."
     masks, (stem, names) = sample["masks"], mask_names(sample, number, classes)
@@ -165,6 +171,7 @@ def _object_rows(sample: Mapping[str, Any], number: int, classes: Sequence[str],
                 "right": None, "point": None, "point on it": None}
     return {j: row(j) for j in chosen.tolist()}
 
+# %% ../nbs/lib/53_point_answers.ipynb #7ebbe97a
 def _answer_row(answered: Answered, k: int, masks: Any, j: int, category: int, known: KnownClasses) -> dict[str, Any]:
     mask, truth = answered.masks[k], masks[j]
     parts = (masks.part_of == masks.ids[j]).nonzero()[:, 0]
@@ -187,6 +194,7 @@ def write_annotated(data: Any, rows: Sequence[Mapping[str, Any]],  # of `PointAn
         if row["index"] != index: masks, index = data[row["index"]]["masks"], row["index"]
         write_red(Path(folder) / row["file"], masks.planes([row["object"]])[0])
 
+# %% ../nbs/lib/53_point_answers.ipynb #5a6469ce
 def write_predicted_metadata(answers: PointAnswers, data: Any, file: str | Path, classes: Sequence[str],  # of the class head
                              split: str = "val") -> None:
     "The masks that were found and their predicted classes, in SAOM's layout."
@@ -235,6 +243,7 @@ def _shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
     size = tuple(max(1, round(n * factor)) for n in image.shape[1::-1])
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), factor
 
+# %% ../nbs/lib/53_point_answers.ipynb #45e07d3e
 def show_objects(models: Mapping[str, Any], data: Any, rows: Sequence[Mapping[str, Any]], width: float | None = None) -> Any:  # Picture
     "Single objects, a row each: the truth, and what each model answers to the point."
     from sam_nb.show import show_images, to_image

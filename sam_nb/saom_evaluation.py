@@ -106,6 +106,7 @@ class Thresholds:
         import pandas as pd
         return pd.DataFrame({"": {f.name: ", ".join(v) if isinstance(v := getattr(self, f.name), tuple) else str(v) for f in fields(self)}})
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #8edec88e
 _PUBLISHED = dict(grid=32, pred_iou_thresh=0.3, stability_score_thresh=0.95, box_nms_thresh=0.3, min_mask_region_area=150, parts="none", min_area=16)
 _DEMO = dict(_PUBLISHED, grid=16, stability_score_thresh=0.7, box_nms_thresh=0.5, min_mask_region_area=30, min_area=40)
 
@@ -124,6 +125,7 @@ def as_text(grid: Any) -> str:  # "32 x 32"
     pair = [str(n) for n in grid] if isinstance(grid, (list, tuple)) else str(grid).strip().lower().split("x")
     return " x ".join((pair * 2)[:2])
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #4d6e035a
 def plan_saom(recipe: SaomEvalRecipe) -> tuple[Plan, Thresholds]:
     "What will be evaluated, and how; where no run is there, a short one is made."
     plan = plan_evaluation(recipe, "saom", "demo_rooms", "tiny_sam")
@@ -141,6 +143,7 @@ def published_classes(count: int) -> tuple[str, ...] | None:  # None: no publish
     lists = {len(names): names for names in (RELEASED_CLASSES, tuple(sorted((*RELEASED_CLASSES, *more))))}
     return lists.get(count)
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #6c56e472
 def without_classes(model: SAOM) -> SAOM:
     "Everything else of a model: its class head has learned nothing."
     model.classify, model.switches = None, model.switches.model_copy(update={"classes": []})
@@ -164,6 +167,7 @@ def load_saom_model(weights: str | Path,  # as `find_model` finds it
     load_saom(model, path)
     return model if head is not None else without_classes(model)
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #21b9fe5a
 def _backbone_in(weights: str | Path, like: SAOM | None) -> tuple[Any, int | None]:
     from sam_nb.methods.saom import saom_state
     path = find_model(weights)
@@ -176,6 +180,7 @@ def _names_for(count: int, data_classes: Sequence[str]) -> Sequence[str]:
     if len(data_classes) == count: return data_classes
     return published_classes(count) or [f"class {i}" for i in range(count)]
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #79445565
 def _from_folder(path: Path, classes: Sequence[str] | None) -> SAOM:
     from sam_nb.methods.promptable import load_weights
     from sam_nb.methods.saom import SAOM
@@ -207,11 +212,13 @@ def load_for_saom(recipe: SaomEvalRecipe, plan: Plan, settings: Thresholds) -> t
     before.assignment = model.assignment
     return {"before": before, "after": model}, data
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #9637bfad
 def asked_classes(data: Objects, settings: Thresholds) -> list[str]:
     "The data's classes of the objects that are asked for."
     from sam_nb.methods.saom_recipe import whole_classes
     return whole_classes(data.classes) if settings.parts == "none" else list(data.classes)
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #a10879d4
 def _at_the_start(trained: Mapping[str, Any], model: SAOM) -> SAOM:
     "The model of a run as it was at step 0; it has classes if its weights had."
     from sam_nb.methods.saom import saom_state
@@ -232,6 +239,7 @@ def everything_questions(settings: Thresholds, sam: bool = False) -> dict[str, E
     asked = {grid: EverythingOptions(grid=grid.replace(" ", ""), **ours) for grid in settings.grids}
     return asked | ({SAM_THRESHOLDS: EverythingOptions(grid=settings.grid.replace(" ", ""))} if sam else {})
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #23e84907
 def found_by(model: SAOM, image: Any, asked: Mapping[str, EverythingOptions]) -> dict[str, Any]:  # name -> Candidates
     "Everything mode by each of some options; the candidates of a grid are made once."
     groups: dict[Any, list[str]] = {}
@@ -243,6 +251,7 @@ def found_by(model: SAOM, image: Any, asked: Mapping[str, EverythingOptions]) ->
         found |= {n: candidates.select(asked[n]) for n in names}
     return {n: found[n] for n in asked}
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #6566bd6d
 def ask_everything(model: SAOM, data: Objects, asked: Mapping[str, EverythingOptions], known: KnownClasses, plan: Plan,
                    settings: Thresholds, progress: bool = False) -> dict[str, WholeObjects]:
     "P2 for each of some options."
@@ -289,6 +298,7 @@ def _rounded(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     def plain(v: Any) -> Any: return round(v, 5) if isinstance(v, float) else [plain(x) for x in v] if isinstance(v, list) else v
     return [{k: plain(v) for k, v in row.items()} for row in rows]
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #30de6bda
 def whole_scores(whole: WholeObjects) -> dict[str, float]:  # percent
     "`WholeObjects.scores`, and what the best 10 and 100 masks hold."
     scores = whole.scores()
@@ -318,6 +328,7 @@ def evaluate_saom(models: Mapping[str, SAOM], data: Objects, recipe: SaomEvalRec
         found[name] = SaomEvaluation(points, whole, known, {"quirks": recipe.quirks})
     return found
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #cfaf0047
 def _emptied(folder: Path) -> None:
     "The masks of an earlier evaluation of the same name go."
     import shutil
@@ -342,6 +353,7 @@ def main_table(evaluations: Mapping[str, SaomEvaluation], **quirks: bool) -> pd.
 
 def _bias_figure(e: SaomEvaluation) -> dict[str, float]: return {k: v for k, v in e.points.part_bias().items() if k == "a part was chosen"}
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #9d63586b
 def bias_table(evaluations: Mapping[str, SaomEvaluation]) -> pd.DataFrame | str:
     "How often the mask that a model rates best is a part of the object; a sentence where no parts are annotated."
     import pandas as pd
@@ -367,6 +379,7 @@ def _whole_by_class(e: SaomEvaluation) -> dict[str, float]:
         sums[word] = [a + b for a, b in zip(sums.get(word, (0, 0)), (row["both"], row["either"]), strict=True)]
     return {word: 100 * both / max(either, 1) for word, (both, either) in sums.items()}
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #e4976880
 def size_table(evaluations: Mapping[str, SaomEvaluation]) -> pd.DataFrame:  # rows: size and model; mean IoU in percent
     "Small (below 32 x 32 pixels), medium and large (from 96 x 96) objects."
     import pandas as pd
@@ -380,6 +393,7 @@ def size_table(evaluations: Mapping[str, SaomEvaluation]) -> pd.DataFrame:  # ro
                                             "of the best 10": mean(whole, "iou@10")}
     return pd.DataFrame(found).T
 
+# %% ../nbs/lib/54_saom_evaluation.ipynb #13a82023
 def grid_table(evaluations: Mapping[str, SaomEvaluation]) -> pd.DataFrame:  # rows: grid and model
     "Everything mode by grid."
     import pandas as pd
