@@ -1,6 +1,6 @@
 """What SAOM's fine-tuning gives on the demo rooms, what its cache gives, and what everything mode costs where it is large.
 
-    python -m benchmarks.saom demo [--seeds 0,1,2] [--steps 600]   # part bias, whole objects, classes, before and after, by thresholds and grid
+    python -m benchmarks.saom demo [--seeds 0,1,2] [--steps 300]   # part bias, whole objects, classes, before and after, by thresholds and grid
     python -m benchmarks.saom fast                                 # everything mode that leaves points out: time, agreement, objects found
     python -m benchmarks.saom cache                                # a training step with and without cached features (ViT-B)
     python -m benchmarks.saom steps                                # what each step of the generator gains (ViT-B, input 512)
@@ -60,14 +60,15 @@ def scores(model, data, recipe, grids: tuple[int, ...], images: int) -> dict[tup
     answers = answer_points(model, data, images=images, min_area=recipe.min_area)
     found = {("at the points", "mIoU"): answers.scores()["mIoU"], ("at the points", "a part was chosen"): answers.part_bias()["a part was chosen"]}
     asked = {(name, grid): EverythingOptions(grid=grid, pred_iou_thresh=p, stability_score_thresh=s, box_nms_thresh=n, min_mask_region_area=recipe.min_mask_region_area)
-             for name, (p, s, n) in ASKED.items() for grid in grids}
+             for grid in grids for name, (p, s, n) in ASKED.items() if p or grid == grids[0]}
     whole = {key: WholeObjects(model.switches.classes) for key in asked}
     for i in spread(len(data), images):
         sample = data[i]
         chosen = chosen_objects(sample["masks"], parts=recipe.parts, min_area=recipe.min_area)
         if not len(chosen): continue
         for grid in grids:
-            candidates = Everything(model.eval(), grid=grid, pred_iou_thresh=0.0, stability_score_thresh=0.5).candidates(sample["image"])
+            lowest = [min(getattr(o, name) for key, o in asked.items() if key[1] == grid) for name in ("pred_iou_thresh", "stability_score_thresh")]
+            candidates = Everything(model.eval(), grid=grid, pred_iou_thresh=lowest[0], stability_score_thresh=lowest[1]).candidates(sample["image"])
             for key, options in asked.items():
                 if key[1] == grid: whole[key].update(candidates.select(options), sample["masks"][chosen], sample["masks"].categories[chosen], sample["name"])
     for (name, grid), w in whole.items():
@@ -212,11 +213,11 @@ def table(head: list[str], rows: list[tuple]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("demo", "fast", "cache", "steps", "panorama"))
-    parser.add_argument("--seeds", default="0,1,2"); parser.add_argument("--steps", type=int, default=600); parser.add_argument("--images", type=int)
+    parser.add_argument("--seeds", default="0,1,2"); parser.add_argument("--steps", type=int, default=300); parser.add_argument("--images", type=int)
     parser.add_argument("--image_size", type=int); parser.add_argument("--grid", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1); parser.add_argument("--save", type=Path)
     chosen = parser.parse_args()
-    usual = {"demo": (40, None), "fast": (12, None), "cache": (3, 1024), "steps": (None, 512), "panorama": (None, 1024)}[chosen.what]
+    usual = {"demo": (24, None), "fast": (12, None), "cache": (3, 1024), "steps": (None, 512), "panorama": (None, 1024)}[chosen.what]
     chosen.images, chosen.image_size = chosen.images or usual[0], chosen.image_size or usual[1]
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .core import CheckpointError, DatasetError, ParameterError, RunError, check_recipe, did_you_mean, read_json, workspace
-from .datasets.catalog import dataset_folder, dataset_info, dataset_names, load_dataset, require_dataset
+from .datasets.catalog import dataset_folder, dataset_info, dataset_names, is_metadata, load_dataset, require_dataset
 from .runs import Run, find_run
 from .zoo import ZOO, find_weights
 
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from sam_nb.methods.promptable import Promptable
 
 # %% auto #0
-__all__ = ['ASKED', 'PromptableEvalRecipe', 'promptable_eval_recipe', 'find_model', 'find_split', 'is_metadata', 'Plan',
-           'what_it_began_with', 'compared_with', 'plan_evaluation', 'load_promptable', 'backbone_of', 'open_split',
-           'load_for_evaluation', 'evaluate_models', 'group_table', 'guess_table', 'largest_changes',
-           'save_evaluations', 'main_figures']
+__all__ = ['ASKED', 'PromptableEvalRecipe', 'promptable_eval_recipe', 'find_model', 'find_split', 'Plan', 'what_it_began_with',
+           'compared_with', 'plan_evaluation', 'load_promptable', 'backbone_of', 'open_split', 'load_for_evaluation',
+           'evaluate_models', 'group_table', 'guess_table', 'largest_changes', 'save_evaluations', 'main_figures']
 
 # %% ../nbs/lib/53_before_after.ipynb #652212e8
 ASKED = ("point", "box", "box+click", "mask")
@@ -106,8 +105,6 @@ def find_split(dataset: str, root: str | Path | None, split: str,
     if info.task != "objects":
         raise ParameterError(f"dataset {dataset!r} holds {info.task}, not masks of objects", remedy="'demo', 'coco', or 'objects' with data_root")
     return require_dataset(dataset, root, split)
-
-def is_metadata(root: str | Path | None) -> bool: return root is not None and Path(root).suffix == ".json"
 
 # %% ../nbs/lib/53_before_after.ipynb #e5595dd9
 @dataclass

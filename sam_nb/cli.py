@@ -179,7 +179,7 @@ def check_values(values: Mapping[str, Any],  # name -> value
         path = Path(str(values.get(name))).expanduser()
         if values.get(name) is not None and path.exists(): values[name] = str(path.resolve())
     dataset = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else None)
-    if dataset is not None and not ("kind" in parameters and _own_folder(dataset, values.get("data_root"))):
+    if dataset is not None and not ("kind" in parameters and _own_data(dataset, values.get("data_root"))):
         from sam_nb.datasets.catalog import require_dataset
         require_dataset(dataset, values.get("data_root"))
     here = (workspace().root, workspace().runs)  # a run, too, has weights
@@ -188,9 +188,10 @@ def check_values(values: Mapping[str, Any],  # name -> value
         values["checkpoint"] = str(find_weights(values["checkpoint"]))
     return values
 
-def _own_folder(dataset: str, root: str | None) -> bool:
-    "Whether a folder outside of the catalog is meant: a method that takes masks of any `kind` recognises it by itself."
-    from sam_nb.datasets.catalog import dataset_folder, dataset_names
+def _own_data(dataset: str, root: str | None) -> bool:
+    "Whether data outside of the catalog are meant: a method that takes masks of any `kind` recognises a folder by itself, and reads a metadata file."
+    from sam_nb.datasets.catalog import dataset_folder, dataset_names, is_metadata
+    if is_metadata(root) and Path(root).is_file(): return True
     return dataset not in dataset_names() and dataset_folder(dataset, root).is_dir()
 
 # %% ../nbs/lib/53_cli.ipynb #dac55888
@@ -444,8 +445,8 @@ def run_summary(run: Run) -> str:
     "A run in a few lines."
     about, recipe = run.info, run.info["recipe"]
     lines = [f"{run.name}: {about['method']} on {recipe.get('dataset')}, {run.status}, {about['steps']} steps in {_duration(run.seconds)}"]
-    def line(name: str, text: str) -> None: lines.append(f"  {name:<12}{text}")
-    if about.get("test"): line("test", _scores(about["test"]))
+    def line(name: str, text: str) -> None: lines.append(f"  {name:<14}{text}")
+    for name, scores in _by_model(about.get("test") or {}).items(): line(name, _scores(scores))
     if about["score"]: line("validation", f"{about['score']['name']} {about['score']['value']:.2f} at step {about['score']['step']}")
     elif about["metrics"]: line("scores", _scores(about["metrics"]))
     others = [v for k, v in (about.get("guesses") or {}).items() if "model" not in k.lower() and "sartm" not in k.lower()]
@@ -463,6 +464,11 @@ def _things(run: Run) -> dict[str, list[Path]]:
     notebooks = sorted(run.folder.glob("notebook*.ipynb")) + there("eval.ipynb")
     return {"pictures": sorted(run.folder.glob("figures/*.png")), "weights": there("weights.safetensors", "model"), "notebook": notebooks,
             "scores in": there("run.json", "metrics.jsonl") + sorted(run.folder.glob("eval*.json"))}
+
+def _by_model(test: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    "The scores of a test, or of several models in it (before, after)."
+    named = {f"test, {name}": scores for name, scores in test.items() if isinstance(scores, Mapping)}
+    return named or ({"test": test} if test else {})
 
 def _scores(scores: Mapping[str, Any]) -> str: return "  ".join(f"{k} {v:.2f}" for k, v in scores.items() if isinstance(v, (int, float)))
 def _near(path: Path) -> str: return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
@@ -524,11 +530,16 @@ def do_fetch(options: argparse.Namespace) -> None:
 
 # %% ../nbs/lib/53_cli.ipynb #f582f710
 def do_check(options: argparse.Namespace) -> int:
-    "sam_nb check DATASET, sam_nb check FOLDER"
-    from sam_nb.datasets.catalog import check, named_folder, require_dataset
-    name, root = (options.dataset, options.data_root) if options.data_root else named_folder(options.dataset)
-    require_dataset(name, root)
-    reports = check(name, root, tuple(options.split) if options.split else None, options.sample)
+    "sam_nb check DATASET, sam_nb check FOLDER, sam_nb check metadata.json"
+    from sam_nb.datasets.catalog import check, is_metadata, named_folder, require_dataset
+    splits = tuple(options.split) if options.split else None
+    if is_metadata(file := options.data_root or options.dataset):
+        from sam_nb.datasets.saom import check_metadata
+        reports = check_metadata(file, splits, options.sample)
+    else:
+        name, root = (options.dataset, options.data_root) if options.data_root else named_folder(options.dataset)
+        require_dataset(name, root)
+        reports = check(name, root, splits, options.sample)
     for report in reports.values(): print(report)
     return int(not all(report.ok for report in reports.values()))
 

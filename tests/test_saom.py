@@ -46,3 +46,18 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder):
     toy.finish(saom.train(folder, "broken", resume=True), folder, "broken")
     toy.finish(whole, folder, "whole")
     assert at < 18 and differences(folder / "whole", folder / "broken") == []
+
+
+def test_everything_mode_of_a_huge_image():
+    "20,000 x 4,000 pixels: masks are kept as run lengths of windows, so memory stays at a few floats for each pixel."
+    import numpy as np
+
+    from sam_nb.heads.everything import Everything, records
+    from sam_nb.methods.promptable import Promptable
+    image = np.zeros((4000, 20000, 3), np.uint8)
+    image[1000:3000, 5000:9000] = 90
+    generator = Everything(Promptable.from_pretrained("tiny_sam"), grid=1, pred_iou_thresh=0.0, stability_score_thresh=0.0, points_per_batch=1)
+    found = generator.candidates(image)
+    assert len(found) and sum(len(w.rle["counts"]) for w in found.windows) < 2**20
+    first = records(found[torch.tensor([0])], "coco_rle")[0]
+    assert first["segmentation"]["size"] == [4000, 20000] and first["area"] == int(found.areas[0])

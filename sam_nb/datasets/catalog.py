@@ -18,7 +18,8 @@ from ..core import DatasetError, ParameterError, did_you_mean, read_json, worksp
 # %% auto #0
 __all__ = ['FMB', 'MFNET', 'PST900', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
            'read_dataset_file', 'info_from_folder', 'dataset_names', 'dataset_folder', 'dataset_info',
-           'require_dataset', 'load_dataset', 'prepare_dataset', 'check', 'named_folder', 'ExploreRecipe']
+           'require_dataset', 'load_dataset', 'prepare_dataset', 'check', 'is_metadata', 'named_folder',
+           'ExploreRecipe']
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #7770d667
 @dataclass(frozen=True)
@@ -283,6 +284,10 @@ def check(name: str, root: str | Path | None = None,
     folder = prepare_dataset(name, root, (splits or info.splits)[0])
     if splits is None and info.task == "objects": splits = resolve("sam_nb.datasets.objects:splits_to_check")(folder)
     return {split: resolve(info.checker)(info, split, folder, sample) for split in splits or info.splits}
+
+def is_metadata(root: str | Path | None) -> bool:
+    "Whether data are named by SAOM's metadata file rather than by a folder."
+    return root is not None and Path(root).suffix == ".json"
 
 def named_folder(name: str,  # of the catalog, or a path
                  ) -> tuple[str, Path | None]:  # a name of the catalog, and its folder if `name` was a path

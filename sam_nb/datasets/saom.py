@@ -18,11 +18,11 @@ from pycocotools import mask as coco
 
 from ..core import DatasetError, ParameterError, read_json, write_json
 from .mask_sets import Entry, Found, MaskFiles, MaskSet
-from .objects import Objects
+from .objects import Objects, ObjectsReport, check_objects
 from .pictures import read_pixels, trouble
 
 # %% auto #0
-__all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'class_word', 'mask_names', 'write_red',
+__all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'check_metadata', 'class_word', 'mask_names', 'write_red',
            'write_saom_metadata']
 
 # %% ../../nbs/lib/10_datasets.saom.ipynb #66fb3ffb
@@ -62,6 +62,12 @@ def load_saom_metadata(file: str | Path,
     entries = [_entry(row, i, root, file, len(classes)) for i, row in enumerate(said[key])]
     found = Found("binary", entries, RedReader(), tuple(classes), str(root), str(file), (f"{len(entries)} images of {key!r} in {file.name}",))
     return Objects(found, name=file.stem, split=split, root=root)
+
+def check_metadata(file: str | Path, splits: Sequence[str] | None = None,  # None: all that it has
+                   sample: int | None = None) -> dict[str, ObjectsReport]:  # images to read of each split; None: all
+    "Read a whole metadata file with its images and masks, and report every problem."
+    there = [key.removesuffix("_data") for key, rows in read_json(Path(file)).items() if key.endswith("_data") and rows]
+    return {split: check_objects(load_saom_metadata(file, split), sample=sample) for split in splits or there}
 
 def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes: int) -> Entry:
     try: image, masks, numbers = row["image_name"], list(row["entity_masks"]), [int(i) for i in row["entity_indices"]]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ..core import ParameterError, Recipe, check_recipe, read_json, seed_everything
+from ..datasets.catalog import is_metadata
 from ..datasets.saom import load_saom_metadata
 from ..heads.everything import as_grid
 from .promptable_recipe import check_objects_data, check_start_weights, check_side
@@ -59,13 +60,11 @@ def saom_recipe(values: Mapping[str, Any],  # parameter names and values
     recipe = check_recipe(SaomRecipe, values, SAOM_PRESETS)
     if recipe.parts not in ("any", "none", "only"): raise ParameterError(f"parts={recipe.parts!r}", remedy="any, none or only")
     as_grid(recipe.grid)
-    if _is_metadata(recipe.data_root): load_saom_metadata(recipe.data_root)
+    if is_metadata(recipe.data_root): load_saom_metadata(recipe.data_root)
     else: check_objects_data(recipe.dataset, recipe.data_root)
     check_start_weights(recipe.checkpoint, recipe.backbone)
     check_side(recipe.backbone, recipe.image_size)
     return recipe
-
-def _is_metadata(data_root: str | None) -> bool: return data_root is not None and data_root.endswith(".json")
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #639cd136
 def whole_classes(classes: Sequence[str]) -> list[str]:
@@ -93,7 +92,7 @@ def everything_of(model: SAOM, recipe: SaomRecipe) -> Any:  # Everything
 
 def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     "The splits of a dataset or of a metadata file (`data_root=.../metadata.json`)."
-    if not _is_metadata(recipe.data_root): return promptable_data(recipe, demo="demo_rooms")
+    if not is_metadata(recipe.data_root): return promptable_data(recipe, demo="demo_rooms")
     splits = {split: load_saom_metadata(recipe.data_root, split) for split in ("train", "val")}
     return {**splits, "test": load_saom_metadata(recipe.data_root, "test") if "test_data" in read_json(Path(recipe.data_root)) else splits["val"]}
 
