@@ -33,7 +33,7 @@ __all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebo
            'read_command', 'check_values', 'Job', 'new_run_folder', 'resumed_values', 'running_kernel',
            'forwarded_signals', 'NotebookError', 'notebook_error', 'execute', 'run_notebook', 'clear_up',
            'training_job', 'evaluation_job', 'slurm_options', 'submit', 'run_summary', 'do_job', 'last_value',
-           'do_runs', 'do_fetch', 'do_check', 'do_demo_data', 'main_parser', 'main']
+           'do_runs', 'do_fetch', 'do_check', 'do_demo_data', 'do_saom_data', 'main_parser', 'main']
 
 # %% ../nbs/lib/53_cli.ipynb #8fb33cd4
 @dataclass(frozen=True)
@@ -554,6 +554,18 @@ def do_demo_data(options: argparse.Namespace) -> None:
     make = ensure_demo_objects if options.layout == "coco" else make_demo  # which differ in size and number
     print(_near(make(root=root.resolve(), place=options.place, **kept)))
 
+# %% ../nbs/lib/53_cli.ipynb #1b80c53f
+def do_saom_data(options: argparse.Namespace) -> None:
+    "sam_nb saom-data FOLDER OUT ..."
+    with disk_errors(Path(options.out)):
+        if options.panoramas:
+            from sam_nb.datasets.panorama import make_panoramas
+            made = make_panoramas(options.folder, options.out, projection=options.panoramas, fov=options.fov, roll=options.roll)
+        else:
+            from sam_nb.datasets.saom import folder_to_saom
+            made = folder_to_saom(options.folder, options.out, options.parts)
+    print(_near(made))
+
 # %% ../nbs/lib/53_cli.ipynb #fd33e6f7
 def main_parser() -> Parser:
     "All commands."
@@ -579,6 +591,14 @@ def _add_data_commands(command: Callable) -> None:
     check.add_argument("--data_root", "--data-root", metavar="FOLDER", help="its folder (default: data/DATASET)")
     check.add_argument("--split", action="append", help="only this split (may be repeated)")
     check.add_argument("--sample", type=int, metavar="N", help="read only N images or pairs of each split")
+    saom = command("saom-data", "write a folder of images and masks as SAOM's metadata.json and red masks, or as panoramas", do_saom_data)
+    saom.add_argument("folder", metavar="FOLDER", help="images with object masks; for panoramas the views of each place: NAME_0, NAME_1, ...")
+    saom.add_argument("out", metavar="OUT", help="a new folder")
+    saom.add_argument("--parts", action="store_true", help="parts of objects too")
+    saom.add_argument("--panoramas", choices=["concatenate", "cylindrical"],
+                      help="join the views of each place, evenly turned, by their numbers")
+    saom.add_argument("--fov", type=float, metavar="DEGREES", help="from the left to the right edge of a view (needed for cylindrical)")
+    saom.add_argument("--roll", action="store_true", help="turn each panorama so that its seam cuts few objects")
     demo = command("demo-data", "generate a demo dataset", do_demo_data)
     demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things; several are mixed (layout coco)")
     for name, number, coco in (("size", 128, 256), ("train", 400, 240), ("val", 100, 60), ("test", 100, 60), ("seed", 0, 0)):

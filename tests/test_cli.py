@@ -176,3 +176,24 @@ def test_fetch_lists(root):
 def test_a_closed_pipe_is_no_error(root):
     said = run(["bash", "-c", f"{sys.executable} -c 'import sys; from sam_nb.cli import main; sys.exit(main())' fetch | head -1"], root)
     assert said.error == ""
+
+
+def test_frames_become_saoms_data_and_panoramas(tmp_path, capsys):
+    import cv2
+    import numpy as np
+
+    from sam_nb.datasets.demo_room import room_view
+    from sam_nb.datasets.saom import load_saom_metadata
+    for part in ("rgb", "instance"): (tmp_path / "frames" / part).mkdir(parents=True)
+    for k in range(5):
+        view = room_view(0, 0, 72 * k, 64)
+        cv2.imwrite(str(tmp_path / f"frames/rgb/room_{k}.png"), view.images["rgb"][..., ::-1])
+        cv2.imwrite(str(tmp_path / f"frames/instance/room_{k}.png"), view.instances.astype(np.uint16))
+    assert main(["saom-data", str(tmp_path / "frames"), str(tmp_path / "single")]) == 0
+    assert main(["saom-data", str(tmp_path / "frames"), str(tmp_path / "joined"), "--panoramas", "concatenate", "--roll"]) == 0
+    assert main(["check", str(tmp_path / "single/metadata.json")]) == 0
+    assert [len(load_saom_metadata(tmp_path / "single/metadata.json", s)) for s in ("train", "val")] == [4, 1]
+    joined = load_saom_metadata(tmp_path / "joined/metadata.json")
+    assert len(joined) == 1 and tuple(joined[0]["image"].shape) == (3, 64, 320)
+    assert main(["saom-data", str(tmp_path / "frames"), str(tmp_path / "single")]) == 1 and "is not empty" in capsys.readouterr().err
+    assert main(["saom-data", str(tmp_path / "frames"), str(tmp_path / "round"), "--panoramas", "cylindrical"]) == 1 and "field of view" in capsys.readouterr().err

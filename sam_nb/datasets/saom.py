@@ -18,12 +18,12 @@ from pycocotools import mask as coco
 
 from ..core import DatasetError, ParameterError, read_json, write_json
 from .mask_sets import Entry, Found, MaskFiles, MaskSet
-from .objects import Objects, ObjectsReport, check_objects
+from .objects import Objects, ObjectsReport, check_objects, load_objects, splits_on_disk
 from .pictures import read_pixels, trouble
 
 # %% auto #0
 __all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'check_metadata', 'class_word', 'mask_names', 'write_red',
-           'write_saom_metadata']
+           'write_saom_metadata', 'folder_to_saom']
 
 # %% ../../nbs/lib/10_datasets.saom.ipynb #66fb3ffb
 class RedMasks(MaskFiles):
@@ -112,6 +112,7 @@ def write_saom_metadata(splits: Mapping[str, Any],  # "train", "val", "test" -> 
                         folder: str | Path,  # made, must be empty
                         classes: Sequence[str],  # by category
                         parts: bool = False,  # parts of objects too
+                        unnamed: bool = False,  # objects have no class: all are of the first
                         ) -> Path:  # the metadata file
     "Images, red masks and metadata.json."
     folder = Path(folder)
@@ -119,14 +120,29 @@ def write_saom_metadata(splits: Mapping[str, Any],  # "train", "val", "test" -> 
     said: dict[str, Any] = {"entity classes": list(classes)}
     for split, samples in splits.items():
         for sub in ("images", "masks"): (folder / sub / split).mkdir(parents=True, exist_ok=True)
-        said[f"{split}_data"] = [_write(samples[i], i, split, folder, classes, parts) for i in range(len(samples))]
+        said[f"{split}_data"] = [_write(samples[i], i, split, folder, classes, parts, unnamed) for i in range(len(samples))]
     write_json(folder / "metadata.json", said)
     return folder / "metadata.json"
 
-def _write(sample: Mapping[str, Any], number: int, split: str, folder: Path, classes: Sequence[str], parts: bool) -> dict[str, Any]:
-    masks, (stem, names) = sample["masks"], mask_names(sample, number, classes)
+def _write(sample: Mapping[str, Any], number: int, split: str, folder: Path, classes: Sequence[str], parts: bool,
+           unnamed: bool) -> dict[str, Any]:
+    masks = sample["masks"]
+    if unnamed: masks.categories.zero_()
+    stem, names = mask_names(sample, number, classes)
     wanted = [i for i in range(len(masks)) if int(masks.categories[i]) >= 0 and (parts or int(masks.part_of[i]) < 0)]
     image, files = f"images/{split}/{stem}.png", [f"/masks/{split}/{stem}-{names[i]}.png" for i in wanted]
     cv2.imwrite(str(folder / image), sample["image"][:3].permute(1, 2, 0).numpy()[..., ::-1])
     for file, plane in zip(files, masks.planes(wanted), strict=True): write_red(folder / file[1:], plane)
     return {"image_name": image, "entity_masks": files, "entity_indices": [int(masks.categories[i]) for i in wanted]}
+
+# %% ../../nbs/lib/10_datasets.saom.ipynb #c6a31e53
+def folder_to_saom(root: str | Path,  # of images with object masks, as `load_objects` takes it
+                   folder: str | Path,  # made, must be empty
+                   parts: bool = False,  # parts of objects too
+                   ) -> Path:  # the metadata file
+    "Images and masks in SAOM's layout; one in five is held out where there is no validation split, and objects without a class are called 'object'."
+    there = splits_on_disk(root)
+    splits = [s for s in ("train", "val", "test") if s in there or (s != "test" and (not there or "train" in there))]
+    found = {split: load_objects(root, split) for split in splits}
+    classes = next(iter(found.values())).classes
+    return write_saom_metadata(found, folder, classes or ("object",), parts, unnamed=not classes)
