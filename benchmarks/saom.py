@@ -3,7 +3,7 @@
     python -m benchmarks.saom demo [--seeds 0,1,2] [--steps 300]   # part bias, whole objects, classes, before and after, by thresholds and grid
     python -m benchmarks.saom fast                                 # everything mode that leaves points out: time, agreement, objects found
     python -m benchmarks.saom cache                                # a training step with and without cached features (ViT-B)
-    python -m benchmarks.saom steps                                # what each step of the generator gains (ViT-B, input 512)
+    python -m benchmarks.saom steps                                # where everything mode spends its time, here and in segment-anything (ViT-B, input 512)
     python -m benchmarks.saom panorama                             # one column of a 320 x 64 grid on 4096 x 820 pixels (ViT-B, input 1024)
 
 Each prints a table; `--save FILE.md` writes it too. One CPU thread unless `--threads` says otherwise.
@@ -15,18 +15,17 @@ import copy
 import resource
 import statistics
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.everything import THRESHOLDS, exchanged
+from benchmarks.everything import THRESHOLDS, exchanged, public
 from benchmarks.sartm import machine
 from sam_nb.clicks import chosen_objects, spread
 from sam_nb.datasets.objects import collate_objects
-from sam_nb.heads import everything
 from sam_nb.heads.everything import Enlarger, Everything, EverythingOptions
 from sam_nb.heads.point_decoder import PointDecoder
 from sam_nb.masks import mask_iou
@@ -153,36 +152,51 @@ def cache(chosen: argparse.Namespace) -> str:
 # ---- steps ------------------------------------------------------------------------------------------------------------------------------------------
 
 @contextmanager
-def without(step: str):
-    "Everything mode with one of its steps taken back; the masks stay."
-    kept = (everything._passed, Enlarger._windows, PointDecoder.ask)
-    if step == "painting only what passes":
-        def passed(decoder, tokens, cells, cutter, options):
-            decoder.paint(tokens, cells)  # what is thrown away
-            yield from kept[0](decoder, tokens, cells, cutter, options)
-        everything._passed = passed
-    if step == "a window of each mask":
-        def wholes(self, logits, options):
-            for one in logits.split(8):
-                for values in self.whole(one).numpy(): yield values, 0, 0
-        Enlarger._windows = wholes
-    try: yield
-    finally: everything._passed, Enlarger._windows, PointDecoder.ask = kept
+def timed(times: dict[str, float], *calls: tuple[object, str, str]):  # owner, attribute, what it counts as
+    "Seconds spent in some functions or generators, summed."
+    kept = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in calls]
+    def wrapped(inner, key):
+        def outer(*args, **words):
+            start = time.perf_counter()
+            result = inner(*args, **words)
+            times[key] = times.get(key, 0.0) + time.perf_counter() - start
+            return each(result, key) if hasattr(result, "__next__") else result
+        return outer
+    def each(steps_, key):
+        while True:
+            start = time.perf_counter()
+            try: value = next(steps_)
+            except StopIteration: return
+            finally: times[key] = times.get(key, 0.0) + time.perf_counter() - start
+            yield value
+    for owner, name, key in calls: setattr(owner, name, wrapped(getattr(owner, name), key))
+    try: yield times
+    finally:
+        for owner, name, before in kept: delattr(owner, name) if before is None else setattr(owner, name, before)
 
 
 def steps(chosen: argparse.Namespace) -> str:
+    "Where both generators spend their time, on the same answers of the decoder."
     model, family, side = sized_model("sam-vit-b", chosen.image_size)
     model.eval()
-    size = (448, 448)
-    image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
-    times: dict[str, float] = {}
-    with exchanged(model, family, side), torch.no_grad():
-        for name in ("all steps", "a window of each mask"):
-            with without(name) if name != "all steps" else nullcontext():
-                start = time.perf_counter()
-                Everything(model, grid=chosen.grid, **THRESHOLDS).generate(image, output_mode="coco_rle")
-                times[name] = time.perf_counter() - start
-    return table(["without", "s"], [(k, f"{v:.1f}") for k, v in times.items()])
+    rows = []
+    for size in ((448, 448), (960, 1280)):
+        image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+        theirs, ours, total = {}, {}, {}
+        with exchanged(model, family, side), torch.no_grad():
+            generate = public(model, family, side, chosen.grid)
+            with timed(theirs, (model.image_encoder, "forward", "encoder"), (model.mask_decoder, "forward", "decoder"),
+                       (model, "postprocess_masks", "masks to the image's size")):
+                start = time.perf_counter(); generate(image); total["package"] = time.perf_counter() - start
+            ours_generator = Everything(model, grid=chosen.grid, **THRESHOLDS)
+            with timed(ours, (model.image_encoder, "forward", "encoder"), (PointDecoder, "ask", "decoder"), (PointDecoder, "ious", "decoder"),
+                       (PointDecoder, "paint", "decoder"), (Enlarger, "window", "masks to the image's size")):
+                start = time.perf_counter(); ours_generator.generate(image, output_mode="coco_rle"); total["sam_nb"] = time.perf_counter() - start
+        theirs["thresholds, boxes, run lengths, competition"] = total["package"] - sum(theirs.values())
+        ours["thresholds, boxes, run lengths, competition"] = total["sam_nb"] - sum(ours.values())
+        for key in theirs: rows.append((f"{size[0]} x {size[1]}", key, f"{theirs[key]:.1f}", f"{ours[key]:.1f}", f"{theirs[key] / ours[key]:.1f}"))
+        rows.append((f"{size[0]} x {size[1]}", "all", f"{total['package']:.1f}", f"{total['sam_nb']:.1f}", f"{total['package'] / total['sam_nb']:.1f}"))
+    return table(["image", "step", "package, s", "sam_nb, s", "faster"], rows)
 
 
 # ---- panorama ---------------------------------------------------------------------------------------------------------------------------------------
