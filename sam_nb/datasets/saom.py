@@ -18,12 +18,12 @@ from pycocotools import mask as coco
 
 from ..core import DatasetError, ParameterError, read_json, write_json
 from .mask_sets import Entry, Found, MaskFiles, MaskSet
-from .objects import Objects, ObjectsReport, check_objects, load_objects, splits_on_disk
+from .objects import Objects, ObjectsReport, check_objects, load_objects, splits_on_disk, take_part
 from .pictures import read_pixels, trouble
 
 # %% auto #0
-__all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'check_metadata', 'class_word', 'mask_names', 'write_red',
-           'write_saom_metadata', 'folder_to_saom']
+__all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'metadata_splits', 'check_metadata', 'class_word',
+           'mask_names', 'write_red', 'write_saom_metadata', 'folder_to_saom']
 
 # %% ../../nbs/lib/10_datasets.saom.ipynb #66fb3ffb
 class RedMasks(MaskFiles):
@@ -48,7 +48,7 @@ class RedReader:
         return MaskSet(RedMasks(files, size), categories=numbers)
 
 def load_saom_metadata(file: str | Path,
-                       split: str = "train",  # train, val, test
+                       split: str = "train",  # train, val, test; val without one in the file: one in five of train
                        root: str | Path | None = None,  # folder that the names are relative to; None: the file's
                        ) -> Objects:
     "The images and masks that a metadata file names. Raises `DatasetError` with the file, the fact and the remedy."
@@ -57,11 +57,22 @@ def load_saom_metadata(file: str | Path,
     classes, key = said.get("entity classes") if isinstance(said, dict) else None, f"{split}_data"
     if not isinstance(classes, list):
         raise trouble("no classes", "no list of 'entity classes'", file, "the name has a space, as in the released files")
+    part = ""
+    if not said.get(key) and split == "val" and said.get("train_data"): key, part = "train_data", "val"
     if not said.get(key):
         raise trouble("no such split", f"no {key!r}; there are {sorted(k for k in said if k.endswith('_data'))}", file, "choose one of these")
     entries = [_entry(row, i, root, file, len(classes)) for i, row in enumerate(said[key])]
     found = Found("binary", entries, RedReader(), tuple(classes), str(root), str(file), (f"{len(entries)} images of {key!r} in {file.name}",))
-    return Objects(found, name=file.stem, split=split, root=root)
+    return Objects(take_part(found, part), name=file.stem, split=split, root=root)
+
+def metadata_splits(file: str | Path) -> dict[str, Objects]:  # train, val, test
+    "What training takes: without 'val_data' one image in five is held out, without 'test_data' the validation split is the test."
+    said = read_json(Path(file))
+    splits = {split: load_saom_metadata(file, split) for split in ("train", "val")}
+    if not said.get("val_data"):
+        rest = take_part(splits["train"].found, "train")
+        splits["train"] = Objects(rest, name=Path(file).stem, split="train", root=splits["train"].root)
+    return {**splits, "test": load_saom_metadata(file, "test") if said.get("test_data") else splits["val"]}
 
 def check_metadata(file: str | Path, splits: Sequence[str] | None = None,  # None: all that it has
                    sample: int | None = None) -> dict[str, ObjectsReport]:  # images to read of each split; None: all

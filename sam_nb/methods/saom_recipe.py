@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..core import ParameterError, Recipe, check_recipe, read_json, seed_everything
+from ..core import ParameterError, Recipe, check_recipe, seed_everything
 from ..datasets.catalog import is_metadata
-from ..datasets.saom import load_saom_metadata
+from ..datasets.saom import load_saom_metadata, metadata_splits
 from ..heads.everything import as_grid
 from .promptable_recipe import check_objects_data, check_start_weights, check_side
 from .saom import SAOM, SaomSwitches, load_saom
@@ -92,9 +91,9 @@ def everything_of(model: SAOM, recipe: SaomRecipe) -> Any:  # Everything
 
 def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     "The splits of a dataset or of a metadata file (`data_root=.../metadata.json`)."
-    if not is_metadata(recipe.data_root): return promptable_data(recipe, demo="demo_rooms")
-    splits = {split: load_saom_metadata(recipe.data_root, split) for split in ("train", "val")}
-    return {**splits, "test": load_saom_metadata(recipe.data_root, "test") if "test_data" in read_json(Path(recipe.data_root)) else splits["val"]}
+    return metadata_splits(recipe.data_root) if is_metadata(recipe.data_root) else promptable_data(recipe, demo="demo_rooms")
+
+
 
 # %% ../../nbs/lib/40_methods.saom_recipe.ipynb #0ca6dac5
 class SaomScores(Metric):
