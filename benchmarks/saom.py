@@ -235,7 +235,8 @@ def main() -> None:
     chosen.images, chosen.image_size = chosen.images or usual[0], chosen.image_size or usual[1]
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
-    words = " ".join(f"--{k} {v}" for k, v in vars(chosen).items() if k not in ("what", "save") and v is not None)
+    asked = {"demo": ("seeds", "steps", "images"), "fast": ("images",), "cache": ("images", "image_size"), "steps": ("image_size", "grid"), "panorama": ("image_size",)}
+    words = " ".join(f"--{name} {getattr(chosen, name)}" for name in (*asked[chosen.what], "threads"))
     text = "\n".join([f"`python -m benchmarks.saom {chosen.what} {words}`", "", machine(argparse.Namespace(device="cpu", compile=False, precision="fp32")), "",
                       globals()[chosen.what](chosen), ""])
     print(text)

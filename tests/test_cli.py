@@ -106,7 +106,7 @@ def test_control_c_saves_and_marks_the_run(root, interrupted):
     assert run.status == "interrupted" and run.last.exists()
     cells = json.loads((root / "runs/stopped/notebook.ipynb").read_text())["cells"]
     assert any(o["output_type"] == "error" and o["ename"] == "TrainingInterrupted" for c in cells for o in c.get("outputs", []))
-    assert "go on with  sam_nb train toy --resume stopped" in sam_nb("runs show stopped", root).out
+    assert "go on with    sam_nb train toy --resume stopped" in sam_nb("runs show stopped", root).out
 
 
 def test_a_resumed_run_repeats_its_values_and_keeps_both_notebooks(root, interrupted):
