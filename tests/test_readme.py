@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sam_nb.cli import find_notebook, read_command, read_parameters
+from sam_nb.cli import find_notebook, main_parser, read_command, read_parameters
 from sam_nb.evaluation import find_or_make_run
 from sam_nb.zoo import ZOO
 
@@ -45,7 +45,8 @@ def test_commands_exist(words):
     elif words[1] == "fetch":
         assert set(words[2:]) <= set(ZOO)
     else:
-        assert words[1] in ("runs", "check", "demo-data")
+        assert words[1] in ("runs", "check", "demo-data", "saom-data")
+        if words[1] == "saom-data": main_parser().parse_args(words[1:])
 
 
 def run_block(code: str) -> str:
