@@ -65,21 +65,6 @@ def load_saom_metadata(file: str | Path,
     found = Found("binary", entries, RedReader(), tuple(classes), str(root), str(file), (f"{len(entries)} images of {key!r} in {file.name}",))
     return Objects(take_part(found, part), name=file.stem, split=split, root=root)
 
-def metadata_splits(file: str | Path) -> dict[str, Objects]:  # train, val, test
-    "What training takes: without 'val_data' one image in five is held out, without 'test_data' the validation split is the test."
-    said = read_json(Path(file))
-    splits = {split: load_saom_metadata(file, split) for split in ("train", "val")}
-    if not said.get("val_data"):
-        rest = take_part(splits["train"].found, "train")
-        splits["train"] = Objects(rest, name=Path(file).stem, split="train", root=splits["train"].root)
-    return {**splits, "test": load_saom_metadata(file, "test") if said.get("test_data") else splits["val"]}
-
-def check_metadata(file: str | Path, splits: Sequence[str] | None = None,  # None: all that it has
-                   sample: int | None = None) -> dict[str, ObjectsReport]:  # images to read of each split; None: all
-    "Read a whole metadata file with its images and masks, and report every problem."
-    there = [key.removesuffix("_data") for key, rows in read_json(Path(file)).items() if key.endswith("_data") and rows]
-    return {split: check_objects(load_saom_metadata(file, split), sample=sample) for split in splits or there}
-
 def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes: int) -> Entry:
     try: image, masks, numbers = row["image_name"], list(row["entity_masks"]), [int(i) for i in row["entity_indices"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -94,6 +79,22 @@ def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes:
         remedy = "copy it, or give the folder that names are relative to (root=...)"
         raise trouble("file missing", f"{file.name} names it, and it is not there", absent, remedy)
     return Entry(Path(image).name.split(".")[0], str(paths[0]), ([str(p) for p in paths[1:]], numbers))
+
+# %% ../../nbs/lib/10_datasets.saom.ipynb #53605365
+def metadata_splits(file: str | Path) -> dict[str, Objects]:  # train, val, test
+    "What training takes: without 'val_data' one image in five is held out, without 'test_data' the validation split is the test."
+    said = read_json(Path(file))
+    splits = {split: load_saom_metadata(file, split) for split in ("train", "val")}
+    if not said.get("val_data"):
+        rest = take_part(splits["train"].found, "train")
+        splits["train"] = Objects(rest, name=Path(file).stem, split="train", root=splits["train"].root)
+    return {**splits, "test": load_saom_metadata(file, "test") if said.get("test_data") else splits["val"]}
+
+def check_metadata(file: str | Path, splits: Sequence[str] | None = None,  # None: all that it has
+                   sample: int | None = None) -> dict[str, ObjectsReport]:  # images to read of each split; None: all
+    "Read a whole metadata file with its images and masks, and report every problem."
+    there = [key.removesuffix("_data") for key, rows in read_json(Path(file)).items() if key.endswith("_data") and rows]
+    return {split: check_objects(load_saom_metadata(file, split), sample=sample) for split in splits or there}
 
 # %% ../../nbs/lib/10_datasets.saom.ipynb #6bf3469d
 def class_word(name: str) -> str:

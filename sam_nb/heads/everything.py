@@ -215,6 +215,7 @@ class Candidates:
         kept = kept[best]
         return without_small_regions(kept, options) if options.min_mask_region_area > 0 else kept
 
+# %% ../../nbs/lib/30_heads.everything.ipynb #da9110f5
 def _nms_by_crop(kept: Candidates, crops: Tensor, options: EverythingOptions) -> Tensor:
     "Within each crop by predicted quality, then between crops: the mask of the smaller one stays."
     order = []
@@ -331,16 +332,6 @@ class Everything:
         "What `generate` returns, as a table."
         return self.candidates(image, **changes).select(replace(self.options, **changes))
 
-    def generate_many(self, images: Iterable[Any],  # of any sizes
-                      output_mode: str = "binary_mask", batch_size: int = 4,  # images encoded at once
-                      **changes: Any) -> Iterator[list[dict[str, Any]]]:
-        "`generate` of one image after another; nothing is kept of those that are done."
-        images = iter(images)
-        while some := [image_array(i) for i in itertools.islice(images, batch_size)]:
-            with torch.no_grad(): encoded = self._encode(some)
-            for image, features in zip(some, encoded, strict=True):
-                yield records(self.candidates(image, encoded=features, **changes).select(replace(self.options, **changes)), output_mode)
-
     @torch.no_grad()
     def candidates(self, image: Any,  # path, PIL image, uint8 array [H, W, 3]
                    progress: bool = False,  # show a bar
@@ -382,6 +373,19 @@ class Everything:
         self.method.eval()
         features = self.method.encode(pixels) if hasattr(self.method, "encode") else encode_images(self.model, pixels)
         return [(features[i:i + 1], r["content_size"]) for i, r in enumerate(ready)]
+
+# %% ../../nbs/lib/30_heads.everything.ipynb #d24b8fb2
+def _generate_many(self: Everything, images: Iterable[Any],  # of any sizes
+                   output_mode: str = "binary_mask", batch_size: int = 4,  # images encoded at once
+                   **changes: Any) -> Iterator[list[dict[str, Any]]]:
+    "`generate` of one image after another; nothing is kept of those that are done."
+    images = iter(images)
+    while some := [image_array(i) for i in itertools.islice(images, batch_size)]:
+        with torch.no_grad(): encoded = self._encode(some)
+        for image, features in zip(some, encoded, strict=True):
+            yield records(self.candidates(image, encoded=features, **changes).select(replace(self.options, **changes)), output_mode)
+
+Everything.generate_many = _generate_many
 
 # %% ../../nbs/lib/30_heads.everything.ipynb #3437bdf9
 def _passed(decoder: PointDecoder, tokens: Tensor, cells: Tensor, cutter: Enlarger,
