@@ -547,12 +547,19 @@ def do_check(options: argparse.Namespace) -> int:
 def do_demo_data(options: argparse.Namespace) -> None:
     "sam_nb demo-data PLACE ..."
     from sam_nb.datasets.demo import ensure_demo_objects, make_demo
+    if options.layout == "panorama": return _demo_panoramas(options)
     options.layout = options.layout or ("fmb" if options.place == ["street"] else "coco")
     usual = {"fmb": "demo", "coco": "demo_objects"}.get(options.layout, f"demo-{options.layout}")
     root = Path(options.root) if options.root else workspace().data / usual
     kept = {k: v for k, v in vars(options).items() if k not in ("do", "root", "place") and v is not None}
     make = ensure_demo_objects if options.layout == "coco" else make_demo  # which differ in size and number
     print(_near(make(root=root.resolve(), place=options.place, **kept)))
+
+def _demo_panoramas(options: argparse.Namespace) -> None:
+    from sam_nb.datasets.panorama import make_demo_panoramas
+    if options.place != ["room"]: raise ParameterError("panoramas are made of rooms", remedy="sam_nb demo-data room --layout panorama")
+    kept = {k: v for k, v in vars(options).items() if k in ("size", "train", "val", "test", "seed") and v is not None}
+    print(_near(make_demo_panoramas(Path(options.root or workspace().data / "demo_panoramas").resolve(), **kept)))
 
 # %% ../nbs/lib/53_cli.ipynb #1b80c53f
 def do_saom_data(options: argparse.Namespace) -> None:
@@ -605,8 +612,8 @@ def _add_data_commands(command: Callable) -> None:
         demo.add_argument(f"--{name}", type=int, help=f"default: {number}" + (f" (coco: {coco})" if coco != number else ""))
     demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test; coco: 0)")
     demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
-    demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900 or coco (objects and parts)")
-    demo.add_argument("--root", metavar="FOLDER", help="default: data/demo, data/demo-LAYOUT, or data/demo_objects for coco")
+    demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900, coco (objects and parts), or panorama (rooms, for SAOM)")
+    demo.add_argument("--root", metavar="FOLDER", help="default: data/demo, data/demo-LAYOUT, data/demo_objects for coco, data/demo_panoramas")
     demo.add_argument("--overwrite", action="store_true", help="replace another demo dataset")
 
 # %% ../nbs/lib/53_cli.ipynb #a4f13e40

@@ -18,17 +18,19 @@ import torch
 from torch.utils.data import Subset
 from torchvision import tv_tensors
 
-from ..core import DatasetError, ParameterError, disk_errors, did_you_mean, write_json
+from ..core import DatasetError, ParameterError, derive_seed, disk_errors, did_you_mean, write_json
 from .mask_pictures import ids_of, leave_out, read_image
 from .mask_sets import IdMap, MaskSet
 from .objects import Objects, load_objects, splits_on_disk
 from .pictures import trouble
+from .demo_room import ROOM_CLASSES, room_panorama
 from .saom import write_saom_metadata
 
 # %% auto #0
-__all__ = ['WIDEST', 'PROJECTIONS', 'Panorama', 'concatenate_views', 'panorama_view', 'cylindrical_panorama', 'build_panorama',
-           'seam_cuts', 'quiet_seam', 'sample_of_ids', 'Sweep', 'join_sweep', 'sweeps_in', 'JoinedSweeps',
-           'make_panoramas', 'read_panorama', 'equirectangular_strip']
+__all__ = ['WIDEST', 'PROJECTIONS', 'ROOM_FURNITURE', 'Panorama', 'concatenate_views', 'panorama_view', 'cylindrical_panorama',
+           'build_panorama', 'seam_cuts', 'quiet_seam', 'sample_of_ids', 'Sweep', 'join_sweep', 'sweeps_in',
+           'JoinedSweeps', 'make_panoramas', 'read_panorama', 'equirectangular_strip', 'DemoPanoramas',
+           'make_demo_panoramas']
 
 # %% ../../nbs/lib/10_datasets.panorama.ipynb #41018e13
 @dataclass(frozen=True, repr=False)
@@ -446,3 +448,28 @@ def equirectangular_strip(picture: Panorama,  # of 360 x 180 degrees; picture or
     y = np.broadcast_to((.5 + np.arctan(down)[:, None] / np.pi) * picture.size[0], (height, width))
     x = np.broadcast_to((np.arange(width) + .5) * picture.size[1] / width, y.shape)
     return Panorama(_sample(picture.pixels, x, y), left=picture.left, horizon=horizon)
+
+# %% ../../nbs/lib/10_datasets.panorama.ipynb #d14aa5c0
+@dataclass(frozen=True)
+class DemoPanoramas(Sequence):
+    "Rooms of the demo world with the masks of their furniture."
+    seed: int
+    count: int
+    size: int = 128  # height in pixels; five times as wide
+
+    def __len__(self) -> int: return self.count
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        scene = room_panorama(self.seed, index, 5 * self.size)
+        kinds = {k: ROOM_FURNITURE.index(scene.things[i].name) for k, i in enumerate(scene.countable, 1)}
+        return sample_of_ids(scene.images["rgb"], scene.instances, f"room-{index}", kinds)
+
+ROOM_FURNITURE = ROOM_CLASSES[3:]  # what can be counted: without wall, floor and ceiling
+
+def make_demo_panoramas(root: str | Path,  # made; left as it is where it holds a metadata.json
+                        size: int = 128, train: int = 60, val: int = 12, test: int = 12,  # height in pixels, rooms of each split
+                        seed: int = 0) -> Path:  # the metadata file
+    "Rooms of the demo world, all around."
+    if (file := Path(root) / "metadata.json").is_file(): return file
+    splits = {"train": train, "val": val, "test": test}
+    made = {split: DemoPanoramas(derive_seed(seed, "panorama", split), n, size) for split, n in splits.items() if n}
+    with disk_errors(root): return write_saom_metadata(made, root, ROOM_FURNITURE)
