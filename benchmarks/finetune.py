@@ -41,7 +41,8 @@ def one(values: dict, clicks: int) -> tuple[dict, dict, float]:
 def table(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     "Mean and standard deviation over seeds, a row a figure."
     gain = after - before
-    def words(frame: pd.DataFrame) -> pd.Series: return pd.Series({k: f"{frame[k].mean():.1f} ± {frame[k].std():.1f}" for k in frame})
+    def words(frame: pd.DataFrame) -> pd.Series:
+        return pd.Series({k: f"{frame[k].mean():.1f}" + (f" ± {frame[k].std():.1f}" if len(frame) > 1 else "") for k in frame})
     return pd.DataFrame({"before": before.iloc[0].map("{:.1f}".format), "after": words(after), "gain": words(gain), "smallest gain": gain.min().map("{:+.1f}".format)})
 
 
