@@ -197,3 +197,10 @@ def test_frames_become_saoms_data_and_panoramas(tmp_path, capsys):
     assert len(joined) == 1 and tuple(joined[0]["image"].shape) == (3, 64, 320)
     assert main(["saom-data", str(tmp_path / "frames"), str(tmp_path / "single")]) == 1 and "is not empty" in capsys.readouterr().err
     assert main(["saom-data", str(tmp_path / "frames"), str(tmp_path / "round"), "--panoramas", "cylindrical"]) == 1 and "field of view" in capsys.readouterr().err
+
+
+def test_demo_panoramas(tmp_path, capsys):
+    made = ["demo-data", "room", "--layout", "panorama", "--root", str(tmp_path / "panos"), "--size", "32", "--train", "2", "--val", "1", "--test", "0"]
+    assert main(made) == 0 and main(["check", str(tmp_path / "panos/metadata.json")]) == 0
+    assert "metadata train: 2 of 2 images read" in capsys.readouterr().out
+    assert main(["demo-data", "street", "--layout", "panorama"]) == 1 and "panoramas are made of rooms" in capsys.readouterr().err
