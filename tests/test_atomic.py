@@ -24,12 +24,14 @@ def write_for_ever(path: Path, step: int) -> None:
 def test_a_killed_writer_leaves_a_whole_state(tmp_path):
     torch.set_num_threads(1)
     path, chance = tmp_path / "last" / "training.safetensors", random.Random(time.time())
-    save_training_state(path, {f"part{i}": torch.zeros(4) for i in range(4)}, {"step": 0})
-    last = torn = 0
+    for _ in range(3):
+        start = time.perf_counter()
+        save_training_state(path, {f"part{i}": torch.zeros(MEGABYTES * 2**16) for i in range(4)}, {"step": 0})
+    span, last, torn = max(0.04, 3 * (time.perf_counter() - start)), 0, 0  # a busy machine writes slowly
     for _ in range(KILLS):
         child = os.fork()
         if child == 0: write_for_ever(path, last)
-        time.sleep(0.01 + chance.random() * 0.04)
+        time.sleep(0.01 + chance.random() * span)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         tensors, state = load_training_state(path)

@@ -295,7 +295,8 @@ class EmbeddedImage:
         many = prompts.num_points == 1 if multimask_output is None else multimask_output
         with torch.no_grad(): answer = self.view.ask(prompts, many)
         order = answer.predicted.argsort(1, descending=True)
-        def sort(of: Tensor) -> Tensor: return of.take_along_dim(order.view(*order.shape, *[1] * (of.ndim - 2)), 1)
+        rows = (order + order.shape[1] * torch.arange(len(order), device=order.device)[:, None]).flatten()
+        def sort(of: Tensor) -> Tensor: return of.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape)
         return Segments(sort(answer.masks).cpu().numpy(), sort(answer.predicted).cpu().numpy(), sort(answer.logits), self.array[..., :3])
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #87cb6e91
