@@ -5,7 +5,6 @@
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #e357b55e
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_utils import MLP
 from sam2.modeling.sam.transformer import Attention
