@@ -127,6 +127,7 @@ def admit(listed: Listed,
                             listed.file, "mend its annotations, or take the image out of the list"))
     return None
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #ed6543f9
 def _usual_size(annotations: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
     "The size most run lengths have."
     sizes = [a["segmentation"].get("size") for a in annotations if isinstance(a.get("segmentation"), Mapping)]
@@ -142,6 +143,7 @@ def list_files(root: Path, kind: str) -> dict[str, Path]:  # split -> list file
     else: found = {s: f for s in SPLITS for f in sorted(root.glob(f"*_{s}.txt"), reverse=True) if not f.name.startswith("output_phrase")}
     return {s: f for s, f in found.items() if f.is_file()}
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #0fcfeb8b
 def list_lines(file: Path) -> list[str]:
     "The lines of a list file that say something."
     try: text = file.read_text(encoding="utf-8-sig")
@@ -149,7 +151,7 @@ def list_lines(file: Path) -> list[str]:
         raise trouble("list file damaged", f"not a text file in UTF-8 (byte {error.start})", file, "save the list as UTF-8") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
-# %% ../../nbs/lib/10_datasets.referring.ipynb #0fcfeb8b
+# %% ../../nbs/lib/10_datasets.referring.ipynb #01b559fb
 def list_risors(root: Path, split: str, problems: list[Problem]) -> Iterator[Listed]:
     "The images of a RISORS split, in the order of the list."
     file, images, seen = list_files(root, "risors")[split], pictures_in(root / "JPEGImages"), set()
@@ -162,6 +164,7 @@ def list_risors(root: Path, split: str, problems: list[Problem]) -> Iterator[Lis
         said = _read_annotations(path, problems)
         if said is not None: yield Listed(name, images.get(name, ""), str(path), *said)
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #5488f18d
 def _read_annotations(path: Path, problems: list[Problem]) -> tuple[tuple[int, int] | None, list[dict[str, Any]]] | None:
     "Image size and annotations of one JSON; None: not readable, and that is noted."
     try: data = json.loads(path.read_bytes())
@@ -190,6 +193,7 @@ class _PlainUnpickler(pickle.Unpickler):
         fact = f"this pickle asks for {module}.{name}, which could run code; only plain lists, dicts, text and numbers are read"
         raise trouble("pickle refused", fact, self.name, remedy)
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #9ebdccba
 _UNREADABLE = (pickle.UnpicklingError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
 
 def read_refs(path: str | Path) -> list[dict[str, Any]]:
@@ -209,6 +213,7 @@ def find_refs(root: Path) -> Path | None:
     found = [f for pattern in ("refs(*).json", "refs(*).p", "*/refs(*).json", "*/refs(*).p") for f in sorted(root.glob(pattern))]
     return min(found, key=lambda f: ("(unc)" not in f.name, f.suffix != ".json"), default=None)
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #d6408ab3
 def refer_images(root: Path, refs: Path) -> Path:
     "Where a REFER dataset keeps its pictures; raises `DatasetError`."
     base, name = refs.parent, refs.parent.name
@@ -222,7 +227,7 @@ def refer_split(ref: Mapping[str, Any]) -> str:
     split = str(ref.get("split", "train"))
     return "test" if "test" in split else split
 
-# %% ../../nbs/lib/10_datasets.referring.ipynb #d6408ab3
+# %% ../../nbs/lib/10_datasets.referring.ipynb #2c5950cb
 def list_refer(root: Path, split: str, problems: list[Problem], first_sentence: bool = False) -> Iterator[Listed]:
     "The images of a REFER split, in the order of the references."
     file = find_refs(root)
@@ -244,6 +249,7 @@ def list_refer(root: Path, split: str, problems: list[Problem], first_sentence: 
         listed.setdefault(image["id"], entry).annotations += _sentences(ref, annotation, category, first_sentence)
     return iter(listed.values())
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #53631fa6
 def _other_endings(name: str) -> list[str]: return [os.path.splitext(name)[0] + e for e in (".jpg", ".png", ".jpeg", ".tif")]
 
 def _sentences(ref: Mapping[str, Any], annotation: Mapping[str, Any], category: str, first: bool) -> list[dict[str, Any]]:
@@ -268,6 +274,7 @@ def list_refsegrs(root: Path, split: str, problems: list[Problem]) -> Iterator[L
         key = int(name) if name.isdecimal() else number
         yield Listed(name, images.get(name, ""), str(file), tuple(runs["size"]), [{"expression": p, "segmentation": runs, "id": key} for p in said])
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #92c28451
 def _mask_file(file: str, root: Path, name: str) -> dict[str, Any] | Problem:
     if not file: return Problem("mask missing", f"no mask called {name!r}", str(root / "masks"), "copy it, or take its line out of the list")
     try: return coco.encode(np.asfortranarray(read_binary(file)))
@@ -281,6 +288,7 @@ def target_masks(entry: Entry, size: tuple[int, int],
     columns = [t.number for t in entry.truth], [order.get(t.category, -1) for t in entry.truth]
     return MaskSet(RunLengths([t.runs for t in entry.truth], size), *columns)
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #0a3d46cf
 class Referring(Objects):
     "Images with expressions, and a mask for each expression."
     def read(self, index: int) -> tuple[Tensor, MaskSet]:
@@ -406,6 +414,7 @@ def risors_names(splits: Mapping[str, Referring]) -> dict[tuple[str, int], str]:
     if None not in numbers and len(set(numbers)) == len(numbers): return names
     return {key: f"{name}_{number}" for number, (key, name) in enumerate(names.items())}
 
+# %% ../../nbs/lib/10_datasets.referring.ipynb #6d896e42
 def write_risors(splits: Mapping[str, Referring],  # "train", "val", "test" -> dataset
                  folder: str | Path,  # new or empty
                  ending: str = ".jpg",  # of pictures that are not JPEG: ".jpg" (quality 95) or ".png" (exact)
