@@ -348,7 +348,7 @@ class Place:
 PLACES: dict[str, Place] = {}
 
 # %% ../../nbs/lib/10_datasets.demo_engine.ipynb #05e5e36c
-_MODULES = {"street": "demo_street", "room": "demo_room", "things": "demo_things"}  # imported when asked for
+_MODULES = {"street": "demo_street", "room": "demo_room", "things": "demo_things", "aerial": "demo_aerial"}  # imported when asked for
 
 def register_place(place: Place) -> Place:
     "Make a place known by its name."
