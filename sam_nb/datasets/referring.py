@@ -117,6 +117,7 @@ def admit(listed: Listed,
         return None
     size, seen = listed.size or _usual_size(listed.annotations), {}
     for number, annotation in enumerate(listed.annotations):
+        if annotation.get("absent") and not empty: continue  # meant to name nothing
         target = _target(annotation, number, size, empty, note) if size else note("annotation without a mask")
         if target is None: continue
         key = target.expression.casefold(), target.runs["counts"]
@@ -139,9 +140,10 @@ SPLITS = ("train", "val", "test")
 
 def list_files(root: Path, kind: str) -> dict[str, Path]:  # split -> list file
     "The list files of a RISORS or RefSegRS folder."
-    if kind == "refsegrs": found = {s: root / f"output_phrase_{s}.txt" for s in SPLITS}
-    else: found = {s: f for s in SPLITS for f in sorted(root.glob(f"*_{s}.txt"), reverse=True) if not f.name.startswith("output_phrase")}
-    return {s: f for s, f in found.items() if f.is_file()}
+    start = {"refsegrs": "output_phrase_", "risors": "RISORS_"}[kind]
+    found = {f.stem.removeprefix(start): f for f in sorted(root.glob(f"{start}*.txt"))}
+    if kind == "risors" and not found: found = {s: f for s in SPLITS for f in sorted(root.glob(f"*_{s}.txt"))}
+    return {s: found[s] for s in (*SPLITS, *sorted(set(found) - set(SPLITS))) if s in found}
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #0fcfeb8b
 def list_lines(file: Path) -> list[str]:
@@ -176,7 +178,8 @@ def _read_annotations(path: Path, problems: list[Problem]) -> tuple[tuple[int, i
         return None
     image = data["image"] if isinstance(data.get("image"), dict) else {}
     size = image.get("height"), image.get("width")
-    kept = [a for a in data["annotations"] if isinstance(a, dict)]
+    absent = data["absent"] if isinstance(data.get("absent"), list) else []
+    kept = [a for a in data["annotations"] if isinstance(a, dict)] + [{**a, "absent": True, "id": -1} for a in absent if isinstance(a, dict)]
     return (size if all(type(s) is int and s > 0 for s in size) else None,
             [{**a, "expression": a.get("description"), "category": a.get("name")} for a in kept])
 
