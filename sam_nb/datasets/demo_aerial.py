@@ -265,6 +265,7 @@ def _blocks(site: _Site) -> tuple[list[Thing], list[Spot]]:
     look = {"apron": ("road", 1.75), "yard": ("soil", 1.05), "grounds": ("grass", 1.2), "car park": ("road", .85)}
     for kind in sorted(rng.permutation(list(kinds))[:rng.integers(2, 4)].tolist()):  # the largest first
         name, columns, rows, apart, turn, size = kinds[kind]
+        if site.looks.get(name, ("", "small"))[1] == "large" and name == "vehicle": apart = (.0375, .112)  # lorries
         wide, deep = int(rng.integers(*columns)), int(rng.integers(*rows))
         outline, found = _block(site, name, wide, deep, apart, kind, turn, size)
         if not outline: outline, found = _block(site, name, wide, 1, apart, kind, turn, size)  # a smaller one, then
@@ -362,7 +363,8 @@ def facts(scene: Scene) -> Facts:
     things = [scene.things[i] for i in scene.countable]
     told = {k: np.array([t.attributes[k] for t in things]) for k in ("colour", "size", "on", "angle")}
     rings = np.stack([_dense(t.polygon) for t in things])
-    apart = np.linalg.norm(rings[:, None, :, None] - rings[None, :, None], axis=4).min((2, 3))
+    flat = rings.reshape(-1, 2)
+    apart = np.hypot(*(flat[:, None, k] - flat[None, :, k] for k in (0, 1))).reshape(len(things), -1, len(things), rings.shape[1]).min((1, 3))
     cells = tuple((rings[..., ::-1] * _G).astype(int).clip(0, _G - 1).transpose(2, 0, 1))
     far = {w: np.full(len(things), np.inf) if (d := _distance(scene, w)) is None else d[cells].min(1) for w in ("road", "water")}
     return Facts(name=np.array([t.name for t in things]), centre=(rings.min(1) + rings.max(1)) / 2, gap=apart, far=far,
@@ -496,12 +498,14 @@ def say(query: Query, rng: np.random.Generator) -> str:
 
 # %% ../../nbs/lib/10_datasets.demo_aerial.ipynb #3e48090f
 def _references(f: Facts) -> dict[int, Query]:
-    "Objects that can be named by class, or by class and colour: {object: query}."
-    out = {}
-    for name, colour in dict.fromkeys(zip(f.name.tolist(), f.colour.tolist(), strict=True)):
-        for query in ((("class", name),), (("class", name), ("colour", colour))):
-            other = _one(truth(f, query))
-            if other is not None: out.setdefault(other, query)
+    "Objects that others are related to, {object: query}: named by class, or class and colour, or else by being the leftmost or rightmost."
+    out, names = {}, dict.fromkeys(f.name.tolist())
+    looks = [(("class", n), ("colour", c)) for n, c in dict.fromkeys(zip(f.name.tolist(), f.colour.tolist(), strict=True))]
+    ends = [(("class", n), ("order", end, 0)) for n in names for end in ("left", "right")]
+    for query in [*((("class", n),) for n in names), *looks, *ends]:
+        if query in ends and len(out) >= 4: break
+        other = _one(truth(f, query))
+        if other is not None: out.setdefault(other, query)
     return out
 
 def _choices(f: Facts, references: dict[int, Query], name: str) -> list[tuple]:
@@ -600,11 +604,12 @@ def _sensible(query: Query) -> bool:
             and not (name == "tank" and "lies" in said) and not (name in ("ship", "vehicle") and {"near", "away"} & set(said)))
 
 # %% ../../nbs/lib/10_datasets.demo_aerial.ipynb #ecc98c07
-def negatives(scene: Scene, how_many: int = 4) -> list[Expression]:
+def negatives(scene: Scene, how_many: int = 4,  # at most
+              true: list[Expression] | None = None,  # what to start from; None: `expressions` of the scene
+              ) -> list[Expression]:
     "Sentences that are certainly true of no object, though each nearly is."
     f, rng = facts(scene), np.random.default_rng(derive_seed(scene.seed, "aerial", scene.index, "negatives"))
-    true = expressions(scene)
-    out, present = {}, set(f.name.tolist())
+    true, out, present = expressions(scene) if true is None else true, {}, set(f.name.tolist())
     for k in rng.permutation(len(true)).tolist() * 2:
         if len(out) >= how_many: break
         wrong = [q for q in _swaps(f, true[k].query) if _sensible(q) and not truth(f, q).any() and q not in out]
@@ -621,12 +626,12 @@ def _sentences(scene: Scene, per_object: int, wordings: int, absent: int, min_pi
     seen = {o.instance: o for o in seen_objects(scene, min_pixels)}
     coded = dict(zip(seen, mask_to_rle(np.stack([scene.instances == k for k in seen])) if seen else (), strict=True))
     notes = []
-    for e in expressions(scene, per_object, wordings):
+    for e in (true := expressions(scene, per_object, wordings)):
         if (o := seen.get(e.objects[0])) is None: continue
         (x0, y0, x1, y1), number = map(int, o.box), len(notes) + 1
         notes.append({"id": number, "name": o.thing.name, "description": e.sentence, "segmentation": coded[o.instance], "area": o.pixels,
                       "bbox": [x0, y0, x1 - x0, y1 - y0], "object": o.instance, "kind": e.kind})
-    return {"annotations": notes, "absent": [{"name": e.query[0][1], "description": e.sentence} for e in negatives(scene, absent)]}
+    return {"annotations": notes, "absent": [{"name": e.query[0][1], "description": e.sentence} for e in negatives(scene, absent, true)]}
 
 # %% ../../nbs/lib/10_datasets.demo_aerial.ipynb #24095b1f
 def _write_referring(folder: Path, splits: dict[str, int], seed: int, size: int, **how: int) -> dict[str, dict[str, int]]:
