@@ -548,12 +548,20 @@ def do_demo_data(options: argparse.Namespace) -> None:
     "sam_nb demo-data PLACE ..."
     from sam_nb.datasets.demo import ensure_demo_objects, make_demo
     if options.layout == "panorama": return _demo_panoramas(options)
-    options.layout = options.layout or ("fmb" if options.place == ["street"] else "coco")
+    usual = {"street": "fmb", "aerial": "risors"}
+    options.layout = options.layout or (usual.get(options.place[0], "coco") if len(options.place) == 1 else "coco")
+    if options.layout == "risors": return _demo_aerial(options)
     usual = {"fmb": "demo", "coco": "demo_objects"}.get(options.layout, f"demo-{options.layout}")
     root = Path(options.root) if options.root else workspace().data / usual
     kept = {k: v for k, v in vars(options).items() if k not in ("do", "root", "place") and v is not None}
     make = ensure_demo_objects if options.layout == "coco" else make_demo  # which differ in size and number
     print(_near(make(root=root.resolve(), place=options.place, **kept)))
+
+def _demo_aerial(options: argparse.Namespace) -> None:
+    from sam_nb.datasets.demo_aerial import make_demo_aerial
+    if options.place != ["aerial"]: raise ParameterError("only aerial scenes come with sentences", remedy="sam_nb demo-data aerial")
+    kept = {k: v for k, v in vars(options).items() if k in ("size", "train", "val", "test", "hard", "seed", "overwrite") and v is not None}
+    print(_near(make_demo_aerial(Path(options.root or workspace().data / "demo_aerial").resolve(), **kept)))
 
 def _demo_panoramas(options: argparse.Namespace) -> None:
     from sam_nb.datasets.panorama import make_demo_panoramas
@@ -607,13 +615,14 @@ def _add_data_commands(command: Callable) -> None:
     saom.add_argument("--fov", type=float, metavar="DEGREES", help="from the left to the right edge of a view (needed for cylindrical)")
     saom.add_argument("--roll", action="store_true", help="turn each panorama so that its seam cuts few objects")
     demo = command("demo-data", "generate a demo dataset", do_demo_data)
-    demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things; several are mixed (layout coco)")
+    demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things, aerial; several are mixed (layout coco)")
     for name, number, coco in (("size", 128, 256), ("train", 400, 240), ("val", 100, 60), ("test", 100, 60), ("seed", 0, 0)):
         demo.add_argument(f"--{name}", type=int, help=f"default: {number}" + (f" (coco: {coco})" if coco != number else ""))
     demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test; coco: 0)")
     demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
-    demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900, coco (objects and parts), or panorama (rooms, for SAOM)")
-    demo.add_argument("--root", metavar="FOLDER", help="default: data/demo, data/demo-LAYOUT, data/demo_objects for coco, data/demo_panoramas")
+    demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900, coco (objects and parts), "
+                      "panorama (rooms, for SAOM), or risors (default for aerial: objects and sentences)")
+    demo.add_argument("--root", metavar="FOLDER", help="default: data/demo, data/demo-LAYOUT, data/demo_objects for coco, data/demo_panoramas, data/demo_aerial")
     demo.add_argument("--overwrite", action="store_true", help="replace another demo dataset")
 
 # %% ../nbs/lib/53_cli.ipynb #a4f13e40

@@ -204,3 +204,9 @@ def test_demo_panoramas(tmp_path, capsys):
     assert main(made) == 0 and main(["check", str(tmp_path / "panos/metadata.json")]) == 0
     assert "metadata train: 2 of 2 images read" in capsys.readouterr().out
     assert main(["demo-data", "street", "--layout", "panorama"]) == 1 and "panoramas are made of rooms" in capsys.readouterr().err
+
+
+def test_demo_aerial(tmp_path, capsys):
+    made = ["demo-data", "aerial", "--root", str(tmp_path / "aerial"), "--size", "64", "--train", "2", "--val", "1", "--test", "1"]
+    assert main(made) == 0 and (tmp_path / "aerial/RISORS_train.txt").read_text().strip()
+    assert main(["demo-data", "room", "--layout", "risors"]) == 1 and "only aerial scenes" in capsys.readouterr().err
