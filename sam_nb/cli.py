@@ -622,7 +622,8 @@ def _add_data_commands(command: Callable) -> None:
     demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
     demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900, coco (objects and parts), "
                       "panorama (rooms, for SAOM), or risors (default for aerial: objects and sentences)")
-    demo.add_argument("--root", metavar="FOLDER", help="default: data/demo, data/demo-LAYOUT, data/demo_objects for coco, data/demo_panoramas, data/demo_aerial")
+    demo.add_argument("--root", metavar="FOLDER",
+                      help="default: data/demo, data/demo_objects for coco, data/demo_panoramas, data/demo_aerial, else data/demo-LAYOUT")
     demo.add_argument("--overwrite", action="store_true", help="replace another demo dataset")
 
 # %% ../nbs/lib/53_cli.ipynb #a4f13e40
