@@ -99,7 +99,7 @@ def fast(chosen: argparse.Namespace) -> str:
     data, rows = saom_data(recipe)["test"], []
     model, _ = build_saom(recipe, data.classes)
     for grid in (32, 64):
-        whole, times, masks, agree = ({n: [] for n in ("exact", "fast")} for _ in range(4))
+        times, masks, agree = ({n: [] for n in ("exact", "fast")} for _ in range(3))
         scored = {n: WholeObjects() for n in times}
         for i in spread(len(data), chosen.images):
             sample, found = data[i], {}

@@ -572,6 +572,8 @@ def _demo_panoramas(options: argparse.Namespace) -> None:
 # %% ../nbs/lib/53_cli.ipynb #1b80c53f
 def do_saom_data(options: argparse.Namespace) -> None:
     "sam_nb saom-data FOLDER OUT ..."
+    if options.panoramas and options.parts: raise ParameterError("--parts with --panoramas", remedy="maps of ids hold no parts: leave it out")
+    if not options.panoramas and (options.fov or options.roll): raise ParameterError("--fov and --roll are for --panoramas", remedy="add it")
     with disk_errors(Path(options.out)):
         if options.panoramas:
             from sam_nb.datasets.panorama import make_panoramas

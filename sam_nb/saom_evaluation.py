@@ -108,7 +108,7 @@ class Thresholds:
 
 # %% ../nbs/lib/54_saom_evaluation.ipynb #8edec88e
 _PUBLISHED = dict(grid=32, pred_iou_thresh=0.3, stability_score_thresh=0.95, box_nms_thresh=0.3, min_mask_region_area=150, parts="none", min_area=16)
-_DEMO = dict(_PUBLISHED, grid=16, stability_score_thresh=0.7, box_nms_thresh=0.5, min_mask_region_area=30, min_area=40)
+_DEMO = dict(_PUBLISHED, grid=16, pred_iou_thresh=0.5, stability_score_thresh=0.7, box_nms_thresh=0.7, min_mask_region_area=30, min_area=40)
 
 def thresholds_of(recipe: SaomEvalRecipe, trained: Mapping[str, Any],  # the recipe of a run; {}: there is none
                   demo: bool = False) -> Thresholds:

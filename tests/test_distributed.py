@@ -34,15 +34,19 @@ def fit_as(rank: int, world: int, port: int, trainer) -> None:
     torch.distributed.destroy_process_group()
 
 
+def one_and_two(root, make) -> None:
+    "Train `make(name, batch)` in one process with batch 4, and in two with batch 2."
+    single, double, port = make("single", 4), make("double", 2), free_port()
+    processes = [toy.in_process(fit_as, root / f"log{rank}", rank, 2, port, double) for rank in (0, 1)] + [toy.in_process(single.fit, root / "log")]
+    for process in processes: process.join(120)
+    assert all(p.exitcode == 0 for p in processes), "".join(f.read_text() for f in root.glob("log*"))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     "One run of one process with batch 4, and one of two processes with batch 2; both accumulate two batches."
-    root, port = tmp_path_factory.mktemp("runs"), free_port()
-    make = lambda name, batch: toy.trainer(root, name, plain=True, epochs=2, batch_size=batch, workers=0, callbacks=[Keep(root)])
-    single, double = make("single", 4), make("double", 2)
-    processes = [toy.in_process(fit_as, root / f"log{rank}", rank, 2, port, double) for rank in (0, 1)] + [toy.in_process(single.fit, root / "log")]
-    for process in processes: process.join(60)
-    assert all(p.exitcode == 0 for p in processes), "".join(f.read_text() for f in root.glob("log*"))
+    root = tmp_path_factory.mktemp("runs")
+    one_and_two(root, lambda name, batch: toy.trainer(root, name, plain=True, epochs=2, batch_size=batch, workers=0, callbacks=[Keep(root)]))
     return root
 
 

@@ -6,20 +6,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests import saom, toy
-from tests.test_distributed import Keep, fit_as, free_port
+from tests.test_distributed import Keep, one_and_two
 from tests.test_resume import differences, kill_after
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     "One run of one process with batch 4, and one of two processes with batch 2."
-    root, port = tmp_path_factory.mktemp("runs"), free_port()
+    root = tmp_path_factory.mktemp("runs")
     saom.world(root)
-    make = lambda name, batch: saom.trainer(root, name, batch_size=batch, assignment="nearest", steps=6, callbacks=[Keep(root)])
-    single, double = make("single", 4), make("double", 2)
-    processes = [toy.in_process(fit_as, root / f"log{rank}", rank, 2, port, double) for rank in (0, 1)] + [toy.in_process(single.fit, root / "log")]
-    for process in processes: process.join(120)
-    assert all(p.exitcode == 0 for p in processes), "".join(f.read_text() for f in root.glob("log*"))
+    one_and_two(root, lambda name, batch: saom.trainer(root, name, batch_size=batch, assignment="nearest", steps=6, callbacks=[Keep(root)]))
     return root
 
 

@@ -292,11 +292,12 @@ class PointQueue:
 
     def learn(self, rows: Sequence[tuple]) -> None:  # of `_passed`, after the number of the point
         "The smallest mask of each point, and which points lie in it."
+        if not self.fast: return
         smallest: dict[int, tuple] = {}
         for p, _, _, _, window, box in rows:
             area = int(coco.area(window.rle))
             if p not in smallest or area < smallest[p][0]: smallest[p] = (area, window, box)
-        for area, window, box in smallest.values() if self.fast else (): self._covered(area, window, np.array(box, float))
+        for area, window, box in smallest.values(): self._covered(area, window, np.array(box, float))
 
     def _covered(self, area: int, window: Window, box: np.ndarray) -> None:
         mask, at = window.pixels(), self.points - (window.x, window.y)
