@@ -181,10 +181,10 @@ def prepare(t: Trainer) -> None:
     t.names = {p: n for n, p in t.method.named_parameters()}
 
 def set_learning_rate(t: Trainer) -> None:
-    "The learning rate of the coming step, in every group."
+    "The learning rate of the coming step, in every group; one with `end` stops at that share of its peak instead of at 0."
     recipe = t.recipe
     factor = schedule(recipe.schedule, t.step, t.steps, t.per_epoch, recipe.warmup_epochs * t.per_epoch, recipe.power)
-    for group in t.optimizer.param_groups: group["lr"] = group["base_lr"] * factor
+    for group in t.optimizer.param_groups: group["lr"] = group["base_lr"] * (factor + group.get("end", 0) * (1 - factor))
 
 # %% ../nbs/lib/51_trainer.ipynb #6d84c690
 def save_training_state(path: str | Path,  # .../training.safetensors

@@ -196,8 +196,10 @@ class ResizeSquare:
     normalise: Normalise | None = Normalise()
     keep_target: bool = False
     in_float: bool = False  # numbers become floats first and are not rounded after resizing, as in sam2's own transform
+    by_pillow: bool = False  # the image is resized by Pillow: now and then a value differs by one
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
+        if self.by_pillow: sample = {**sample, "image": _by_pillow(sample["image"], as_size(self.size))}
         if self.in_float: sample = {**sample, **{key: sample[key].as_subclass(Tensor).float() for key in PICTURES if key in sample}}
         return _finish(resize_sample(sample, self.size, exact=self.in_float), sample, self.normalise, self.keep_target)
 

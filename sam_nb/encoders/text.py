@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TEXT_ENCODERS', 'class_relation', 'ngram_features', 'clip_tokenizer', 'clip_tokens', 'clip_from_openai',
            'clip_config', 'ClipText', 'find_clip', 'load_clip_text', 'class_text_features', 'BertText',
-           'sentence_tokens', 'load_bert', 'encode_sentences']
+           'sentence_tokens', 'find_bert', 'load_bert', 'encode_sentences']
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #b15064fe
 def class_relation(features: Tensor,  # [K, width], any scale
@@ -253,16 +253,21 @@ def sentence_tokens(tokenizer: BertTokenizer,
     return ids, torch.arange(length) < torch.tensor([len(r) for r in rows])[:, None]
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #e3cd0fdf
-def load_bert(path: str | Path | None = None,  # folder of save_pretrained or a hub id; None: checkpoints/bert-base-uncased
+def find_bert(path: str | Path | None = None,  # folder of save_pretrained or a hub id; None: checkpoints/bert-base-uncased
+              ) -> Path:
+    "The folder of BERT's weights; raises `CheckpointError` with where to put them and the way without them."
+    home = workspace().checkpoints / "bert-base-uncased"
+    place = _local_or_hub(path, home, "google-bert/bert-base-uncased")
+    if place is not None and (place / "config.json").is_file(): return place
+    raise CheckpointError("BERT is not here", file=path or home,
+                          remedy="run `sam_nb fetch bert-base-uncased` on a machine with network and copy the folder "
+                                 "(config.json, weights, vocab.txt); or do without: text='tiny', train_text=True")
+
+def load_bert(path: str | Path | None = None,  # as in `find_bert`
               ) -> BertText:
     "BERT (no pooler) and its tokenizer from a local folder, frozen, in eval mode."
     from transformers import BertConfig, BertModel, BertTokenizer
-    home = workspace().checkpoints / "bert-base-uncased"
-    place = _local_or_hub(path, home, "google-bert/bert-base-uncased")
-    if place is None or not (place / "config.json").is_file():
-        raise CheckpointError("BERT is not here", file=path or home,
-                              remedy="run `sam_nb fetch bert-base-uncased` on a machine with network and copy the folder "
-                                     "(config.json, weights, vocab.txt)")
+    place = find_bert(path)
     model = BertModel(BertConfig.from_pretrained(place), add_pooling_layer=False)
     state = read_state_dict(place)
     old = {name: re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name.removeprefix("bert."))) for name in state}

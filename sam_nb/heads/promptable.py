@@ -21,7 +21,7 @@ from ..prompts import Prompts
 
 # %% auto #0
 __all__ = ['AUTOCAST', 'family_of', 'prompt_encoder_of', 'mask_decoder_of', 'in_steps', 'ImageFeatures', 'encode_images',
-           'embed_prompts', 'MaskPrediction', 'decode_masks', 'Answer', 'View']
+           'embed_prompts', 'MaskPrediction', 'decode_masks', 'answer_prompts', 'Answer', 'View']
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #d578a15f
 def family_of(model: nn.Module) -> str:  # "sam" or "sam2"
@@ -64,7 +64,7 @@ def encode_images(model: Sam | SAM2Base,
 def embed_prompts(model: Sam | SAM2Base, prompts: Prompts) -> tuple[Tensor, Tensor]:  # sparse [N, P', D], dense [N or 1, D, g, g]
     "The vectors of points and boxes, and the map of a mask."
     encoder = prompt_encoder_of(model)
-    points, labels = _padded(prompts, always=isinstance(model, SAM2Base))
+    points, labels = _padded(prompts, always=not isinstance(model, Sam))
     kinds = torch.cat([encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)])
     where = encoder.pe_layer.forward_with_coords(points + 0.5, encoder.input_image_size)
     sparse = torch.where(labels[..., None] < 0, torch.zeros((), dtype=where.dtype, device=where.device), where) + kinds[labels + 1]
@@ -104,10 +104,17 @@ def decode_masks(model: Sam | SAM2Base, features: ImageFeatures,  # of B images
                  prompts: Prompts,  # of N objects, in pixels of the model's input
                  multimask_output: bool = True) -> MaskPrediction:
     "Masks for all objects in one pass."
+    return answer_prompts(model, *embed_prompts(model, prompts), features[image_index], multimask_output)
+
+def answer_prompts(model: nn.Module,  # has a decoder in steps and a prompt encoder
+                   sparse: Tensor, dense: Tensor,  # of `embed_prompts`
+                   own: ImageFeatures,  # of the N objects
+                   multimask_output: bool = True,
+                   added: Tensor | None = None,  # [N, 1, D] a vector for every mask token, e.g. of a sentence
+                   ) -> MaskPrediction:
+    "Masks for embedded prompts."
     decoder = mask_decoder_of(model)
-    sparse, dense = embed_prompts(model, prompts)
-    own = features[image_index]
-    tokens, image = decoder.attend(decoder.tokens(sparse, len(prompts)), own.embedding + dense, prompt_encoder_of(model).get_dense_pe())
+    tokens, image = decoder.attend(decoder.tokens(sparse, len(own), added), own.embedding + dense, prompt_encoder_of(model).get_dense_pe())
     canvas, object_logits = decoder.upscale(image, own.high_res), decoder.object_logit(tokens) if decoder.pred_obj_scores else None
     if multimask_output:
         return MaskPrediction(decoder.paint(tokens, canvas, range(1, 4)), decoder.ious(tokens)[:, 1:], object_logits,

@@ -5,13 +5,15 @@
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #e357b55e
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import torch.nn.functional as F
 from sam2.modeling.sam2_utils import MLP
 from sam2.modeling.sam.transformer import Attention
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['SharedAttention', 'GuidanceBlock', 'TextGuidance']
+__all__ = ['SharedAttention', 'GuidanceOptions', 'GuidanceBlock', 'TextGuidance']
 
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #ecbac794
 class SharedAttention(Attention):
@@ -31,13 +33,23 @@ class SharedAttention(Attention):
         return self.out_proj(self._recombine_heads(answer))
 
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #cf4238a5
+class GuidanceOptions(NamedTuple):
+    "What can be left out of the module, or done otherwise; the defaults are as published."
+    positions: Literal["keys", "none", "both"] = "keys"  # what positions are added to: keys, nothing, keys and queries
+    direction: Literal["both", "words", "image"] = "both"  # who is told of the other: both, only the words, only the image
+    image_self: bool = True  # step 5, image to image
+
+    def key(self, x: Tensor, places: Tensor) -> Tensor: return x if self.positions == "none" else x + places
+    def query(self, x: Tensor, places: Tensor) -> Tensor: return x + places if self.positions == "both" else x
+
+# %% ../../nbs/lib/30_heads.text_guidance.ipynb #187cee5e
 class GuidanceBlock(nn.Module):
     "Words to words, words to image, image to words, image to image."
-    def __init__(self, dim: int, heads: int = 8, mlp_dim: int = 2048):
+    def __init__(self, dim: int, heads: int = 8, mlp_dim: int = 2048, options: GuidanceOptions = GuidanceOptions()):
         super().__init__()
         self.self_attn_query, self.cross_attn_token_to_image = SharedAttention(dim, heads), SharedAttention(dim, heads)
         self.cross_attn_image_to_token, self.self_attn_key = SharedAttention(dim, heads), SharedAttention(dim, heads)
-        self.mlp = MLP(dim, mlp_dim, dim, 2)
+        self.mlp, self.options = MLP(dim, mlp_dim, dim, 2), options
         self.norm1, self.norm2, self.norm3, self.norm4, self.norm5 = (nn.LayerNorm(dim) for _ in range(5))
 
     def forward(self, text: Tensor, image: Tensor,  # [N, L, C]; [N, P, C], or [B, P, C] with `index`
@@ -45,19 +57,23 @@ class GuidanceBlock(nn.Module):
                 index: Tensor | None = None,  # int64 [N] the image of each sentence
                 left_out: Tensor | None = None,  # bool [N, L] padding
                 ) -> tuple[Tensor, Tensor]:  # [N, L, C], [N, P, C]
-        text = self.norm1(text + self.self_attn_query(text, text + text_pe, text, left_out=left_out))
-        text = self.norm2(text + self.cross_attn_token_to_image(text, image + image_pe, image, index))
+        o = self.options
+        text = self.norm1(text + self.self_attn_query(o.query(text, text_pe), o.key(text, text_pe), text, left_out=left_out))
+        if o.direction != "image":
+            text = self.norm2(text + self.cross_attn_token_to_image(o.query(text, text_pe), o.key(image, image_pe), image, index))
         text = self.norm3(text + self.mlp(text))
-        told = self.cross_attn_image_to_token(image, text + text_pe, text, left_out=left_out, queries=index)
-        image = self.norm4((image if index is None else image[index]) + told)
-        return text, self.norm5(image + self.self_attn_key(image, image + image_pe, image))
+        own = image if index is None else image[index]
+        if o.direction == "words": return text, own
+        image = self.norm4(own + self.cross_attn_image_to_token(o.query(image, image_pe), o.key(text, text_pe), text, left_out=left_out, queries=index))
+        if not o.image_self: return text, image
+        return text, self.norm5(image + self.self_attn_key(o.query(image, image_pe), o.key(image, image_pe), image))
 
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #e5a4e3f5
 class TextGuidance(nn.Module):
     "The two-way guidance module; names of the weights as released."
-    def __init__(self, dim: int = 256, depth: int = 2, heads: int = 8, mlp_dim: int = 2048):
+    def __init__(self, dim: int = 256, depth: int = 2, heads: int = 8, mlp_dim: int = 2048, options: GuidanceOptions = GuidanceOptions()):
         super().__init__()
-        self.layers = nn.ModuleList(GuidanceBlock(dim, heads, mlp_dim) for _ in range(depth))
+        self.layers, self.options = nn.ModuleList(GuidanceBlock(dim, heads, mlp_dim, options) for _ in range(depth)), options
         self.final_attn_token_to_image, self.norm_final_attn = SharedAttention(dim, heads), nn.LayerNorm(dim)
 
     def forward(self, image: Tensor,  # [B, C, g, g] features
@@ -65,10 +81,12 @@ class TextGuidance(nn.Module):
                 text: Tensor, text_pe: Tensor,  # [N, L, C], [1, L, C]
                 index: Tensor,  # int64 [N] the image of each sentence
                 padding: Tensor | None = None,  # bool [N, L] what is padding; None: everything takes part, as released
+                words: int | None = None,  # so many words are wanted, the first ones; None: all
                 ) -> tuple[Tensor, Tensor]:  # [N, L, C] words, [N, C, g, g] image as each sentence sees it
-        size = image.shape[-2:]
+        size, o = image.shape[-2:], self.options
         image, image_pe = (t.flatten(2).transpose(1, 2) for t in (image, image_pe))
         for number, layer in enumerate(self.layers):
             text, image = layer(text, image, text_pe, image_pe, None if number else index, padding)
-        text = self.norm_final_attn(text + self.final_attn_token_to_image(text, image + image_pe, image))
-        return text, image.transpose(1, 2).unflatten(2, size)
+        text, text_pe = text[:, :words], text_pe[:, :words]
+        if o.direction != "image": text = text + self.final_attn_token_to_image(o.query(text, text_pe), o.key(image, image_pe), image)
+        return self.norm_final_attn(text), image.transpose(1, 2).unflatten(2, size)

@@ -1,0 +1,346 @@
+"Golden checks of RSAM. Sizes and rates are read from the folder's JSON files."
+from __future__ import annotations
+
+import json
+import random
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sam_nb.datasets.mask_sets import MaskSet, RunLengths
+from sam_nb.datasets.pictures import read_rgb
+from sam_nb.datasets.referring_draws import ReferringTransform, black_boxes, cap_objects
+from sam_nb.datasets.transforms import Normalise
+from sam_nb.draws import schedule
+from sam_nb.encoders.sentences import Words, read_vocabulary, word_pieces
+from sam_nb.encoders.text import sentence_tokens
+from sam_nb.heads.promptable import ImageFeatures
+from sam_nb.methods.rsam import RSAM, DEAD, RsamSwitches, enlarged, gated, load_released, referring_losses, released_state
+from sam_nb.methods.rsam_recipe import RsamRecipe
+from sam_nb.metrics import ReferringScores
+from sam_nb.optim import make_optimizer
+from sam_nb.prompts import Prompts
+from sam_nb.weights import load_state
+from tests.parity.checks import Checks
+
+TERMS = {"focal": "loss_mask", "dice": "loss_dice", "iou": "loss_iou", "object": "loss_class"}
+
+
+def run(folder: Path) -> Checks:
+    "Every golden check of the folder."
+    torch.set_num_threads(1)  # Adam turns the rounding of a gradient near zero into a whole step: equal sums on every machine
+    checks = Checks()
+    groups = {"forward": ("tiny_io.safetensors", forward), "gradients": ("tiny_io.safetensors", gradients), "prompts": ("tiny_io.safetensors", prompts),
+              "training": ("train_steps.json", training), "parameter groups": ("optim_full.json", full_groups), "weights": ("full_state_keys.json", full_keys),
+              "initialisation": ("init_mapping.json", mapping), "tokenizer": ("tokenizer.json", tokens), "losses": ("parts.safetensors", losses),
+              "metrics": ("parts.safetensors", metrics), "data": ("parts.json", data)}
+    for name, (needed, function) in groups.items():
+        if (folder / needed).exists(): checks.group(name, lambda function=function: function(checks, folder))
+        else: checks.absent(name, needed)
+    return checks
+
+
+# --- the tiny model --------------------------------------------------------------------------------------------------------------
+
+@lru_cache
+def about(folder: Path) -> dict: return json.loads((folder / "tiny.json").read_text())
+
+
+@lru_cache
+def tensors(folder: Path) -> dict[str, Tensor]: return load_file(folder / "tiny_io.safetensors")
+
+
+def golden_rsam(folder: Path, **switches) -> RSAM:
+    "RSAM of the golden's size, with its weights."
+    config = about(folder)["config"]
+    trunk = config["trunk"]
+    size = {k: trunk[k] for k in ("embed_dim", "num_heads", "stages", "global_att_blocks", "window_spec", "window_pos_embed_bkg_spatial_size")}
+    model = RSAM(backbone={"size": {**size, "d_model": config["d_model"]}}, image_size=config["image_size"], text=config["bert"],
+                 num_twgt=config["num_twgt"], drop_path=trunk.get("drop_path_rate", 0.0), **{"mask_text_padding": False, **switches})
+    load_released(model, {k.removeprefix("sd."): v for k, v in load_file(folder / "tiny_state.safetensors").items()})
+    return model
+
+
+def inputs(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # images, index, ids, real, masks
+    t = tensors(folder)
+    return t["in.img_batch"][0], t["in.obj_to_frame_idx"][0, :, 1], t["in.input_ids"][0], t["in.attention_mask"][0].bool(), t["in.masks"][0].bool()
+
+
+# --- forward ---------------------------------------------------------------------------------------------------------------------
+
+def forward(checks: Checks, folder: Path) -> None:
+    model, t = golden_rsam(folder).eval(), tensors(folder)
+    model.text_encoder.set_attn_implementation("eager")  # as the golden was computed; rounding apart the same
+    images, index, ids, real, masks = inputs(folder)
+    guidance_alone(checks, model, t, index)
+    taken = taps(model)
+    with torch.no_grad():
+        features, words = model.encode(images), model.reader.read(ids, real)
+        answer = model.decode(features, index, words=words)
+    checks.close("text encoder", words.hidden, t["mid.bert_last_hidden"], 2e-6, relative=False)
+    checks.close("text projection", model.text_proj(words.hidden), t["mid.text_proj"], 1e-5, relative=False)
+    for name, ours in (("mid.fpn_2", features.embedding), ("mid.conv_s0", features.high_res[0]), ("mid.conv_s1", features.high_res[1])):
+        checks.close(name, ours, t[name], 1e-5, relative=False)
+    for name in sorted(k for k in t if k.startswith("mid.twg")):  # here a rounding of the text has gone through a sharp softmax
+        checks.close(name, taken[name], t[name], 1e-5 * max(1.0, t[name].abs().max().item()), relative=False)
+    checks.close("decoder's tokens", taken["tokens"], t["mid.dec_tokens_in"], 1e-5, relative=False)
+    checks.close("decoder's masks", answer.logits, t["mid.dec_masks"], 5e-5, relative=False)
+    checks.close("gated masks", gated(answer), t["out.low_res_masks"], 5e-5, relative=False)
+    checks.close("full-size masks", enlarged(gated(answer), images.shape[-1]), t["out.high_res_masks"], 5e-5, relative=False)
+    checks.close("predicted IoU", answer.ious, t["out.ious"], 5e-6, relative=False)
+    checks.close("object logits", answer.object_logits, t["out.obj_logits"], 5e-5, relative=False)
+    padded = golden_rsam(folder, mask_text_padding=True).eval()
+    with torch.no_grad(): apart = padded.decode(features, index, words=words).logits[t["alone.index"]]
+    checks.close("padding left out: as alone", apart, t["alone.dec_masks_before_gate"], 5e-5, relative=False)
+
+
+def guidance_alone(checks: Checks, model: RSAM, t: dict[str, Tensor], index: Tensor) -> None:
+    "The guidance module, given the golden's features and text."
+    places = model.sam_prompt_encoder.description_pe.weight[None, :t["mid.text_proj"].shape[1]]
+    taken = taps(model)
+    with torch.no_grad(): model.description_transformer(t["mid.fpn_2"], model.sam_prompt_encoder.get_dense_pe(), t["mid.text_proj"], places, index)
+    for name in sorted(k for k in t if k.startswith("mid.twg")): checks.close(f"guidance alone: {name}", taken[name], t[name], 1e-5, relative=False)
+
+
+def taps(model: RSAM) -> dict[str, Tensor]:
+    "What the guidance module and the decoder compute on the way, by the golden's names."
+    taken: dict[str, Tensor] = {}
+
+    def tap(name, pick=lambda out: out): return lambda module, args, out: taken.__setitem__(name, pick(out))
+    for i, layer in enumerate(model.description_transformer.layers):
+        for part in ("self_attn_query", "cross_attn_token_to_image", "mlp", "cross_attn_image_to_token", "self_attn_key"):
+            getattr(layer, part).register_forward_hook(tap(f"mid.twgt_{i}_{part}_out"))
+        layer.register_forward_hook(tap(f"mid.twgt_{i}_text", lambda out: out[0]))
+        layer.register_forward_hook(tap(f"mid.twgt_{i}_image", lambda out: out[1]))
+    whole = model.description_transformer
+    original = whole.forward
+
+    def every_word(image, pe, text, places, index, padding=None, words=None):
+        text, image = original(image, pe, text, places, index, padding)  # the golden has all words; the decoder needs the first
+        taken["mid.twgm_text"], taken["mid.twgm_image"] = text, image
+        return text[:, :words], image
+    whole.forward = every_word
+    model.sam_mask_decoder.transformer.register_forward_pre_hook(lambda module, args: taken.__setitem__("tokens", args[2]))
+    return taken
+
+
+def prompts(checks: Checks, folder: Path) -> None:
+    "One sentence about one image: alone, without text, with points, with a box and a mask."
+    model, t = golden_rsam(folder).eval(), tensors(folder)
+    images, index, ids, real, _ = inputs(folder)
+    i = int(t["alone.index"])
+    side, none = images.shape[-1], Prompts.none(1)
+    with torch.no_grad():
+        features, only = model.encode(images)[index[i:i + 1]], real[i].sum()
+        words = model.reader.read(ids[i:i + 1, :only], real[i:i + 1, :only])
+    points = none.add(torch.tensor([[[0.3, 0.4], [0.7, 0.6]]]) * side, torch.tensor([[1, 0]]))
+    cases = {"alone": (none, words, False), "notext": (none, None, False), "text_points": (points, words, False), "text_points_multi": (points, words, True)}
+    if "text_box_mask.mask_input" in t:
+        box = Prompts.from_boxes(torch.tensor([[0.2, 0.25, 0.8, 0.7]]) * side).with_masks(t["text_box_mask.mask_input"])
+        cases["text_box_mask"] = (box, words, False)
+    for name, (asked, said, multimask) in cases.items():
+        if f"{name}.ious" not in t: continue
+        with torch.no_grad(): answer = model.decode(features, torch.tensor([0]), asked, said, multimask)
+        best = answer.logits[:, answer.ious[0].argmax()][:, None]
+        checks.close(f"{name}: masks", answer.logits, t[f"{name}.dec_masks_before_gate"], 5e-5, relative=False)
+        checks.close(f"{name}: gated", gated(answer), t[f"{name}.low_res_multimasks"], 5e-5, relative=False)
+        checks.close(f"{name}: best", torch.where(answer.object_logits[..., None, None] > 0, best, -1024.0), t[f"{name}.low_res_masks"], 5e-5, relative=False)
+        checks.close(f"{name}: predicted IoU", answer.ious, t[f"{name}.ious"], 5e-6, relative=False)
+        checks.close(f"{name}: object logit", answer.object_logits, t[f"{name}.obj_logits"], 5e-5, relative=False)
+
+
+# --- training --------------------------------------------------------------------------------------------------------------------
+
+def terms_of(model: RSAM, folder: Path) -> dict[str, Tensor]:
+    images, index, ids, real, masks = inputs(folder)
+    model.read = lambda said: model.reader.read(ids, real)
+    return model.losses({"image": images, "image_index": index, "masks": masks, "expressions": [""] * len(index)})
+
+
+def unweighted(model: RSAM, terms: dict[str, Tensor]) -> dict[str, float]:
+    s = model.switches
+    weights = {"focal": s.focal_weight, "dice": s.dice_weight, "iou": s.iou_weight, "object": s.object_weight}
+    return {TERMS[k]: v.item() / weights[k] for k, v in terms.items()} | {"core_loss": sum(terms.values()).item()}
+
+
+def gradients(checks: Checks, folder: Path) -> None:
+    model, t, facts = golden_rsam(folder).train(), tensors(folder), about(folder)
+    terms = terms_of(model, folder)
+    for name, value in unweighted(model, terms).items(): checks.number(name, value, t[f"loss.{name}"].item(), 1e-5)
+    sum(terms.values()).backward()
+    total = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    checks.number("gradient norm before clipping", total.item(), facts["clip"]["total_norm_before"], 1e-3)
+    worst = {"norm": 0.0, "value": 0.0}
+    for name, p in model.named_parameters():
+        golden, own = facts["grad_norms"].get(name), 0.0 if p.grad is None else p.grad.norm().item()
+        if golden is None:
+            if own: checks.add(f"{name}: a gradient where the golden has none", own, 0)
+            continue
+        if abs(own - golden) > 1e-4: worst["norm"] = max(worst["norm"], abs(own - golden) / golden)
+        if f"grad.{name}" in t and golden > 1e-4:
+            stored = t[f"grad.{name}"]
+            own = p.grad[:len(stored)] if p.ndim == stored.ndim else p.grad  # of a long table the golden holds the first rows
+            worst["value"] = max(worst["value"], ((own - stored).abs().max() / stored.abs().max()).item())
+    checks.add("gradient norms, relative", worst["norm"], 1e-3)
+    checks.add("gradients, of the largest value", worst["value"], 1e-3)
+
+
+def recipe_of(lrs: dict, **more) -> RsamRecipe:
+    "The rates of a golden file as a recipe."
+    return RsamRecipe(lr=lrs["base"], encoder_lr=lrs["vision"] / lrs["base"], layer_decay=lrs["layer_decay"], weight_decay=0.1, clip_norm=0.1,
+                      schedule="cosine", **more)
+
+
+def training(checks: Checks, folder: Path) -> None:
+    golden, model = json.loads((folder / "train_steps.json").read_text()), golden_rsam(folder).train()
+    recipe, steps = recipe_of(golden["lrs"]), golden["steps"]
+    optimizer = make_optimizer(model.parameter_groups(recipe), recipe)
+    names = {p: n for n, p in model.named_parameters()}
+    dead = {n for g in golden["groups"] for n in g["names"]} - set(names.values())
+    theirs = [frozenset(g["names"]) - dead for g in golden["groups"]]
+    theirs = {g for g in theirs if g and not any(n.startswith("text_encoder.") for n in g)}
+    checks.equal("groups by names", {frozenset(names[p] for p in g["params"]) for g in optimizer.param_groups}, theirs)
+    place = {n: i for i, g in enumerate(golden["groups"]) for n in g["names"]}
+    worst = {"lr": 0.0, "weight decay": 0.0}
+    for i, step in enumerate(steps):
+        terms = terms_of(model, folder)
+        for name, value in unweighted(model, terms).items(): checks.number(f"step {i}: {name}", value, step["losses"][name], 3e-4)
+        optimizer.zero_grad(); sum(terms.values()).backward()
+        factor = schedule(recipe.schedule, i, len(steps), len(steps))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * (factor + group["end"] * (1 - factor))
+            k = place[names[group["params"][0]]]
+            worst["lr"] = max(worst["lr"], abs(group["lr"] - step["lr"][k]) / step["lr"][k])
+            worst["weight decay"] = max(worst["weight decay"], abs(group["weight_decay"] - step["wd"][k]))
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        checks.number(f"step {i}: gradient norm", norm.item(), step["grad_norm_before_clip"], 2e-2 if i else 1e-4)
+        optimizer.step()
+    for name, error in worst.items(): checks.add(f"{name} of every group and step", error, 1e-9)
+    after = golden["param_norm_and_sum_after"]
+    checks.add("parameter norms after the last step", max(abs(p.norm().item() - after[n][0]) / max(after[n][0], 1e-12) for p, n in names.items() if n in after), 1e-4)
+
+
+def full_groups(checks: Checks, folder: Path) -> None:
+    "Groups, rates and ends of the published size."
+    golden = json.loads((folder / "optim_full.json").read_text())
+    model = RSAM()
+    recipe = RsamRecipe(lr=5e-5, weight_decay=0.1)
+    names, own = {p: n for n, p in model.named_parameters()}, model.parameter_groups(recipe)
+    theirs = {frozenset(n for n in g["names"] if n in set(names.values())): g for g in golden["groups"]}
+    worst = 0.0
+    for group in own:
+        members = frozenset(names[p] for p in group["params"])
+        if members not in theirs: checks.add(f"group {group['name']!r} is not the golden's", 1, 0); continue
+        for at, lr in theirs[members]["lr"].items():
+            factor = schedule("cosine", round(float(at) * 1e6), 10**6, 10**6)
+            worst = max(worst, abs(group["lr"] * (factor + group["end"] * (1 - factor)) - lr) / lr)
+            worst = max(worst, abs(group["weight_decay"] - theirs[members]["wd"][at]))
+    checks.add(f"{len(own)} groups at full size: rates", worst, 1e-9)
+    trained = {n for g in own for n in (names[p] for p in g["params"])}
+    checks.equal("trained parameters", trained, {n for g in golden["groups"] for n in g["names"] if n in set(names.values()) and not n.startswith("text_encoder.")})
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------------------
+
+def full_keys(checks: Checks, folder: Path) -> None:
+    golden = json.loads((folder / "full_state_keys.json").read_text())
+    golden = golden.get("keys", golden)
+    model = RSAM()
+    ours = {k: list(v.shape) for k, v in model.state_dict().items()}
+    with_dead = ours | {k: list(v.shape) for k, v in released_state(model).items()}
+    checks.equal("keys and shapes of a released checkpoint", with_dead, {k: list(v) for k, v in golden.items()})
+
+
+def mapping(checks: Checks, folder: Path) -> None:
+    "Which keys of SAM 2.1 and BERT the released code took."
+    golden = json.loads((folder / "init_mapping.json").read_text())["mapping"]
+    model = RSAM()
+    own = set(model.state_dict())
+    kept = {k: v for k, v in golden.items() if v is not None}
+    checks.equal("kept keys exist here", [v for v in kept.values() if v not in own], [])
+    state = model.state_dict()
+    sam2 = {k: state[k] for k in golden if k in own}
+    report = load_state(model, {k: v for k, v in sam2.items() if k.startswith("image_encoder.")}, optional=[r"^(?!image_encoder\.)"])
+    checks.equal("encoder alone, as released", sorted(report.loaded), sorted(v for k, v in kept.items() if k.startswith("image_encoder.")))
+    checks.equal("dead keys are dropped", [k for k, v in golden.items() if v is None and k not in own and not k.startswith(("bert.", "cls."))
+                                           and not any(re.search(p, k) for p in DEAD)], [])
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------------------
+
+def tokens(checks: Checks, folder: Path) -> None:
+    from sam_nb.core import samples
+    golden, place = json.loads((folder / "tokenizer.json").read_text()), samples("text/bert_base_uncased")
+    if place is None: return checks.absent("tokenizer", "BERT's vocabulary")
+    tokenizer = word_pieces(read_vocabulary(place))
+    ids, real = sentence_tokens(tokenizer, golden["texts"], sep=False)
+    checks.equal("ids", ids.tolist(), golden["input_ids"])
+    checks.equal("attention mask", real.long().tolist(), golden["attention_mask"])
+    checks.equal("with [SEP]", [tokenizer(t)["input_ids"] for t in golden["texts"]], golden["standard_bert_ids_with_sep"])
+    checks.equal("overlong", list(sentence_tokens(tokenizer, golden["overlong"]["texts"], sep=False)[0].shape), golden["overlong"]["shape"])
+
+
+def losses(checks: Checks, folder: Path) -> None:
+    t, facts = load_file(folder / "parts.safetensors"), json.loads((folder / "parts.json").read_text())
+    for case in sorted(k for k in facts if k.startswith("loss_M")):
+        src, ious, objects = (t[f"{case}.{k}"].clone().requires_grad_(True) for k in ("src", "ious", "obj_logits"))
+        switches = RsamSwitches()
+        terms = referring_losses(src, ious, objects, t[f"{case}.targets"].bool(), switches)
+        weights = {"focal": switches.focal_weight, "dice": switches.dice_weight, "iou": switches.iou_weight, "object": switches.object_weight}
+        for name, value in terms.items(): checks.number(f"{case}: {name}", value.item() / weights[name], facts[case][TERMS[name]], 1e-5)
+        checks.number(f"{case}: total", sum(terms.values()).item(), facts[case]["core_loss"], 1e-5)
+        sum(terms.values()).backward()
+        for name, x in (("src", src), ("ious", ious), ("obj", objects)): checks.close(f"{case}: gradient of {name}", x.grad, t[f"{case}.grad_{name}"], 1e-5)
+
+
+def metrics(checks: Checks, folder: Path) -> None:
+    t, golden = load_file(folder / "parts.safetensors"), json.loads((folder / "parts.json").read_text())["metrics"]
+    scores, found, truth = ReferringScores(), t["metric_logits"] >= 0.5, t["metric_targets"].bool()
+    for part in (slice(0, 5), slice(5, None)): scores.update(found[part], truth[part])
+    ours = scores.compute()
+    flat = {k: v for group in golden.values() for k, v in group.items()}
+    names = {"mDice": "mdice", "mIoU": "miou", "cIoU": "oiou", **{f"P@{k}": f"p{k}0" for k in range(5, 10)}}
+    for theirs, own in names.items(): checks.number(theirs, ours[own] / 100, flat[theirs], 1e-6)
+    for name, own in (("tp", found & truth), ("fp", found & ~truth), ("fn", ~found & truth)):
+        checks.equal(f"{name} of each object", own.flatten(1).sum(1), t[f"metric_{name}"])
+
+
+def data(checks: Checks, folder: Path) -> None:
+    facts, t = json.loads((folder / "parts.json").read_text()), load_file(folder / "parts.safetensors")
+    names = [n.rpartition(".")[0] for n in facts["data"]["list"]]
+    side = t["data_eval0.image"].shape[-1]
+    plain, raw = ReferringTransform(side), ReferringTransform(side, normalise=None)
+    for k, sample in enumerate(facts["eval_samples"]):
+        ready = plain(stored(folder, facts, names[k]))
+        checks.equal(f"evaluation sample {k}: expressions", ready["expressions"], sample["descriptions"])
+        checks.equal(f"evaluation sample {k}: categories", ready["categories"], sample["categories"])
+        checks.equal(f"evaluation sample {k}: masks", ready["masks"], t[f"data_eval{k}.masks"].bool())
+        checks.close(f"evaluation sample {k}: image", ready["image"], t[f"data_eval{k}.image"], 1e-6, relative=False)
+    train = facts["train_sample"]
+    draw, sample, box = random.Random(train["python_random_seed"]), stored(folder, facts, names[train["index"]]), train["blackbox"]
+    draw.randrange(1); draw.uniform(0, 1)
+    chosen = draw.sample(range(len(sample["expressions"])), len(train["object_ids"]))
+    draw.choice([side]); draw.random()
+    count = draw.randint(box["min_num"], box["max_num"])
+    corners = [(draw.randint(0, side - box["size"]), draw.randint(0, side - box["size"])) for _ in range(count)]
+    picture = black_boxes(raw.picture(sample["image"], None), corners, box["size"])
+    index = f"data_train{train['index']}"
+    checks.equal("training sample: sentences", chosen, train["object_ids"])
+    checks.close("training sample: image with black boxes", Normalise()({"image": picture})["image"], t[f"{index}.image"], 1e-6, relative=False)
+    checks.equal("training sample: masks", raw.take(sample, chosen, picture)["masks"], t[f"{index}.masks"].bool())
+    for case in facts["collate"]:
+        counts = [len(stored(folder, facts, names[k])["expressions"]) for k in case["batch_order"]]
+        kept = cap_objects(counts, case["cap"], random.Random(case["python_random_seed"]))
+        theirs = [(at[1], i[1]) for at, i in zip(case["obj_to_frame_idx"][0], case["identifiers"][0], strict=True)]
+        checks.equal(f"kept of a batch, at most {case['cap']}", [(b, k) for b, some in enumerate(kept) for k in some], theirs)
+
+
+def stored(folder: Path, facts: dict, stem: str) -> dict:
+    said = [a for a in facts["data"]["annotations"][stem]["annotations"] if a["area"] > 0]
+    size = tuple(said[0]["segmentation"]["size"])
+    return {"image": read_rgb(folder / f"data_{stem}.png"), "masks": MaskSet(RunLengths([a["segmentation"] for a in said], size)),
+            "expressions": [a["description"] for a in said], "categories": [a["name"] for a in said], "name": stem, "original_size": size, "content_size": size}
