@@ -16,7 +16,6 @@ from torch import Tensor
 from torchvision.transforms import functional as reference
 
 from ..core import ParameterError
-from .mask_sets import MaskSet
 from .transforms import Normalise, ResizeSquare, as_size
 
 # %% auto #0
@@ -134,7 +133,8 @@ def cap_objects(counts: Sequence[int],  # sentences of each image
     "Which sentences stay. Raises `ParameterError` where there are more images than may stay sentences."
     if cap is None or sum(counts) <= cap: return [list(range(n)) for n in counts]
     if cap < sum(n > 0 for n in counts):
-        raise ParameterError(f"max_batch_expressions={cap} for {len(counts)} images", remedy="at least one sentence an image, or a smaller batch_size")
+        raise ParameterError(f"max_batch_expressions={cap} for {len(counts)} images",
+                             remedy="at least one sentence an image, or a smaller batch_size")
     kept = [[draw.randrange(n)] if n > 1 else list(range(n)) for n in counts]
     rest = [(b, k) for b, n in enumerate(counts) for k in range(n) if k not in kept[b]]
     for b, k in draw.sample(rest, cap - sum(map(len, kept))): kept[b].append(k)

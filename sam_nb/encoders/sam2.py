@@ -176,7 +176,8 @@ def build_image_encoder(size: str | Sam2Size,  # a name of SAM2_SIZES, or any si
     "SAM 2's image encoder, randomly initialised."
     size = sam2_size(size)
     trunk = LeanHiera(embed_dim=size.embed_dim, num_heads=size.num_heads, stages=size.stages, global_att_blocks=size.global_att_blocks,
-                      window_pos_embed_bkg_spatial_size=size.window_pos_embed_bkg_spatial_size, window_spec=size.window_spec, drop_path_rate=drop_path)
+                      window_pos_embed_bkg_spatial_size=size.window_pos_embed_bkg_spatial_size, window_spec=size.window_spec,
+                      drop_path_rate=drop_path)
     sine = PositionEmbeddingSine(size.d_model, temperature=10000, normalize=True, scale=None, warmup_cache=False) if positions else NoPositions()
     neck = FpnNeck(sine, d_model=size.d_model, backbone_channel_list=list(size.channels[::-1]), fpn_interp_model="nearest",
                    fpn_top_down_levels=list(size.fpn_top_down_levels))

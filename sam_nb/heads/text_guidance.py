@@ -13,7 +13,7 @@ from sam2.modeling.sam.transformer import Attention
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['SharedAttention', 'GuidanceOptions', 'GuidanceBlock', 'TextGuidance']
+__all__ = ['AS_PUBLISHED', 'SharedAttention', 'GuidanceOptions', 'GuidanceBlock', 'TextGuidance']
 
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #ecbac794
 class SharedAttention(Attention):
@@ -42,10 +42,12 @@ class GuidanceOptions(NamedTuple):
     def key(self, x: Tensor, places: Tensor) -> Tensor: return x if self.positions == "none" else x + places
     def query(self, x: Tensor, places: Tensor) -> Tensor: return x + places if self.positions == "both" else x
 
+AS_PUBLISHED = GuidanceOptions()
+
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #187cee5e
 class GuidanceBlock(nn.Module):
     "Words to words, words to image, image to words, image to image."
-    def __init__(self, dim: int, heads: int = 8, mlp_dim: int = 2048, options: GuidanceOptions = GuidanceOptions()):
+    def __init__(self, dim: int, heads: int = 8, mlp_dim: int = 2048, options: GuidanceOptions = AS_PUBLISHED):
         super().__init__()
         self.self_attn_query, self.cross_attn_token_to_image = SharedAttention(dim, heads), SharedAttention(dim, heads)
         self.cross_attn_image_to_token, self.self_attn_key = SharedAttention(dim, heads), SharedAttention(dim, heads)
@@ -64,14 +66,15 @@ class GuidanceBlock(nn.Module):
         text = self.norm3(text + self.mlp(text))
         own = image if index is None else image[index]
         if o.direction == "words": return text, own
-        image = self.norm4(own + self.cross_attn_image_to_token(o.query(image, image_pe), o.key(text, text_pe), text, left_out=left_out, queries=index))
+        told = self.cross_attn_image_to_token(o.query(image, image_pe), o.key(text, text_pe), text, left_out=left_out, queries=index)
+        image = self.norm4(own + told)
         if not o.image_self: return text, image
         return text, self.norm5(image + self.self_attn_key(o.query(image, image_pe), o.key(image, image_pe), image))
 
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #e5a4e3f5
 class TextGuidance(nn.Module):
     "The two-way guidance module; names of the weights as released."
-    def __init__(self, dim: int = 256, depth: int = 2, heads: int = 8, mlp_dim: int = 2048, options: GuidanceOptions = GuidanceOptions()):
+    def __init__(self, dim: int = 256, depth: int = 2, heads: int = 8, mlp_dim: int = 2048, options: GuidanceOptions = AS_PUBLISHED):
         super().__init__()
         self.layers, self.options = nn.ModuleList(GuidanceBlock(dim, heads, mlp_dim, options) for _ in range(depth)), options
         self.final_attn_token_to_image, self.norm_final_attn = SharedAttention(dim, heads), nn.LayerNorm(dim)

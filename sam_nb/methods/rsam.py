@@ -5,7 +5,7 @@
 # %% ../../nbs/lib/40_methods.rsam.ipynb #aba911a3
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -51,6 +51,7 @@ class RsamSwitches(BaseModel):
     drop_path: float = Field(0.1, ge=0, lt=1, description="probability of leaving out a block of the encoder in training")
     num_twgt: int = Field(2, ge=0, description="blocks of the guidance module; 0: none")
     guidance_mlp: int = Field(2048, ge=1, description="hidden width in its blocks")
+    guidance_heads: int = Field(8, ge=1, description="attention heads in its blocks")
     positions: Literal["keys", "none", "both"] = Field("keys", description="what positions are added to in the guidance module")
     direction: Literal["both", "words", "image"] = Field("both", description="who is told of the other in the guidance module")
     image_self: bool = Field(True, description="attention of image to image in the guidance module")
@@ -94,10 +95,10 @@ class WordPromptEncoder(PromptEncoder):
 
 def _guidance(s: RsamSwitches, dim: int) -> TextGuidance | None:
     options = GuidanceOptions(s.positions, s.direction, s.image_self)
-    return TextGuidance(dim, s.num_twgt, mlp_dim=s.guidance_mlp, options=options) if s.num_twgt else None
+    return TextGuidance(dim, s.num_twgt, s.guidance_heads, s.guidance_mlp, options) if s.num_twgt else None
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #52543c13
-class RSAM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["image-segmentation", "referring", "segment-anything"], license="apache-2.0"):
+class RSAM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["referring-segmentation", "segment-anything"], license="apache-2.0"):
     "SAM 2 that is asked by sentences."
     def __init__(self, **switches: Any):  # see `RsamSwitches`
         super().__init__()
@@ -118,7 +119,8 @@ class RSAM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["image-
     def set_vocabulary(self, pieces: Sequence[str]) -> RSAM:  # by number
         "Word pieces of the text encoder."
         rows = self.text_encoder.config.vocab_size
-        if len(pieces) > rows: raise CheckpointError(f"{len(pieces)} word pieces, the text encoder knows {rows}", remedy="take the vocab.txt of its weights")
+        if len(pieces) > rows:
+            raise CheckpointError(f"{len(pieces)} word pieces, the text encoder knows {rows}", remedy="take its own vocab.txt")
         self.reader.tokenizer = word_pieces(pieces)
         return self
 
@@ -178,7 +180,8 @@ def guide(model: RSAM, features: ImageFeatures,  # of B images
 # %% ../../nbs/lib/40_methods.rsam.ipynb #75b7c0d9
 def _shared(features: ImageFeatures, index: Tensor) -> ImageFeatures:
     if len(features) > 1: return features[index]
-    return ImageFeatures(*(t.expand(len(index), -1, -1, -1) for t in features.tensors[:1]), tuple(f.expand(len(index), -1, -1, -1) for f in features.high_res))
+    coarse, *fine = (t.expand(len(index), -1, -1, -1) for t in features.tensors)
+    return ImageFeatures(coarse, tuple(fine))
 
 def _told(s: RsamSwitches, text: Tensor, real: Tensor) -> tuple[Tensor | None, Tensor | None]:
     "What is added to the mask tokens, and what becomes prompt tokens."
@@ -221,8 +224,8 @@ def referring_losses(logits: Tensor,  # [N, K, h, w], gated or not
               for part in zip(*(t.split(s.loss_chunk) for t in (logits, ious, truth)), strict=True)]
     sums = torch.cat(pieces, 1) * there if pieces else logits.new_zeros(3, 0)
     present = F.binary_cross_entropy_with_logits(object_logits[:, 0].float(), there.float(), reduction="none")
-    weights = {"focal": s.focal_weight, "dice": s.dice_weight, "iou": s.iou_weight}
-    return {**{name: w * t.sum() / count for (name, w), t in zip(weights.items(), sums, strict=True)}, "object": s.object_weight * present.sum() / count}
+    weights = {"focal": s.focal_weight, "dice": s.dice_weight, "iou": s.iou_weight, "object": s.object_weight}
+    return {name: w * t.sum() / count for (name, w), t in zip(weights.items(), (*sums, present), strict=True)}
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #48e4b883
 def _mask_terms(s: RsamSwitches, logits: Tensor, ious: Tensor, truth: Tensor) -> Tensor:  # [3, n] focal, dice, quality
@@ -251,9 +254,11 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
     if not len(index): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     answer = model.decode(_features(model, batch), index, words=model.read(batch["expressions"]))
     logits = gated(answer) if s.gate and s.gate_in_training else answer.logits
-    side = s.loss_size or model.image_size
-    truth = batch["masks"] if batch["masks"].shape[-1] == side else F.interpolate(batch["masks"][:, None].float(), (side, side), mode="area")[:, 0] > 0.5
+    truth = _truth(batch["masks"], s.loss_size or model.image_size)
     return referring_losses(logits, answer.ious, answer.object_logits, truth, s, mean_count(len(index), index.device))
+
+def _truth(masks: Tensor, side: int) -> Tensor:  # bool [N, S, S] -> bool [N, side, side]
+    return masks if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0] > 0.5
 
 def _features(model: RSAM, batch: Mapping[str, Any]) -> ImageFeatures:
     return ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
@@ -342,8 +347,8 @@ class SpokenImage:
     def _found(self, said: list[str], answer: MaskPrediction, threshold: float, told: bool) -> Referred:
         logits = gated(answer) if self.model.switches.gate and not told else answer.logits  # who clicks has seen it
         masks = F.interpolate(logits.float(), self.size, mode="bilinear", align_corners=False)[:, 0] > threshold
-        present, pixels = answer.object_logits.float().sigmoid()[:, 0], masks.cpu().numpy()
-        return Referred(said, pixels, answer.ious[:, 0].float().cpu().numpy(), present.cpu().numpy(), _boxes(pixels), answer.logits, self.array[..., :3])
+        present, pixels = answer.object_logits.float().sigmoid()[:, 0].cpu().numpy(), masks.cpu().numpy()
+        return Referred(said, pixels, answer.ious[:, 0].float().cpu().numpy(), present, _boxes(pixels), answer.logits, self.array[..., :3])
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #c064d652
 def _asked(count: int, points: Any, labels: Any, boxes: Any) -> Prompts:

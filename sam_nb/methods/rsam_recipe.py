@@ -53,8 +53,8 @@ RELEASED: dict[str, Any] = dict(mask_text_padding=False, text_encoder_eval=False
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #13aa62fd
 _PAPER = dict(backbone="sam2.1-b+", epochs=60, batch_size=8, lr=5e-5, schedule="cosine", weight_decay=0.1, clip_norm=0.1, precision="bf16")
 _TINY = dict(backbone="tiny_sam2", text="tiny", train_text=True, batch_size=8, lr=1e-3, schedule="cosine", warmup_epochs=0.1, weight_decay=0.02,
-             clip_norm=1.0, expressions=8, max_batch_expressions=None, black_boxes=0.0, drop_path=0.0, guidance_mlp=256, layer_decay=1.0, encoder_lr=1.0,
-             lr_end=0.02, guidance_end=0.02, gate_in_training=False, loss_size=128, negatives=0.5)
+             clip_norm=1.0, expressions=8, max_batch_expressions=None, black_boxes=0.0, drop_path=0.0, guidance_mlp=256, guidance_heads=2,
+             layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, loss_size=128, negatives=0.5)
 RSAM_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(_TINY, steps=300, eval_every=5),
     "default": _PAPER,
@@ -70,8 +70,8 @@ def rsam_recipe(values: Mapping[str, Any],  # parameter names and values
     if recipe.released: recipe = check_recipe(RsamRecipe, {**RELEASED, **{k: v for k, v in values.items() if v is not None}}, RSAM_PRESETS)
     rsam_size(recipe)
     check_referring_data(recipe.dataset, recipe.data_root)
-    if recipe.checkpoint is None or recipe.checkpoint != "scratch": check_start_weights(recipe.checkpoint, recipe.backbone)
     _check_text(recipe)
+    check_start_weights(recipe.checkpoint, recipe.backbone)
     return recipe
 
 def _check_text(recipe: RsamRecipe) -> None:
@@ -90,11 +90,13 @@ def check_referring_data(dataset: str, data_root: str | None) -> None:
     if dataset in dataset_names():
         require_dataset(dataset, data_root)
         if (task := dataset_info(dataset, data_root).task) != "referring":
-            raise ParameterError(f"dataset {dataset!r} is for {task}, it has no expressions", remedy="dataset='referring' with data_root=... takes any folder")
+            raise ParameterError(f"dataset {dataset!r} is for {task}, it has no expressions",
+                                 remedy="dataset='referring' with data_root=... takes any folder")
         return
     folder = Path(data_root) if data_root else workspace().data / dataset
     if not folder.is_dir():
-        raise DatasetError("there is no such folder", file=folder, remedy="data_root=... names a folder of images with expressions; dataset='demo' needs none")
+        raise DatasetError("there is no such folder", file=folder,
+                           remedy="data_root=... names a folder of images with expressions; dataset='demo' needs none")
 
 def rsam_data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
     "The splits; where there is no test split, the validation split is scored at the end."
@@ -144,7 +146,7 @@ def _start(model: RSAM, source: Path, decoder: bool) -> LoadReport:
 
 def _saved(folder: Path, switches: Mapping[str, Any]) -> tuple[RSAM, LoadReport]:
     about = read_json(folder / "config.json")
-    kept = {k: about[k] for k in ("backbone", "image_size", "text", "num_twgt", "guidance_mlp") if k in about}
+    kept = {k: about[k] for k in ("backbone", "image_size", "text", "num_twgt", "guidance_mlp", "guidance_heads") if k in about}
     model = RSAM(**{**switches, **kept}).set_vocabulary(read_vocabulary(folder))
     return model, load_released(model, read_state_dict(folder))
 

@@ -16,10 +16,9 @@ from sam_nb.datasets.pictures import read_rgb
 from sam_nb.datasets.referring_draws import ReferringTransform, black_boxes, cap_objects
 from sam_nb.datasets.transforms import Normalise
 from sam_nb.draws import schedule
-from sam_nb.encoders.sentences import Words, read_vocabulary, word_pieces
+from sam_nb.encoders.sentences import read_vocabulary, word_pieces
 from sam_nb.encoders.text import sentence_tokens
-from sam_nb.heads.promptable import ImageFeatures
-from sam_nb.methods.rsam import RSAM, DEAD, RsamSwitches, enlarged, gated, load_released, referring_losses, released_state
+from sam_nb.methods.rsam import DEAD, RSAM, RsamSwitches, enlarged, gated, load_released, referring_losses, released_state
 from sam_nb.methods.rsam_recipe import RsamRecipe
 from sam_nb.metrics import ReferringScores
 from sam_nb.optim import make_optimizer
