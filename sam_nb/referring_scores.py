@@ -23,7 +23,8 @@ if TYPE_CHECKING: import pandas as pd
 # %% auto #0
 __all__ = ['POINTS', 'ask_sentences', 'Measured', 'measure', 'rows_of', 'measure_pairs', 'first_alike', 'SentenceScores', 'iou',
            'score_sentences', 'main_scores', 'swapped', 'wrong_object', 'rejection', 'score_table', 'table_by',
-           'size_of', 'said_by', 'guesses', 'answer_pictures', 'outlined', 'show_answers', 'some_rows']
+           'size_of', 'said_by', 'guesses', 'answer_pictures', 'outlined', 'show_answers', 'some_rows',
+           'show_sentences']
 
 # %% ../nbs/lib/53_referring_scores.ipynb #96d6e341
 @torch.no_grad()
@@ -73,8 +74,9 @@ def rows_of(model: Any, data: Any, index: int,  # of `Referring`
     square = F.interpolate(logits, (model.image_size,) * 2, mode="bilinear", align_corners=False)[:, 0].cpu() >= 0.5
     small, told = measure_pairs(square, ready["masks"]), measure(own, targets)
     first = first_alike([t.runs["counts"] for t in data.entries[index].truth])
-    return [dict(index=index, sentence=k, expression=e, category=c, target=first[k], area=int(told.areas[k]), shared=int(told.shared[k, k]), union=int(told.unions[k, k]), model_shared=small[0][k],
-                 model_union=small[1][k], predicted=predicted[k].item(), present=present[k].item(), overlaps=told.ious[k].tolist())
+    return [dict(index=index, sentence=k, expression=e, category=c, target=first[k], area=int(told.areas[k]),
+                 shared=int(told.shared[k, k]), union=int(told.unions[k, k]), model_shared=small[0][k], model_union=small[1][k],
+                 predicted=predicted[k].item(), present=present[k].item(), overlaps=told.ious[k].tolist())
             for k, (e, c) in enumerate(zip(ready["expressions"], ready["categories"], strict=True))]
 
 # %% ../nbs/lib/53_referring_scores.ipynb #0fb04523
@@ -242,3 +244,20 @@ def some_rows(scores: SentenceScores, count: int = 8) -> list[dict[str, Any]]:
     "Rows spread over the images, each with another sentence."
     rows = scores.named
     return [rows[k] for k in dict.fromkeys(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())] if rows else []
+
+# %% ../nbs/lib/53_referring_scores.ipynb #9d3948ac
+def show_sentences(data: Any, indices: Sequence[int],  # of images
+                   each: int = 4,  # sentences of an image
+                   width: float = 9, letters: int = 26) -> Any:  # Picture
+    "Images with some of their sentences, one a picture, the object outlined."
+    import textwrap
+    from sam_nb.show import show_images
+    pictures, titles = [], []
+    for index in indices:
+        sample = data[index]
+        count = len(sample["expressions"])
+        for k in dict.fromkeys(np.linspace(0, count - 1, min(each, count)).round().astype(int).tolist()):
+            image = sample["image"].permute(1, 2, 0).numpy()
+            pictures.append(outlined(image.copy(), sample["masks"][k].numpy(), (255, 0, 220)))
+            titles.append(textwrap.fill(sample["expressions"][k], letters))
+    return show_images(pictures, titles, columns=each, width=width)

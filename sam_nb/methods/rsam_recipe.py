@@ -46,6 +46,7 @@ class RsamRecipe(RsamSwitches, Recipe):
     guidance_end: float = Field(0.05, ge=0, le=1, description="the same, for the guidance module and the positions of words")
     val_is_test: bool = Field(False, description="select weights on the test split, as released")
     released: bool = Field(False, description="all of the release's ways at once")
+    test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end")
 
 RELEASED: dict[str, Any] = dict(mask_text_padding=False, text_encoder_eval=False, negatives=0.0, absent=False, test_black_boxes=True,
                                 init_decoder_from_sam2=False, predict_size="model", predict_threshold=0.5, val_is_test=True)
