@@ -625,8 +625,9 @@ def _add_data_commands(command: Callable) -> None:
     saom.add_argument("--roll", action="store_true", help="turn each panorama so that its seam cuts few objects")
     demo = command("demo-data", "generate a demo dataset", do_demo_data)
     demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things, aerial; several are mixed (layout coco)")
-    for name, number, others in (("size", 128, "coco and aerial: 256"), ("train", 400, "coco: 240, panorama: 60"),
-                                 ("val", 100, "coco and aerial: 60, panorama: 12"), ("test", 100, "coco and aerial: 60, panorama: 12"), ("seed", 0, "")):
+    few = "coco and aerial: 60, panorama: 12"
+    for name, number, others in (("size", 128, "coco and aerial: 256"), ("train", 400, "coco: 240, panorama: 60"), ("val", 100, few),
+                                 ("test", 100, few), ("seed", 0, "")):
         demo.add_argument(f"--{name}", type=int, help=f"default: {number}" + f" ({others})" * bool(others))
     demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test; coco: 0; aerial: as many)")
     demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
