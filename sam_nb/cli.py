@@ -557,16 +557,23 @@ def do_demo_data(options: argparse.Namespace) -> None:
     make = ensure_demo_objects if options.layout == "coco" else make_demo  # which differ in size and number
     print(_near(make(root=root.resolve(), place=options.place, **kept)))
 
+def _for_demo(options: argparse.Namespace, honoured: str, kind: str) -> dict[str, Any]:
+    "The options of a demo that were given; raises `ParameterError` for one that would do nothing."
+    kept = {k: v for k, v in vars(options).items() if k not in ("do", "root", "place", "layout") and v is not None and v is not False}
+    if idle := next((k for k in kept if k not in honoured.split()), None):
+        raise ParameterError(f"--{idle} does nothing for {kind}", remedy="leave it out")
+    return kept
+
 def _demo_aerial(options: argparse.Namespace) -> None:
     from sam_nb.datasets.demo_aerial import make_demo_aerial
     if options.place != ["aerial"]: raise ParameterError("only aerial scenes come with sentences", remedy="sam_nb demo-data aerial")
-    kept = {k: v for k, v in vars(options).items() if k in ("size", "train", "val", "test", "hard", "seed", "overwrite") and v is not None}
+    kept = _for_demo(options, "size train val test hard seed overwrite", "aerial scenes")
     print(_near(make_demo_aerial(Path(options.root or workspace().data / "demo_aerial").resolve(), **kept)))
 
 def _demo_panoramas(options: argparse.Namespace) -> None:
     from sam_nb.datasets.panorama import make_demo_panoramas
     if options.place != ["room"]: raise ParameterError("panoramas are made of rooms", remedy="sam_nb demo-data room --layout panorama")
-    kept = {k: v for k, v in vars(options).items() if k in ("size", "train", "val", "test", "seed") and v is not None}
+    kept = _for_demo(options, "size train val test seed overwrite", "panoramas")
     print(_near(make_demo_panoramas(Path(options.root or workspace().data / "demo_panoramas").resolve(), **kept)))
 
 # %% ../nbs/lib/53_cli.ipynb #1b80c53f
@@ -618,9 +625,11 @@ def _add_data_commands(command: Callable) -> None:
     saom.add_argument("--roll", action="store_true", help="turn each panorama so that its seam cuts few objects")
     demo = command("demo-data", "generate a demo dataset", do_demo_data)
     demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things, aerial; several are mixed (layout coco)")
-    for name, number, coco in (("size", 128, 256), ("train", 400, 240), ("val", 100, 60), ("test", 100, 60), ("seed", 0, 0)):
-        demo.add_argument(f"--{name}", type=int, help=f"default: {number}" + (f" (coco: {coco})" if coco != number else ""))
-    demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test; coco: 0)")
+    few = "coco and aerial: 60, panorama: 12"
+    for name, number, others in (("size", 128, "coco and aerial: 256"), ("train", 400, "coco: 240, panorama: 60"), ("val", 100, few),
+                                 ("test", 100, few), ("seed", 0, "")):
+        demo.add_argument(f"--{name}", type=int, help=f"default: {number}" + f" ({others})" * bool(others))
+    demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test; coco: 0; aerial: as many)")
     demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
     demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900, coco (objects and parts), "
                       "panorama (rooms, for SAOM), or risors (default for aerial: objects and sentences)")

@@ -204,9 +204,17 @@ def test_demo_panoramas(tmp_path, capsys):
     assert main(made) == 0 and main(["check", str(tmp_path / "panos/metadata.json")]) == 0
     assert "metadata train: 2 of 2 images read" in capsys.readouterr().out
     assert main(["demo-data", "street", "--layout", "panorama"]) == 1 and "panoramas are made of rooms" in capsys.readouterr().err
+    assert main(made) == 0  # the same ones are there already
+    assert main([*made[:-1], "1"]) == 1 and "test is 0, wanted 1" in capsys.readouterr().err
+    assert main([*made[:-1], "1", "--overwrite"]) == 0 and main(["check", str(tmp_path / "panos/metadata.json"), "--split", "test"]) == 0
+    assert "metadata test: 1 of 1 images read" in capsys.readouterr().out
+    for idle in (["--hard", "1"], ["--workers", "2"]):
+        assert main([*made, *idle]) == 1 and f"{idle[0]} does nothing for panoramas" in capsys.readouterr().err
 
 
 def test_demo_aerial(tmp_path, capsys):
     made = ["demo-data", "aerial", "--root", str(tmp_path / "aerial"), "--size", "64", "--train", "2", "--val", "1", "--test", "1"]
     assert main(made) == 0 and (tmp_path / "aerial/RISORS_train.txt").read_text().strip()
     assert main(["demo-data", "room", "--layout", "risors"]) == 1 and "only aerial scenes" in capsys.readouterr().err
+    assert main([*made, "--workers", "2"]) == 1 and "--workers does nothing for aerial scenes" in capsys.readouterr().err
+    assert main([*made, "--hard", "2"]) == 1 and "hard is 1, wanted 2" in capsys.readouterr().err and main([*made, "--hard", "2", "--overwrite"]) == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..core import DatasetError, ParameterError, did_you_mean, read_json, workspace
 
 # %% auto #0
-__all__ = ['FMB', 'MFNET', 'PST900', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
-           'read_dataset_file', 'info_from_folder', 'dataset_names', 'dataset_folder', 'dataset_info',
+__all__ = ['FMB', 'MFNET', 'PST900', 'REFERRING', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
+           'read_dataset_file', 'info_from_folder', 'dataset_names', 'is_referring', 'dataset_folder', 'dataset_info',
            'require_dataset', 'load_dataset', 'prepare_dataset', 'check', 'is_metadata', 'named_folder',
            'ExploreRecipe']
 
@@ -137,6 +137,40 @@ register_dataset(DatasetInfo(
     generator_args={"place": "room", "train": 240, "val": 40, "test": 60},
     layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
 
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #a4d3bf7c
+_REFERRING = dict(task="referring", modalities=("rgb",), loader="sam_nb.datasets.referring:Referring.from_info",
+                  checker="sam_nb.datasets.referring:check_info")
+_LAYOUTS = {"risors": "JPEGImages/NAME.jpg, Annotations/NAME.json and RISORS_{train,val,test}.txt (RISORS)",
+            "refer": "images/NAME/JPEGImages/, NAME/instances.json and NAME/refs(unc).p (or the same list as refs(unc).json) (REFER)",
+            "refsegrs": "images/N.tif, masks/N.tif and output_phrase_{train,val,test}.txt (RefSegRS)"}
+_HEAP = tuple(("JPEGImages", refs, "instances.json") for refs in ("refs(unc).p", "refs(unc).json"))  # all in one folder
+
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #73dcd564
+register_dataset(DatasetInfo(
+    "risors", "RISORS: referring image segmentation in optical remote sensing", image_size_hint=(800, 800), layout=_LAYOUTS["risors"],
+    source="https://huggingface.co/datasets/zhaozlcc/RISORS", licence="none given (Zhao et al., Remote Sensing 2025)",
+    needs=(("JPEGImages", "Annotations", "RISORS_{split}.txt"),), **_REFERRING))
+register_dataset(DatasetInfo(
+    "rrsisd", "RRSIS-D: aerial images with expressions", image_size_hint=(800, 800), layout=_LAYOUTS["refer"].replace("NAME", "rrsisd"),
+    source="https://github.com/Lsan2401/RMSIN", licence="none given (Liu et al., CVPR 2024)",
+    needs=(*(("images", "rrsisd/instances.json", f"rrsisd/{refs}") for refs in ("refs(unc).p", "refs(unc).json")), *_HEAP), **_REFERRING))
+register_dataset(DatasetInfo(
+    "refsegrs", "RefSegRS: aerial images with phrases", image_size_hint=(512, 512), layout=_LAYOUTS["refsegrs"],
+    source="https://huggingface.co/datasets/JessicaYuan/RefSegRS", licence="CC BY 4.0 (Yuan et al., TGRS 2024)",
+    needs=(("images", "masks", "output_phrase_{split}.txt"),), **_REFERRING))
+register_dataset(DatasetInfo(
+    "remotesam270k", "RemoteSAM-270K: aerial images with generated expressions",
+    layout="JPEGImages/, instances.json and refs(unc).p (REFER in one folder)", source="https://github.com/1e12Leon/RemoteSAM, which links it",
+    licence="none given (Yao et al., 2025)", needs=_HEAP, **_REFERRING))
+
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #cc85987e
+REFERRING = register_dataset(DatasetInfo(
+    "referring", "A folder of your own: images with referring expressions", layout="; or ".join(_LAYOUTS.values()), **_REFERRING))
+register_dataset(DatasetInfo(
+    "demo_aerial", "Demo: aerial scenes with sentences", splits=("train", "val", "test", "hard"), image_size_hint=(256, 256),
+    source="sam_nb.datasets.demo_aerial", licence="generated", generator="sam_nb.datasets.demo_aerial:ensure_demo_aerial",
+    layout=_LAYOUTS["risors"].replace("test}", "test,hard}"), **_REFERRING))
+
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #03f970e3
 class DatasetFile(BaseModel):
     "What a dataset.json may say."
@@ -197,6 +231,14 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return values
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #32489b11
+_BY_LAYOUT = {"coco": "objects", "panorama": "objects", "risors": "referring"}  # layout that the demo world wrote -> entry that reads it
+
+def _demo_layout(file: Path) -> str | None:
+    "The layout of a demo that is not of pairs of pictures."
+    parameters = _read_mapping(file).get("parameters")
+    layout = parameters.get("layout") if isinstance(parameters, dict) else None
+    return layout if layout in _BY_LAYOUT else None
+
 def info_from_folder(folder: str | Path,  # a folder with a dataset.json
                      name: str | None = None,  # None: the folder's own
                      ) -> DatasetInfo | None:  # None: there is no dataset file
@@ -204,6 +246,7 @@ def info_from_folder(folder: str | Path,  # a folder with a dataset.json
     folder = Path(folder)
     file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
     if file is None: return None
+    if layout := _demo_layout(file): return replace(_REGISTRY[_BY_LAYOUT[layout]], name=name or folder.name, title=f"Demo: {name or folder.name}")
     said = read_dataset_file(file)
     options = {key: value for key, value in said.model_dump(exclude_unset=True).items() if key not in _NOT_OPTIONS}
     layout = "rgb/, thermal/, labels/ (or train/, test/ with these inside, or lists train.txt, test.txt)"
@@ -220,6 +263,15 @@ def dataset_names() -> list[str]:
     "Every name that can be asked for: the catalog and the described folders in `data/`."
     return [*_REGISTRY, *_own_names()]
 
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #d59c7194
+_EXPRESSIONS = (("", "refs(*).json"), ("", "refs(*).p"), ("", "*/refs(*).json"), ("", "*/refs(*).p"), ("masks", "output_phrase_*.txt"),
+                ("Annotations", "RISORS_*.txt"), *(("Annotations", f"*_{split}.txt") for split in ("train", "val", "test")))  # folder and lists
+
+def is_referring(folder: str | Path) -> bool:
+    "Whether a folder holds referring expressions: by names alone, no file is opened."
+    folder = Path(folder)
+    return any((folder / beside).is_dir() and any(folder.glob(lists)) for beside, lists in _EXPRESSIONS)
+
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #1cd9d2c5
 _EXAMPLE = '{"classes": ["background", "crack"]}'
 
@@ -234,6 +286,7 @@ def dataset_info(name: str,
     if name in _REGISTRY: return _REGISTRY[name]
     folder = dataset_folder(name, root)
     if (info := info_from_folder(folder, name)) is not None: return info
+    if is_referring(folder): return replace(REFERRING, name=name, title=name)
     if folder.is_dir():
         remedy = f"lay a dataset.json beside the pictures, for instance {_EXAMPLE}"
         raise DatasetError(f"nothing says what the ids in dataset {name!r} mean", file=folder, remedy=remedy)
@@ -255,9 +308,11 @@ def require_dataset(name: str, root: str | Path | None = None,
     found = ", ".join(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())[:10]) or "nothing"
     raise DatasetError(f"this folder is not laid out as {name!r} (split {split!r}); found: {found}", file=folder, remedy=_where_to_get(info))
 
+_DEMOS = {"objects": "demo_objects", "referring": "demo_aerial"}
+
 def _where_to_get(info: DatasetInfo) -> str:
     got = f"get it from {info.source}, " if info.source else ""
-    return f"{got}lay it out as {info.layout}, and set data_root to that folder; or use dataset='demo', which is generated"
+    return f"{got}lay it out as {info.layout}, and set data_root to that folder; or use dataset={_DEMOS.get(info.task, 'demo')!r}, which is generated"
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #7b99e374
 def load_dataset(name: str, split: str = "train",  # train, val, test, or another that the dataset has
@@ -276,13 +331,13 @@ def prepare_dataset(name: str, root: str | Path | None = None, split: str = "tra
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #4ca1672a
 def check(name: str, root: str | Path | None = None,
-          splits: tuple[str, ...] | None = None,  # None: those of the entry, or for objects those on disk
+          splits: tuple[str, ...] | None = None,  # None: those of the entry, or for objects and expressions those on disk
           sample: int | None = None,  # images or pairs to read of each split; None: all
           ) -> dict[str, Any]:  # split -> report, with .ok, .problems, .table() and a text
     "Read a whole dataset and report every problem."
     info = dataset_info(name, root)
     folder = prepare_dataset(name, root, (splits or info.splits)[0])
-    if splits is None and info.task == "objects": splits = resolve("sam_nb.datasets.objects:splits_to_check")(folder)
+    if splits is None and info.task in ("objects", "referring"): splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder)
     return {split: resolve(info.checker)(info, split, folder, sample) for split in splits or info.splits}
 
 def is_metadata(root: str | Path | None) -> bool:
@@ -291,18 +346,18 @@ def is_metadata(root: str | Path | None) -> bool:
 
 def named_folder(name: str,  # of the catalog, or a path
                  ) -> tuple[str, Path | None]:  # a name of the catalog, and its folder if `name` was a path
-    "Which entry reads a folder: one that describes itself is its own, any other holds objects."
+    "Which entry reads a folder: one that describes itself is its own, one with lists of expressions is `referring`, any other holds objects."
     folder = Path(name).expanduser()
     if name in dataset_names() or not folder.is_dir(): return name, None
     file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
-    of_objects = file is None or (_read_mapping(file).get("parameters") or {}).get("layout") == "coco"
-    return ("objects" if of_objects else folder.resolve().name), folder
+    if file is None: return ("referring" if is_referring(folder) else "objects"), folder
+    return _BY_LAYOUT.get(_demo_layout(file), folder.resolve().name), folder
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #eb975339
 class ExploreRecipe(BaseModel):
     "What `explore_data` takes."
     model_config = ConfigDict(extra="forbid", strict=True)
-    dataset: str = Field("demo", description="a name of the catalog, or of a folder in data/ with a dataset.json")
+    dataset: str = Field("demo", description="a name of the catalog, or of a folder in data/ that describes itself")
     data_root: str | None = Field(None, description="folder of the dataset; None: data/<dataset>")
     split: str = Field("train", description="train, val, test, or another that the dataset has")
     samples: int = Field(6, gt=0, le=60, description="pictures to show")

@@ -28,8 +28,9 @@ from .demo_engine import Place, Scene, find_place, render
 from .demo_street import STREET_CLASSES, STREET_PALETTE  # noqa: F401 (offered here too)
 
 # %% auto #0
-__all__ = ['GENERATOR_VERSION', 'LAYOUTS', 'OBJECTS_WORLD', 'contrast', 'annotate', 'make_demo', 'ensure_demo',
-           'ensure_demo_objects', 'trivial_baselines', 'trivial_masks', 'STREET_CLASSES', 'STREET_PALETTE', 'render']
+__all__ = ['GENERATOR_VERSION', 'LAYOUTS', 'OBJECTS_WORLD', 'contrast', 'annotate', 'atomic_folder', 'already_made', 'make_once',
+           'make_demo', 'ensure_demo', 'ensure_demo_objects', 'trivial_baselines', 'trivial_masks', 'STREET_CLASSES',
+           'STREET_PALETTE', 'render']
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #6b8a0d29
 _all_ = ["STREET_CLASSES", "STREET_PALETTE", "render"]
@@ -224,7 +225,9 @@ def _do_all(work: Callable[[_Job], dict], jobs: list[_Job], workers: int) -> lis
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #1f1cb8d4
 @contextlib.contextmanager
-def _new_folder(root: Path, replace_old: bool) -> Iterator[Path]:
+def atomic_folder(root: Path,  # the final name
+                  replace_old: bool = False,  # a folder of that name is exchanged for the new one
+                  ) -> Iterator[Path]:
     "A temporary folder beside `root` that becomes `root` when the block ends well."
     with disk_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -240,8 +243,10 @@ def _new_folder(root: Path, replace_old: bool) -> Iterator[Path]:
         for folder in (unfinished, old): shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #42d544dc
-def _check_existing(root: Path, wanted: dict, overwrite: bool) -> bool:
-    "True when `root` already is the wanted dataset; `DatasetError` when it is something else."
+def already_made(root: Path, wanted: Mapping[str, object],  # version, place and parameters
+                 overwrite: bool = False,  # another demo dataset may be replaced
+                 ) -> bool:
+    "True when `root` already is the wanted demo dataset; `DatasetError` when it is something else."
     if not root.exists() or (root.is_dir() and not any(root.iterdir())): return False
     if not (root / "dataset.json").is_file():
         raise DatasetError("this folder is not empty and was not made by the demo world", file=root,
@@ -253,6 +258,18 @@ def _check_existing(root: Path, wanted: dict, overwrite: bool) -> bool:
         raise DatasetError("another demo dataset is here: " + "; ".join(differences), file=root,
                            remedy="pass overwrite=True (--overwrite), or give another folder")
     return not differences
+
+# %% ../../nbs/lib/10_datasets.demo.ipynb #719e5e1a
+def make_once(root: Path, wanted: Mapping[str, object],  # version, place and parameters, as dataset.json will say
+              write: Callable[[Path], object],  # writes everything into an empty folder, dataset.json too
+              overwrite: bool = False) -> Path:
+    "Make a demo dataset all at once; does nothing where the same one already is. Raises `DatasetError`."
+    if already_made(root, wanted, overwrite): return root
+    try:
+        with atomic_folder(root, overwrite) as folder, disk_errors(root): write(folder)
+    except OSError as error:  # another process was quicker
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not already_made(root, wanted): raise
+    return root
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #9d792620
 def make_demo(place: str | Sequence[str],  # "street", "room" or "things"; several take turns (layout "coco")
@@ -276,12 +293,7 @@ def make_demo(place: str | Sequence[str],  # "street", "room" or "things"; sever
         raise ParameterError(f"no dataset has these splits: {splits}", remedy="0 or more scenes each, not all 0")
     parameters = {"size": size, **splits, "seed": seed, "layout": layout}
     wanted = {"version": GENERATOR_VERSION, "place": _place_names(places), **parameters}
-    if _check_existing(root, wanted, overwrite): return root
-    try:
-        with _new_folder(root, overwrite) as folder: _generate(places, folder, parameters, splits, workers)
-    except OSError as error:  # another process was quicker
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _check_existing(root, wanted, False): raise
-    return root
+    return make_once(root, wanted, lambda folder: _generate(places, folder, parameters, splits, workers), overwrite)
 
 # %% ../../nbs/lib/10_datasets.demo.ipynb #277d2393
 def ensure_demo(root: str | Path | None = None,  # None: data/demo of the workspace

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..core import ParameterError, derive_seed, disk_errors, write_json
+from ..core import ParameterError, derive_seed, read_json, workspace, write_json
+from .demo import GENERATOR_VERSION, make_once
 from .demo_engine import Camera, Lighting, Part, Place, Scene, Thing, register_place, render, seen_objects
 
 # %% auto #0
 __all__ = ['AERIAL_CLASSES', 'AERIAL_PALETTE', 'AERIAL_COLOURS', 'AERIAL_PAINTS', 'AERIAL_LIGHT', 'AERIAL', 'Query', 'Spot',
            'aerial_object', 'compose_aerial', 'Facts', 'facts', 'truth', 'say', 'Expression', 'expressions',
-           'negatives', 'make_demo_aerial']
+           'negatives', 'make_demo_aerial', 'ensure_demo_aerial']
 
 # %% ../../nbs/lib/10_datasets.demo_aerial.ipynb #5408227d
 AERIAL_CLASSES = ("grass", "soil", "water", "road", "house", "plane", "ship", "vehicle", "tank", "court")
@@ -659,14 +660,13 @@ def make_demo_aerial(root: str | Path,  # a new folder
                      size: int = 256,  # pixels a side
                      train: int = 400, val: int = 60, test: int = 60,  # scenes
                      seed: int = 0,
-                     *, hard: int = 0,  # scenes of the hard split, where colour and size say nothing
+                     *, hard: int | None = None,  # scenes of the hard split, where colour and size say nothing; None: as many as test
                      per_object: int = 2, wordings: int = 1,  # descriptions of each object, wordings of each
                      absent: int = 2,  # sentences a scene that are true of nothing
                      min_pixels: int = 12,  # smaller objects are not referred to
                      overwrite: bool = False) -> Path:
     "A referring dataset in the layout of RISORS; does nothing where the same one already is. Raises `DatasetError`, `ParameterError`."
-    from sam_nb.datasets.demo import GENERATOR_VERSION, _check_existing, _new_folder
-    splits, root = {"train": train, "val": val, "test": test, "hard": hard}, Path(root)
+    splits = {"train": train, "val": val, "test": test, "hard": test if hard is None else hard}
     how = {"per_object": per_object, "wordings": wordings, "absent": absent, "min_pixels": min_pixels}
     if not 64 <= size <= 4096: raise ParameterError(f"size={size!r} pixels", remedy="64 to 4096; 256 is usual")
     if min(splits.values()) < 0 or not sum(splits.values()):
@@ -674,9 +674,20 @@ def make_demo_aerial(root: str | Path,  # a new folder
     if min(per_object, wordings, min_pixels) < 1 or absent < 0:
         raise ParameterError(f"impossible: {how}", remedy="1 or more each; absent may be 0")
     parameters = {"size": size, **splits, "seed": seed, "layout": "risors", **how}
-    if _check_existing(root, {"version": GENERATOR_VERSION, "place": "aerial", **parameters}, overwrite): return root
-    with _new_folder(root, overwrite) as folder, disk_errors(root):
+    made = {"version": GENERATOR_VERSION, "place": "aerial"}
+    def write(folder: Path) -> None:
         counts = _write_referring(folder, {k: n for k, n in splits.items() if n}, seed, size, **how)
-        made = {"generator": "sam_nb demo world", "version": GENERATOR_VERSION, "place": "aerial", "parameters": parameters}
-        write_json(folder / "dataset.json", {**made, "classes": list(AERIAL_PAINTS), "splits": counts})
-    return root
+        said = {"generator": "sam_nb demo world", **made, "parameters": parameters, "classes": list(AERIAL_PAINTS), "splits": counts}
+        write_json(folder / "dataset.json", said)
+    return make_once(Path(root), {**made, **parameters}, write, overwrite)
+
+# %% ../../nbs/lib/10_datasets.demo_aerial.ipynb #ff606127
+def ensure_demo_aerial(root: str | Path | None = None,  # None: data/demo_aerial of the workspace
+                       **parameters: int,  # of make_demo_aerial; none given: what is there is taken
+                       ) -> Path:
+    "The demo dataset of aerial scenes with sentences, generated if it is not there yet. Raises `DatasetError` where something else is."
+    root = workspace().data / "demo_aerial" if root is None else Path(root)
+    if not parameters and (root / "dataset.json").is_file():
+        info = read_json(root / "dataset.json")
+        if (info.get("version"), info.get("place")) == (GENERATOR_VERSION, "aerial"): return root
+    return make_demo_aerial(root, **parameters)

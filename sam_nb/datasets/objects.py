@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -220,8 +220,12 @@ def _unknown(root: Path, kind: str | None = None) -> DatasetError:
     return trouble("no masks", f"{fact} where they usually are; found: {here}", root, remedy)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #d004b1b8
+SMALL = 16  # pixels: an object below this cannot be clicked
+
 class Objects(torch.utils.data.Dataset):
     "Images with object masks."
+    counted = "objects"  # what a report counts
+
     def __init__(self, found: Found, *, name: str = "own", split: str = "", root: str | Path | None = None,
                  window: tuple[float, float] | None = None,  # values that become 0 and 255; None: see `windowed`
                  transform: Callable | None = None):  # sample -> sample, without randomness
@@ -246,6 +250,13 @@ class Objects(torch.utils.data.Dataset):
         size = tuple(image.shape[-2:])
         sample = {"image": tv_tensors.Image(image), "masks": masks, "name": self.entries[index].name, "original_size": size, "content_size": size}
         return self.transform(sample) if self.transform else sample
+
+    def remarks(self, masks: MaskSet) -> Iterator[tuple[str, str, str]]:  # what is counted, fact, remedy
+        "What a check should warn of in the masks of an image."
+        for n in masks.areas[masks.areas < SMALL].tolist():
+            yield "object too small", f"an object of {n} pixels", f"training leaves out what has fewer than {SMALL} pixels of the model"
+        if len(masks) > (most := ObjectTransform.max_objects):
+            yield "many objects", f"{len(masks)} objects", f"an evaluation takes {most} of them, evenly chosen (max_objects)"
 
     def fingerprint(self) -> str: return fingerprint(self)
     def describe(self, look: int = 20): return describe_objects(self, look)  # -> pandas.DataFrame
@@ -327,8 +338,6 @@ def fingerprint(data: Objects) -> str:  # 16 hexadecimal digits
     return digest.hexdigest()
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #f9353585
-SMALL = 16  # pixels: an object below this cannot be clicked
-
 @dataclass
 class ObjectsReport:
     "What reading a dataset told."
@@ -337,6 +346,7 @@ class ObjectsReport:
     total: int  # images in the split
     read: int = 0
     objects: int = 0
+    counted: str = "objects"
     problems: list[Problem] = field(default_factory=list)
     sizes: Counter = field(default_factory=Counter)  # (height, width) -> images
 
@@ -350,7 +360,7 @@ class ObjectsReport:
 
     def __str__(self) -> str:
         errors = len(self.errors)
-        lines = [f"{self.name} {self.split}: {self.read} of {self.total} images read, {self.objects} objects, {errors} errors, "
+        lines = [f"{self.name} {self.split}: {self.read} of {self.total} images read, {self.objects} {self.counted}, {errors} errors, "
                  f"{len(self.problems) - errors} warnings"]
         return "\n".join([*lines, *problem_lines(self.problems)])
 
@@ -361,7 +371,7 @@ def check_objects(data: Objects | str | Path,  # a dataset, or a folder
                   **options) -> ObjectsReport:  # options of `load_objects`
     "Read images and masks, and report everything that is wrong, with counts."
     if not isinstance(data, Objects): data = load_objects(data, split, **options)
-    report = ObjectsReport(data.name, data.split or "all", len(data), problems=list(data.problems))
+    report = ObjectsReport(data.name, data.split or "all", len(data), counted=data.counted, problems=list(data.problems))
     chosen = range(len(data)) if sample is None or sample >= len(data) else np.linspace(0, len(data) - 1, sample).round().astype(int)
     for index in chosen: _look(data, int(index), report)
     return report
@@ -373,17 +383,14 @@ def _look(data: Objects, index: int, report: ObjectsReport) -> None:
     def warn(kind: str, fact: str, remedy: str) -> None: report.problems.append(Problem(kind, fact, file, remedy, "warning"))
     try:
         image, masks = data.read(index)
-        areas = masks.areas
+        remarks = list(data.remarks(masks))
     except DatasetError as error:
         report.problems.append(error.problem)
         return
     report.sizes[tuple(image.shape[-2:])] += 1
     report.objects += len(masks)
     if not len(masks): warn("image without objects", "the mask is empty", "leave the image out, or outline its objects")
-    for n in areas[areas < SMALL].tolist():
-        warn("object too small", f"an object of {n} pixels", f"training leaves out what has fewer than {SMALL} pixels of the model")
-    most = ObjectTransform.max_objects
-    if len(masks) > most: warn("many objects", f"{len(masks)} objects", f"an evaluation takes {most} of them, evenly chosen (max_objects)")
+    for remark in remarks: warn(*remark)
     low, high = int(image.amin()), int(image.amax())
     if low == high: warn("image is constant", f"every pixel is {low}", "look at the recording; or set window=(low, high)")
 
@@ -411,9 +418,10 @@ def splits_to_check(root: str | Path) -> tuple[str, ...]:
 # %% ../../nbs/lib/10_datasets.objects.ipynb #6420b277
 def check_info(info: Any,  # an entry of the catalog
                split: str, root: str | Path, sample: int | None = None,  # images to read; None: all
+               open: Callable = Objects.from_info,  # called as (info, split, root, **options)
                **options) -> ObjectsReport:  # as `load_objects`
     "The report of one split; a split that cannot be opened is a problem in it."
-    try: return check_objects(Objects.from_info(info, split, root, **options), sample=sample)
+    try: return check_objects(open(info, split, root, **options), sample=sample)
     except DatasetError as error:
         problem = getattr(error, "problem", None) or Problem("not readable", error.fact, str(error.file or root), error.remedy or "")
         return ObjectsReport(info.name, split, 0, problems=[problem])

@@ -23,6 +23,7 @@ from .mask_pictures import ids_of, leave_out, read_image
 from .mask_sets import IdMap, MaskSet
 from .objects import Objects, load_objects, splits_on_disk
 from .pictures import trouble
+from .demo import GENERATOR_VERSION, make_once
 from .demo_room import ROOM_CLASSES, room_panorama
 from .saom import write_saom_metadata
 
@@ -465,11 +466,19 @@ class DemoPanoramas(Sequence):
 
 ROOM_FURNITURE = ROOM_CLASSES[3:]  # what can be counted: without wall, floor and ceiling
 
-def make_demo_panoramas(root: str | Path,  # made; left as it is where it holds a metadata.json
+def make_demo_panoramas(root: str | Path,  # a new folder
                         size: int = 128, train: int = 60, val: int = 12, test: int = 12,  # height in pixels, rooms of each split
-                        seed: int = 0) -> Path:  # the metadata file
-    "Rooms of the demo world, all around."
-    if (file := Path(root) / "metadata.json").is_file(): return file
+                        seed: int = 0, *, overwrite: bool = False,  # replace a demo dataset with other parameters
+                        ) -> Path:  # the metadata file
+    "Rooms of the demo world, all around; does nothing where the same ones already are. Raises `DatasetError`, `ParameterError`."
     splits = {"train": train, "val": val, "test": test}
+    if not 16 <= size <= 1024: raise ParameterError(f"size={size!r} pixels", remedy="16 to 1024; 128 is usual")
+    if min(splits.values()) < 0 or not sum(splits.values()):
+        raise ParameterError(f"no dataset has these splits: {splits}", remedy="0 or more rooms each, not all 0")
+    parameters, world = {"size": size, **splits, "seed": seed, "layout": "panorama"}, {"version": GENERATOR_VERSION, "place": "room"}
     made = {split: DemoPanoramas(derive_seed(seed, "panorama", split), n, size) for split, n in splits.items() if n}
-    with disk_errors(root): return write_saom_metadata(made, root, ROOM_FURNITURE)
+    def write(folder: Path) -> None:
+        write_saom_metadata(made, folder, ROOM_FURNITURE)
+        about = {"generator": "sam_nb demo world", **world, "parameters": parameters, "classes": list(ROOM_FURNITURE), "splits": splits}
+        write_json(folder / "dataset.json", about)
+    return make_once(Path(root), {**world, **parameters}, write, overwrite) / "metadata.json"
