@@ -142,9 +142,10 @@ def cap_objects(counts: Sequence[int],  # sentences of each image
 
 # %% ../../nbs/lib/10_datasets.referring_draws.ipynb #2aa64c50
 def collate_referring(samples: Sequence[Mapping[str, Any]],  # of a `ReferringTransform`
-                      cap: int | None = None,  # sentences of the batch, at most
+                      cap: int | None = None,  # sentences of the batch, at most; in evaluation (with `target`) all stay
                       ) -> dict[str, Any]:  # image [B, 3, S, S]; masks [N, S, S]; image_index [N]; expressions, categories: N; sizes [B, 2]; names
     "A batch of images with their sentences in one list."
+    cap = None if "target" in samples[0] else cap
     kept = cap_objects([len(s["expressions"]) for s in samples], cap, random.Random(sum(s["seed"] for s in samples)))
     def every(key: str) -> list[str]: return [s[key][k] for s, which in zip(samples, kept, strict=True) for k in which]
     batch = {"image": torch.stack([s["image"] for s in samples]),

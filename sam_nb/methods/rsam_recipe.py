@@ -32,7 +32,7 @@ __all__ = ['RELEASED', 'RSAM_PRESETS', 'RsamRecipe', 'rsam_recipe', 'check_refer
 class RsamRecipe(RsamSwitches, Recipe):
     "All parameters of an RSAM job."
     expressions: int = Field(4, ge=1, description="sentences of an image in one step, at most")
-    max_batch_expressions: int | None = Field(24, ge=1, description="sentences of a batch, at most")
+    max_batch_expressions: int | None = Field(None, ge=1, description="sentences of a batch, at most; None: all")
     negatives: float = Field(1.0, ge=0, description="other images that lend a sentence which is false here, on average; 0: none, as released")
     absent: bool = Field(True, description="the dataset's own sentences that name nothing take part in training")
     black_boxes: float = Field(0.2, ge=0, le=1, description="probability of black boxes on a training image")
@@ -52,9 +52,10 @@ RELEASED: dict[str, Any] = dict(mask_text_padding=False, text_encoder_eval=False
                                 init_decoder_from_sam2=False, predict_size="model", predict_threshold=0.5, val_is_test=True)
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #13aa62fd
-_PAPER = dict(backbone="sam2.1-b+", epochs=60, batch_size=8, lr=5e-5, schedule="cosine", weight_decay=0.1, clip_norm=0.1, precision="bf16")
+_PAPER = dict(backbone="sam2.1-b+", epochs=60, batch_size=8, lr=5e-5, schedule="cosine", weight_decay=0.1, clip_norm=0.1, precision="bf16",
+              max_batch_expressions=24)
 _TINY = dict(backbone="tiny_sam2", text="tiny", train_text=True, batch_size=8, lr=1e-3, schedule="cosine", warmup_epochs=0.1, weight_decay=0.02,
-             clip_norm=1.0, expressions=8, max_batch_expressions=None, black_boxes=0.0, drop_path=0.0, guidance_mlp=256, guidance_heads=2,
+             clip_norm=1.0, expressions=8, black_boxes=0.0, drop_path=0.0, guidance_mlp=256, guidance_heads=2,
              layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, loss_size=128, negatives=0.5)
 RSAM_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(_TINY, steps=300, eval_every=5),
