@@ -84,13 +84,14 @@ class SentenceReader:
     "Reads sentences with a BERT; what a frozen one has read is remembered."
     def __init__(self, model: BertModel, tokenizer: BertTokenizer | None = None,
                  sep: bool = False,  # close each sentence with [SEP]; RSAM does not
-                 memory: int = 2**30):  # bytes
+                 memory: int = 2**30):  # bytes; 0: nothing is remembered, and padding holds what BERT says of it, as released
         self.model, self.tokenizer, self.sep, self.memory = model, tokenizer, sep, memory
         self.kept: OrderedDict[str, Tensor] = OrderedDict()
         self.used = 0
 
     @property
-    def frozen(self) -> bool: return not self.model.training and not any(p.requires_grad for p in self.model.parameters())
+    def remembers(self) -> bool:  # a frozen encoder, without dropout
+        return bool(self.memory) and not self.model.training and not any(p.requires_grad for p in self.model.parameters())
 
     def tokens(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:  # ids [N, L], real [N, L]
         if self.tokenizer is None: raise CheckpointError("this model has no vocabulary", remedy="set_vocabulary(...) gives it one (BERT's vocab.txt)")
@@ -103,7 +104,7 @@ class SentenceReader:
 
     def __call__(self, sentences: Sequence[str]) -> Words:
         sentences = [check_sentence(s) for s in sentences]
-        if not self.frozen: return self.read(*self.tokens(sentences))
+        if not self.remembers: return self.read(*self.tokens(sentences))
         self.remember([s for s in dict.fromkeys(sentences) if s not in self.kept])
         rows = [self.kept[s] for s in sentences]
         real = torch.arange(max(map(len, rows))) < torch.tensor([len(r) for r in rows])[:, None]

@@ -110,7 +110,7 @@ class RSAM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["referr
         self.sam_prompt_encoder = WordPromptEncoder(size.d_model, self.image_size)
         self.description_transformer = _guidance(s, size.d_model)
         self.sam_mask_decoder = build_mask_decoder(size, decoder_class=TokenMaskDecoder)
-        self.reader = SentenceReader(self.text_encoder, sep=s.add_sep)
+        self.reader = SentenceReader(self.text_encoder, sep=s.add_sep, memory=2**30 if s.mask_text_padding else 0)
         _freeze(self)
 
     device = property(lambda self: self.text_proj.weight.device)
