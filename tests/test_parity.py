@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sam_nb.core import count_skip, golden
-from tests.parity import saom, sartm
+from tests.parity import rsam, saom, sartm
 
 OWN = Path(__file__).parent / "golden" / "sartm"
 
@@ -54,3 +54,29 @@ def test_parity_notices_a_difference(tmp_path):
     save_file(weights, tmp_path / "tiny_weights.safetensors")
     failed = sartm.run(tmp_path).failed
     assert any("m_output" in name for name in failed) and not any("encoder" in name for name in failed)
+
+
+def test_parity_of_rsam_on_the_committed_goldens():
+    checks = rsam.run(OWN.with_name("rsam"))
+    assert not checks.failed, checks.failed
+    assert len(checks.rows) > 80
+
+
+def test_parity_of_rsam():
+    folder = golden("rsam")
+    if folder is None: pytest.skip("SAM_NB_GOLDEN is not set")
+    checks = rsam.run(folder)
+    assert not checks.failed, checks.failed
+    assert len(checks.rows) > 150
+
+
+def test_parity_of_rsam_notices_a_difference(tmp_path):
+    "A negative control: one weight moved by a thousandth is told."
+    from safetensors.torch import load_file, save_file
+    own = OWN.with_name("rsam")
+    for name in ("tiny_io.safetensors", "tiny.json"): (tmp_path / name).write_bytes((own / name).read_bytes())
+    tensors = load_file(own / "tiny_state.safetensors")
+    tensors["sd.sam_mask_decoder.mask_tokens.weight"][0] *= 1.001
+    save_file(tensors, tmp_path / "tiny_state.safetensors")
+    failed = rsam.run(tmp_path).failed
+    assert any("decoder's masks" in name for name in failed) and not any("guidance" in name for name in failed)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from sam_nb.datasets.transforms import Normalise
 from sam_nb.draws import schedule
 from sam_nb.encoders.sentences import read_vocabulary, word_pieces
 from sam_nb.encoders.text import sentence_tokens
+from sam_nb.heads.promptable import ImageFeatures
 from sam_nb.methods.rsam import DEAD, RSAM, RsamSwitches, enlarged, gated, load_released, referring_losses, released_state
 from sam_nb.methods.rsam_recipe import RsamRecipe
 from sam_nb.metrics import ReferringScores
@@ -60,8 +62,22 @@ def golden_rsam(folder: Path, **switches) -> RSAM:
     size = {k: trunk[k] for k in ("embed_dim", "num_heads", "stages", "global_att_blocks", "window_spec", "window_pos_embed_bkg_spatial_size")}
     model = RSAM(backbone={"size": {**size, "d_model": config["d_model"]}}, image_size=config["image_size"], text=config["bert"],
                  num_twgt=config["num_twgt"], drop_path=trunk.get("drop_path_rate", 0.0), **{"mask_text_padding": False, **switches})
-    load_released(model, {k.removeprefix("sd."): v for k, v in load_file(folder / "tiny_state.safetensors").items()})
+    state = {k.removeprefix("sd."): v for k, v in load_file(folder / "tiny_state.safetensors").items()}
+    if whole(folder): load_released(model, state)
+    else: load_state(model, state, optional=[r"^image_encoder\.trunk\."])
     return model
+
+
+@lru_cache
+def whole(folder: Path) -> bool:
+    "Whether the folder has the image encoder's weights; the repository's own set has its features instead."
+    with safe_open(folder / "tiny_state.safetensors", "pt") as f: return any(k.startswith("sd.image_encoder.trunk.") for k in f.keys())
+
+
+def encoded(model: RSAM, folder: Path) -> ImageFeatures:
+    t = tensors(folder)
+    if whole(folder): return model.encode(t["in.img_batch"][0])
+    return ImageFeatures(t["mid.fpn_2"], (t["mid.conv_s0"], t["mid.conv_s1"]))
 
 
 def inputs(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # images, index, ids, real, masks
@@ -78,7 +94,7 @@ def forward(checks: Checks, folder: Path) -> None:
     guidance_alone(checks, model, t, index)
     taken = taps(model)
     with torch.no_grad():
-        features, words = model.encode(images), model.reader.read(ids, real)
+        features, words = encoded(model, folder), model.reader.read(ids, real)
         answer = model.decode(features, index, words=words)
     checks.close("text encoder", words.hidden, t["mid.bert_last_hidden"], 2e-6, relative=False)
     checks.close("text projection", model.text_proj(words.hidden), t["mid.text_proj"], 1e-5, relative=False)
@@ -134,7 +150,7 @@ def prompts(checks: Checks, folder: Path) -> None:
     i = int(t["alone.index"])
     side, none = images.shape[-1], Prompts.none(1)
     with torch.no_grad():
-        features, only = model.encode(images)[index[i:i + 1]], real[i].sum()
+        features, only = encoded(model, folder)[index[i:i + 1]], real[i].sum()
         words = model.reader.read(ids[i:i + 1, :only], real[i:i + 1, :only])
     points = none.add(torch.tensor([[[0.3, 0.4], [0.7, 0.6]]]) * side, torch.tensor([[1, 0]]))
     cases = {"alone": (none, words, False), "notext": (none, None, False), "text_points": (points, words, False), "text_points_multi": (points, words, True)}
@@ -167,6 +183,7 @@ def unweighted(model: RSAM, terms: dict[str, Tensor]) -> dict[str, float]:
 
 
 def gradients(checks: Checks, folder: Path) -> None:
+    if not whole(folder): return checks.absent("gradients", "the image encoder")
     model, t, facts = golden_rsam(folder).train(), tensors(folder), about(folder)
     terms = terms_of(model, folder)
     for name, value in unweighted(model, terms).items(): checks.number(name, value, t[f"loss.{name}"].item(), 1e-5)
@@ -195,6 +212,7 @@ def recipe_of(lrs: dict, **more) -> RsamRecipe:
 
 
 def training(checks: Checks, folder: Path) -> None:
+    if not whole(folder): return checks.absent("training", "the image encoder")
     golden, model = json.loads((folder / "train_steps.json").read_text()), golden_rsam(folder).train()
     recipe, steps = recipe_of(golden["lrs"]), golden["steps"]
     optimizer = make_optimizer(model.parameter_groups(recipe), recipe)
@@ -223,10 +241,14 @@ def training(checks: Checks, folder: Path) -> None:
     checks.add("parameter norms after the last step", max(abs(p.norm().item() - after[n][0]) / max(after[n][0], 1e-12) for p, n in names.items() if n in after), 1e-4)
 
 
+@lru_cache
+def published() -> RSAM: return RSAM()  # the published size
+
+
 def full_groups(checks: Checks, folder: Path) -> None:
     "Groups, rates and ends of the published size."
     golden = json.loads((folder / "optim_full.json").read_text())
-    model = RSAM()
+    model = published()
     recipe = RsamRecipe(lr=5e-5, weight_decay=0.1)
     names, own = {p: n for n, p in model.named_parameters()}, model.parameter_groups(recipe)
     theirs = {frozenset(n for n in g["names"] if n in set(names.values())): g for g in golden["groups"]}
@@ -248,7 +270,7 @@ def full_groups(checks: Checks, folder: Path) -> None:
 def full_keys(checks: Checks, folder: Path) -> None:
     golden = json.loads((folder / "full_state_keys.json").read_text())
     golden = golden.get("keys", golden)
-    model = RSAM()
+    model = published()
     ours = {k: list(v.shape) for k, v in model.state_dict().items()}
     with_dead = ours | {k: list(v.shape) for k, v in released_state(model).items()}
     checks.equal("keys and shapes of a released checkpoint", with_dead, {k: list(v) for k, v in golden.items()})
@@ -257,7 +279,7 @@ def full_keys(checks: Checks, folder: Path) -> None:
 def mapping(checks: Checks, folder: Path) -> None:
     "Which keys of SAM 2.1 and BERT the released code took."
     golden = json.loads((folder / "init_mapping.json").read_text())["mapping"]
-    model = RSAM()
+    model = published()
     own = set(model.state_dict())
     kept = {k: v for k, v in golden.items() if v is not None}
     checks.equal("kept keys exist here", [v for v in kept.values() if v not in own], [])
