@@ -35,8 +35,8 @@ from ..zoo import find_weights
 
 # %% auto #0
 __all__ = ['DEAD', 'RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'RSAM', 'part_table', 'Guided', 'guide', 'gated',
-           'referring_losses', 'enlarged', 'mean_count', 'rsam_losses', 'Referred', 'SpokenImage', 'load_sam2_into',
-           'load_bert_into', 'load_released', 'released_state']
+           'referring_losses', 'enlarged', 'mean_count', 'rsam_losses', 'which_object', 'Referred', 'SpokenImage',
+           'load_sam2_into', 'load_bert_into', 'load_released', 'released_state']
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #abc32ac8
 class RsamSwitches(BaseModel):
@@ -65,6 +65,7 @@ class RsamSwitches(BaseModel):
     dice_weight: float = Field(1.0, ge=0, description="weight of the dice loss")
     iou_weight: float = Field(1.0, ge=0, description="weight of the loss of the predicted IoU (L1)")
     object_weight: float = Field(1.0, ge=0, description="weight of the object-score loss")
+    which_weight: float = Field(0.0, ge=0, description="weight of the loss that tells an object from the others of its image (not in the paper)")
     loss_size: int | None = Field(None, gt=0, description="side at which masks are compared in training, pixels; None: the input's")
     loss_chunk: int = Field(8, ge=1, description="objects whose full-size logits are in memory at once")
     predict_size: Literal["original", "model"] = Field("original", description="size of predicted masks: the image's, or the model's as released")
@@ -254,14 +255,30 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
     if not len(index): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     answer = model.decode(_features(model, batch), index, words=model.read(batch["expressions"]))
     logits = gated(answer) if s.gate and s.gate_in_training else answer.logits
-    truth = _truth(batch["masks"], s.loss_size or model.image_size)
-    return referring_losses(logits, answer.ious, answer.object_logits, truth, s, mean_count(len(index), index.device))
+    truth, count = _truth(batch["masks"], s.loss_size or model.image_size), mean_count(len(index), index.device)
+    terms = referring_losses(logits, answer.ious, answer.object_logits, truth, s, count)
+    return {**terms, "which": s.which_weight * which_object(answer.logits[:, 0], batch["masks"], index).sum() / count} if s.which_weight else terms
 
 def _truth(masks: Tensor, side: int) -> Tensor:  # bool [N, S, S] -> bool [N, side, side]
     return masks if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0] > 0.5
 
 def _features(model: RSAM, batch: Mapping[str, Any]) -> ImageFeatures:
     return ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
+
+# %% ../../nbs/lib/40_methods.rsam.ipynb #7bb69241
+def which_object(logits: Tensor,  # [N, h, w]
+                 masks: Tensor,  # bool [N, S, S] what each sentence names
+                 index: Tensor,  # int64 [N] its image
+                 ) -> Tensor:  # [N]; 0 where a sentence names nothing
+    "Cross-entropy of the right object among those of the image, by mean logits."
+    cells = F.interpolate(masks[:, None].float(), logits.shape[-2:], mode="area")[:, 0].flatten(1)
+    areas, there = cells.sum(1), masks.flatten(1).any(1)
+    scores = logits.float().flatten(1) @ (cells / areas.clamp_min(1e-6)[:, None]).T
+    scores = scores.masked_fill((index[:, None] != index) | ~there, -torch.inf)
+    unit = F.normalize(cells, dim=1)
+    same = (unit @ unit.T > 0.99) & (index[:, None] == index) & there
+    right = scores.masked_fill(~same, -torch.inf)
+    return torch.where(there, scores.logsumexp(1) - right.logsumexp(1), 0.0).nan_to_num(0.0)
 
 RSAM.losses = rsam_losses
 
@@ -287,7 +304,7 @@ def _predict(model: RSAM, batch: Mapping[str, Any],
 
 RSAM.predict = _predict
 
-# %% ../../nbs/lib/40_methods.rsam.ipynb #7bb69241
+# %% ../../nbs/lib/40_methods.rsam.ipynb #c064d652
 @dataclass
 class Referred:
     "Masks for N sentences about one image."
@@ -350,7 +367,7 @@ class SpokenImage:
         present, pixels = answer.object_logits.float().sigmoid()[:, 0].cpu().numpy(), masks.cpu().numpy()
         return Referred(said, pixels, answer.ious[:, 0].float().cpu().numpy(), present, _boxes(pixels), answer.logits, self.array[..., :3])
 
-# %% ../../nbs/lib/40_methods.rsam.ipynb #c064d652
+# %% ../../nbs/lib/40_methods.rsam.ipynb #d78043b9
 def _asked(count: int, points: Any, labels: Any, boxes: Any) -> Prompts:
     prompts = None if boxes is None else Prompts.from_boxes(torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4))
     if points is not None:
@@ -382,7 +399,7 @@ def _segment(model: RSAM, image: Any,  # path, PIL image, uint8 array [H, W, 3]
 
 RSAM.frame, RSAM.embed, RSAM.segment = _frame, _embed, _segment
 
-# %% ../../nbs/lib/40_methods.rsam.ipynb #d78043b9
+# %% ../../nbs/lib/40_methods.rsam.ipynb #8e0476d1
 def _save_pretrained(self: RSAM, save_directory: Path) -> None:
     PyTorchModelHubMixin._save_pretrained(self, save_directory)
     if self.reader.tokenizer is not None: (Path(save_directory) / "vocab.txt").write_text("\n".join(self.vocabulary) + "\n", encoding="utf-8")
@@ -401,7 +418,7 @@ def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: b
 
 RSAM._save_pretrained, RSAM._from_pretrained = _save_pretrained, classmethod(_from_pretrained)
 
-# %% ../../nbs/lib/40_methods.rsam.ipynb #8e0476d1
+# %% ../../nbs/lib/40_methods.rsam.ipynb #bb2a9bc1
 DEAD = (r"^memory_attention\.", r"^memory_encoder\.", *VIDEO_KEYS)
 _NEW = (r"^text_encoder\.", r"^text_proj\.", r"^description_transformer\.", r"description_pe")
 _DECODER = (r"^sam_prompt_encoder\.", r"^sam_mask_decoder\.")
