@@ -33,7 +33,8 @@ __all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebo
            'read_command', 'check_values', 'Job', 'new_run_folder', 'resumed_values', 'running_kernel',
            'forwarded_signals', 'NotebookError', 'notebook_error', 'execute', 'run_notebook', 'clear_up',
            'training_job', 'evaluation_job', 'slurm_options', 'submit', 'run_summary', 'do_job', 'last_value',
-           'do_runs', 'do_fetch', 'do_check', 'do_demo_data', 'do_saom_data', 'main_parser', 'main']
+           'do_runs', 'do_fetch', 'do_check', 'do_demo_data', 'do_saom_data', 'do_referring_data', 'main_parser',
+           'main']
 
 # %% ../nbs/lib/53_cli.ipynb #8fb33cd4
 @dataclass(frozen=True)
@@ -590,6 +591,16 @@ def do_saom_data(options: argparse.Namespace) -> None:
             made = folder_to_saom(options.folder, options.out, options.parts)
     print(_near(made))
 
+# %% ../nbs/lib/53_cli.ipynb #86d94c3c
+def do_referring_data(options: argparse.Namespace) -> None:
+    "sam_nb referring-data FOLDER OUT --layout LAYOUT ..."
+    for flag, value, layout in (("png", options.png, "risors"), ("name", options.name, "refer")):
+        if value and options.layout != layout: raise ParameterError(f"--{flag} is for --layout {layout}", remedy="it would do nothing: leave it out")
+    from sam_nb.datasets.referring_files import convert_referring
+    chosen = {"ending": ".png"} if options.png else {"name": options.name} if options.name else {}
+    made = convert_referring(options.folder, options.out, options.layout, **chosen)
+    print(made, _near(made.folder.resolve()), sep="\n")
+
 # %% ../nbs/lib/53_cli.ipynb #fd33e6f7
 def main_parser() -> Parser:
     "All commands."
@@ -623,6 +634,12 @@ def _add_data_commands(command: Callable) -> None:
                       help="join the views of each place, evenly turned, by their numbers")
     saom.add_argument("--fov", type=float, metavar="DEGREES", help="from the left to the right edge of a view (needed for cylindrical)")
     saom.add_argument("--roll", action="store_true", help="turn each panorama so that its seam cuts few objects")
+    said = command("referring-data", "write a folder of images with expressions in another layout", do_referring_data)
+    said.add_argument("folder", metavar="FOLDER", help="images with expressions: RISORS, REFER (RRSIS-D, RemoteSAM-270K) or RefSegRS, recognised")
+    said.add_argument("out", metavar="OUT", help="a new folder")
+    said.add_argument("--layout", choices=["risors", "refer", "refsegrs"], required=True, help="the one to write")
+    said.add_argument("--png", action="store_true", help="risors: pictures that are not JPEG as PNG, exactly; public readers take JPEG only")
+    said.add_argument("--name", help="refer: of the dataset, which names its folders (default: rrsisd)")
     demo = command("demo-data", "generate a demo dataset", do_demo_data)
     demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things, aerial; several are mixed (layout coco)")
     few = "coco and aerial: 60, panorama: 12"

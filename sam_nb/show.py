@@ -109,9 +109,9 @@ def stored_picture(figure: Any,  # a matplotlib figure
         if image.getcolors(4096) is not None: return "image/png", png_bytes(figure)
         for scale in (1, 0.85, 0.7, 0.55, 0.4):
             size = (round(image.width * scale), round(image.height * scale))
+            small.seek(0); small.truncate()
             (image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)).save(small, "JPEG", quality=82, optimize=True)
             if small.tell() < _STORED_BYTES: break
-            small.seek(0); small.truncate()
         return "image/jpeg", small.getvalue()
 
 def _settle(figure: Any) -> None:

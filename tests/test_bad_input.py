@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -16,9 +17,12 @@ import numpy as np
 import pytest
 import torch
 
+from sam_nb.cli import main
 from sam_nb.core import CheckpointError, DatasetError, ParameterError, SamNbError
 from sam_nb.datasets.catalog import load_dataset
 from sam_nb.datasets.demo import make_demo
+from sam_nb.datasets.referring_files import convert_referring
+from sam_nb.masks import mask_to_rle
 from sam_nb.methods.promptable import Promptable, promptable_transforms
 from sam_nb.methods.saom import SAOM
 from sam_nb.methods.sartm import SARTM, load_any
@@ -399,3 +403,156 @@ def test_classes_that_the_checkpoint_does_not_know_are_told_and_not_scored(world
     scores = json.loads((job["plan"].folder / "eval-metadata-val.json").read_text())
     assert "class accuracy" not in scores["at the points"] and all("class accuracy" not in found for found in scores["everything"].values())
     assert len(list((job["plan"].folder / "eval-metadata-val-masks/annotated").glob("*.png"))) == 4
+
+
+# Images with expressions: sam_nb check, sam_nb referring-data, load_dataset("referring", ...)
+
+def write_said(folder: Path, layout: str = "risors") -> Path:
+    "Four images with two expressions each, three to train on, in any layout."
+    source = folder if layout == "risors" else folder.with_name("source")
+    for part in ("JPEGImages", "Annotations"): (source / part).mkdir(parents=True)
+    noise, masks = np.random.default_rng(0), np.zeros((2, 48, 64), bool)
+    masks[0, 4:20, 4:20], masks[1, 8:40, 30:60] = True, True
+    for k in range(4):
+        cv2.imwrite(str(source / f"JPEGImages/{k}.jpg"), noise.integers(0, 255, (48, 64, 3), np.uint8))
+        said = [dict(id=10 * k + n, name=word, description=f"the {word}", segmentation=mask_to_rle(m), area=int(m.sum())) for n, (word, m) in enumerate(zip(("house", "barn"), masks))]
+        (source / f"Annotations/{k}.json").write_text(json.dumps(dict(annotations=said)))
+    (source / "RISORS_train.txt").write_text("0\n1\n2\n")
+    (source / "RISORS_val.txt").write_text("3\n")
+    if layout != "risors": convert_referring(source, folder, layout)
+    return folder
+
+
+def checked(capsys, *words: str) -> tuple[int, str]:
+    "What `sam_nb check` answers, errors included."
+    code = main(["check", *words])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return code, said.out + said.err
+
+
+NOTHING = mask_to_rle(np.zeros((48, 64), bool))
+
+
+@pytest.mark.parametrize("change, code, wanted, left", [
+    (lambda said: said[0].update(description=" \n "), 1, ["1 x expression empty (error)", "write what is meant"], 5),
+    (lambda said: said[0].pop("description"), 1, ["1 x expression empty (error)"], 5),
+    (lambda said: said[0].update(description="roof " * 2000), 0, ["1 x words beyond the first 100 (warning)", "one object in one sentence"], 6),
+    (lambda said: said[0].update(description="屋" * 5000), 0, ["1 x words beyond the first 100 (warning)"], 6),
+    (lambda said: said[0].update(description="左边的红色屋顶"), 0, ["0 errors, 0 warnings"], 6),
+    (lambda said: said[0].update(description="البيت الأحمر"), 0, ["0 errors, 0 warnings"], 6),
+    (lambda said: said.append({**said[0], "description": "The  House"}), 0, ["1 x expression twice (warning)", "one of them is used"], 6),
+    (lambda said: said[0].update(area=0), 1, ["1 x target of area 0 (error)", "outline the target"], 5),
+    (lambda said: said[0].update(segmentation=NOTHING), 1, ["1 x target of area 0 (error)"], 5),
+    (lambda said: said[0].update(segmentation={**NOTHING, "size": [64, 48]}), 1, ["1 x mask of another size than its image (error)", "0.json"], 5),
+    (lambda said: said[0].update(segmentation="roof"), 1, ["1 x annotation without a mask (error)", "0.json"], 5),
+    (lambda said: [s.update(area=0) for s in said], 1, ["2 x target of area 0 (error)", "1 x image without expressions (error)", "none of 2 annotations of '0'"], 4),
+])
+def test_what_is_wrong_with_expressions_is_counted(tmp_path, capsys, change, code, wanted, left):
+    folder = write_said(tmp_path / "said")
+    file = folder / "Annotations/0.json"
+    said = json.loads(file.read_text())
+    change(said["annotations"])
+    file.write_text(json.dumps(said))
+    got, out = checked(capsys, str(folder))
+    assert got == code and all(w in out for w in wanted), out
+    assert len(load_dataset("referring", "train", folder).expressions) == left
+
+
+def test_expressions_of_other_scripts_and_of_2000_words_are_kept_and_cut(tmp_path):
+    folder = write_said(tmp_path / "said")
+    file = folder / "Annotations/0.json"
+    said = json.loads(file.read_text())
+    said["annotations"][0]["description"], said["annotations"][1]["description"] = "красная\tкрыша", "roof " * 2000
+    file.write_text(json.dumps(said))
+    first = load_dataset("referring", "train", folder)[0]
+    assert first["expressions"] == ["красная крыша", " ".join(["roof"] * 100)] and len(first["masks"]) == 2
+
+
+@pytest.mark.parametrize("layout, picture", [("risors", "JPEGImages/0.jpg"), ("refer", "images/rrsisd/JPEGImages/0.jpg"), ("refsegrs", "images/0.tif")])
+def test_a_missing_and_a_truncated_picture_with_expressions(tmp_path, capsys, layout, picture):
+    folder = write_said(tmp_path / "said", layout)
+    assert checked(capsys, str(folder))[0] == 0
+    whole = (folder / picture).read_bytes()
+    (folder / picture).unlink()
+    code, out = checked(capsys, str(folder))
+    assert code == 1 and "1 x image missing (error)" in out and "copy it, or take it out of the list" in out, out
+    (folder / picture).write_bytes(whole[:-len(whole) // 2])
+    code, out = checked(capsys, str(folder))
+    assert code == 1 and picture in out and "copy this file again" in out, out
+
+
+@pytest.mark.parametrize("layout, file", [("risors", "RISORS_train.txt"), ("refsegrs", "output_phrase_train.txt")])
+def test_lists_with_blank_lines_and_windows_line_ends(tmp_path, capsys, layout, file):
+    folder = write_said(tmp_path / "said", layout)
+    before = load_dataset("referring", "train", folder)
+    lines = (folder / file).read_text().splitlines()
+    (folder / file).write_bytes(("\ufeff\r\n" + "\r\n\r\n  \r\n".join(lines) + "\r\n").encode())
+    after = load_dataset("referring", "train", folder)
+    assert after.expressions == before.expressions and checked(capsys, str(folder))[0] == 0
+    (folder / file).write_bytes(b"house_\xff\n")
+    code, out = checked(capsys, str(folder))
+    assert code == 1 and "not a text file in UTF-8" in out and file in out and "save the list as UTF-8" in out, out
+
+
+def test_refs_that_want_to_run_code_are_not_run(tmp_path, capsys):
+    folder, proof = write_said(tmp_path / "said", "refer"), tmp_path / "it-ran"
+    (folder / "rrsisd/refs(unc).json").unlink()
+    assert checked(capsys, str(folder))[0] == 0  # by the plain pickle
+    file = folder / "rrsisd/refs(unc).p"
+    file.write_bytes(pickle.dumps([{"ref_id": 1, "split": "train", "sentences": Command(f"touch {proof}")}]))
+    for words in (["check", str(folder)], ["check", "rrsisd", "--data_root", str(folder)], ["referring-data", str(folder), str(tmp_path / "out"), "--layout", "risors"]):
+        assert main(words) == 1
+        said = capsys.readouterr()
+        assert "could run code" in said.err and "system" in said.err and str(file) in said.err and "a source that you trust" in said.err, said.err
+    assert not proof.exists() and not (tmp_path / "out").exists()
+    pickle.loads(file.read_bytes())  # the same file does run where it is opened freely
+    assert proof.exists()
+
+
+def test_references_to_nothing_and_masks_of_another_size(tmp_path, capsys):
+    folder = write_said(tmp_path / "said", "refer")
+    refs, instances = (json.loads((folder / f"rrsisd/{f}").read_text()) for f in ("refs(unc).json", "instances.json"))
+    refs[0]["ann_id"], refs[2]["sentences"] = 999, []
+    instances["annotations"][3]["segmentation"] = [{**NOTHING, "size": [64, 48]}]
+    for name, value in {"refs(unc).json": refs, "instances.json": instances}.items(): (folder / f"rrsisd/{name}").write_text(json.dumps(value))
+    code, out = checked(capsys, str(folder))
+    assert code == 1 and all(w in out for w in ("1 x target missing (error)", "1 x expression empty (error)", "1 x image without expressions (error)")), out
+    assert "names annotation 999, which is not there" in out and "take refs and instances.json of the same release" in out
+
+
+def test_a_mask_of_another_size_than_its_picture(tmp_path, capsys):
+    folder = write_said(tmp_path / "said", "refsegrs")
+    cv2.imwrite(str(folder / "masks/0.tif"), np.full((64, 48), 255, np.uint8))
+    code, out = checked(capsys, str(folder))
+    assert code == 1 and "the image is 48 x 64, its masks are 64 x 48" in out and "images/0.tif" in out, out
+
+
+def test_splits_that_are_not_there_and_splits_of_nothing(tmp_path, capsys):
+    folder = write_said(tmp_path / "said")
+    with pytest.raises(DatasetError, match=r"(?s)no split 'tset' here; there are: train, val.*file: .*said"): load_dataset("referring", "tset", folder)
+    code, out = checked(capsys, str(folder), "--split", "vla")
+    assert code == 1 and "1 x split missing (error): no split 'vla' here" in out and "did you mean 'val'?" in out, out
+    (folder / "RISORS_val.txt").write_text("nobody\n")
+    code, out = checked(capsys, str(folder))
+    assert code == 1 and "no usable expression in split 'val' (left out: 1 x annotation file)" in out, out
+    with pytest.raises(DatasetError, match="dataset 'risors' is not here"): load_dataset("risors", "train", tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"not laid out as 'refsegrs' \(split 'train'\); found: Annotations/"): load_dataset("refsegrs", "train", folder)
+
+
+@pytest.mark.parametrize("words, wanted", [
+    ("{said} {out} --layout risor", ["risor", "did you mean 'risors'?"]),
+    ("{said} {out}", ["--layout"]),
+    ("{said} {out} --layout refer --png", ["--png is for --layout risors", "leave it out"]),
+    ("{said} {out} --layout risors --name town", ["--name is for --layout refer", "leave it out"]),
+    ("{said} {out} --layout refer --name a/b", ["name='a/b' is no folder name"]),
+    ("{said} {said} --layout refer", ["there is something in this folder", "choose a new folder"]),
+    ("{out} {out}2 --layout refer", ["this folder is not there"]),
+    ("{said}/JPEGImages {out} --layout refer", ["no referring dataset here", "expected JPEGImages, Annotations and RISORS_train.txt"]),
+])
+def test_a_conversion_that_cannot_be(tmp_path, capsys, words, wanted):
+    folder = write_said(tmp_path / "said")
+    assert main(["referring-data", *words.format(said=folder, out=tmp_path / "out").split()]) == 1
+    said = capsys.readouterr().err
+    assert all(w in said for w in wanted) and "Traceback" not in said, said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["said"]

@@ -218,3 +218,24 @@ def test_demo_aerial(tmp_path, capsys):
     assert main(["demo-data", "room", "--layout", "risors"]) == 1 and "only aerial scenes" in capsys.readouterr().err
     assert main([*made, "--workers", "2"]) == 1 and "--workers does nothing for aerial scenes" in capsys.readouterr().err
     assert main([*made, "--hard", "2"]) == 1 and "hard is 1, wanted 2" in capsys.readouterr().err and main([*made, "--hard", "2", "--overwrite"]) == 0
+
+
+def test_referring_data_goes_round(tmp_path, capsys):
+    "Demo scenes through all three layouts, with what is lost said, and checked by their folder's name alone."
+    from sam_nb.datasets.catalog import load_dataset
+    made = ["demo-data", "aerial", "--root", str(tmp_path / "aerial"), "--size", "64", "--train", "2", "--val", "1", "--test", "1"]
+    assert main(made) == 0
+    assert main(["check", "demo_aerial", "--data_root", str(tmp_path / "aerial")]) == 0 and "demo_aerial hard: 1 of 1 images read" in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "aerial")]) == 0 and "referring train: 2 of 2 images read" in capsys.readouterr().out
+    assert main(["referring-data", str(tmp_path / "aerial"), str(tmp_path / "refer"), "--layout", "refer", "--name", "town"]) == 0
+    assert "expressions that name nothing, as annotations of area 0" in capsys.readouterr().out
+    assert main(["referring-data", str(tmp_path / "refer"), str(tmp_path / "phrases"), "--layout", "refsegrs"]) == 0
+    said = capsys.readouterr().out
+    assert "categories" in said and "lost: which targets share an image (5 images became" in said
+    assert main(["referring-data", str(tmp_path / "refer"), str(tmp_path / "back"), "--layout", "risors"]) == 0
+    before, after = (load_dataset("referring", "train", tmp_path / f, empty=True) for f in ("aerial", "back"))
+    assert before.expressions == after.expressions
+    for folder, images in (("refer", 2), ("back", 2), ("phrases", len(load_dataset("referring", "train", tmp_path / "phrases")))):
+        capsys.readouterr()
+        code, said = main(["check", str(tmp_path / folder)]), capsys.readouterr().out
+        assert code == 0 and f"referring train: {images} of {images} images read" in said and ("target of area 0 (warning)" in said) == (folder != "back"), said

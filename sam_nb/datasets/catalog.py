@@ -361,6 +361,6 @@ class ExploreRecipe(BaseModel):
     data_root: str | None = Field(None, description="folder of the dataset; None: data/<dataset>")
     split: str = Field("train", description="train, val, test, or another that the dataset has")
     samples: int = Field(6, gt=0, le=60, description="pictures to show")
-    limit: int | None = Field(300, gt=0, description="pairs to read for the statistics, evenly spread; None: all")
+    limit: int | None = Field(300, gt=0, description="pairs or images to read for the statistics, evenly spread; None: all")
     seed: int = Field(0, ge=0, description="which pictures")
     preset: None = None

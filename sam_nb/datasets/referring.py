@@ -5,11 +5,13 @@
 # %% ../../nbs/lib/10_datasets.referring.ipynb #b9d06cb8
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
 import re
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +36,8 @@ from .pictures import Problem, read_rgb, trouble
 __all__ = ['MOST_WORDS', 'MOST_CHARACTERS', 'SPLITS', 'FEW', 'as_runs', 'plain_expression', 'Listed', 'Target', 'admit',
            'list_files', 'list_lines', 'list_risors', 'read_refs', 'find_refs', 'refer_images', 'refer_split',
            'list_refer', 'list_refsegrs', 'target_masks', 'Referring', 'referring_splits', 'load_referring',
-           'expression_statistics', 'describe_referring', 'splits_to_check', 'check_info']
+           'expression_statistics', 'describe_referring', 'category_balance', 'expression_figure',
+           'expression_pictures', 'splits_to_check', 'check_info']
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #ca1a2096
 def as_runs(segmentation: Any,  # run lengths, polygons, or a list of run lengths
@@ -69,6 +72,7 @@ class Listed:
     file: str  # of the annotations, named in problems
     size: tuple[int, int] | None = None  # height, width as the annotations have it
     annotations: list[dict[str, Any]] = field(default_factory=list)  # expression, segmentation, category, id, area
+    voids: bool = False  # an empty mask is the format's way to say that a target is absent
 
 @dataclass(frozen=True)
 class Target:
@@ -107,14 +111,14 @@ def admit(listed: Listed,
           empty: bool = False,  # keep expressions that name nothing
           ) -> Entry | None:  # `truth` is a tuple of `Target`; None: nothing of use
     "The usable expressions of one image."
-    def note(kind: str, where: str = listed.file) -> None:
-        severity = "warning" if kind in ("expression twice", f"words beyond the first {MOST_WORDS}") else "error"
+    mild = {"expression twice", f"words beyond the first {MOST_WORDS}", *(["target of area 0"] if listed.voids else [])}
+    def note(kind: str) -> None:
         remedy = _REMEDIES.get(kind, "mend the annotation, or leave it out")
-        problems.append(Problem(kind, f"image {listed.name}: {kind}", where, remedy, severity))
+        problems.append(Problem(kind, f"image {listed.name}: {kind}", listed.file, remedy, "warning" if kind in mild else "error"))
     if not listed.image:
         problems.append(Problem("image missing", f"no picture for {listed.name!r}", listed.file, "copy it, or take it out of the list"))
         return None
-    size, seen = listed.size or _usual_size(listed.annotations), {}
+    before, size, seen = len(problems), listed.size or _usual_size(listed.annotations, listed.image), {}
     for number, annotation in enumerate(listed.annotations):
         if annotation.get("absent") and not empty: continue  # meant to name nothing
         target = _target(annotation, number, size, empty, note) if size else note("annotation without a mask")
@@ -123,16 +127,19 @@ def admit(listed: Listed,
         if key in seen: note("expression twice")
         seen.setdefault(key, target)
     if seen: return Entry(listed.name, listed.image, tuple(seen.values()), size)
+    severity = "error" if not listed.annotations or any(p.severity == "error" for p in problems[before:]) else "warning"  # all of it is absent
     problems.append(Problem("image without expressions", f"none of {len(listed.annotations)} annotations of {listed.name!r} can be used",
-                            listed.file, "mend its annotations, or take the image out of the list"))
+                            listed.file, "mend its annotations, or take the image out of the list", severity))
     return None
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #ed6543f9
-def _usual_size(annotations: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
-    "The size most run lengths have."
+def _usual_size(annotations: Sequence[Mapping[str, Any]], image: str) -> tuple[int, int] | None:
+    "The size of the run lengths; where they differ that of the picture, or else the commonest."
     sizes = [a["segmentation"].get("size") for a in annotations if isinstance(a.get("segmentation"), Mapping)]
-    sound = [tuple(s) for s in sizes if isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 < v < 10**6 for v in s)]
-    return Counter(sound).most_common(1)[0][0] if sound else None
+    sound = Counter(tuple(s) for s in sizes if isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 < v < 10**6 for v in s))
+    if len(sound) > 1:
+        with contextlib.suppress(DatasetError): return tuple(read_rgb(image).shape[-2:])  # a damaged one is told when it is read
+    return sound.most_common(1)[0][0] if sound else None
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #8754eb36
 SPLITS = ("train", "val", "test")
@@ -246,7 +253,7 @@ def list_refer(root: Path, split: str, problems: list[Problem], first_sentence: 
             problems.append(Problem("target missing", fact, str(file), "take refs and instances.json of the same release"))
             continue
         path = there.get(image["file_name"]) or next((there[n] for n in _other_endings(image["file_name"]) if n in there), "")
-        entry = Listed(os.path.splitext(image["file_name"])[0], path, str(file), (image["height"], image["width"]))
+        entry = Listed(os.path.splitext(image["file_name"])[0], path, str(file), (image["height"], image["width"]), voids=True)
         category = data["categories"].get(annotation["category_id"], "")
         listed.setdefault(image["id"], entry).annotations += _sentences(ref, annotation, category, first_sentence)
     return iter(listed.values())
@@ -274,7 +281,8 @@ def list_refsegrs(root: Path, split: str, problems: list[Problem]) -> Iterator[L
         runs = stored[name]
         if isinstance(runs, Problem): problems.append(runs); continue
         key = int(name) if name.isdecimal() else number
-        yield Listed(name, images.get(name, ""), str(file), tuple(runs["size"]), [{"expression": p, "segmentation": runs, "id": key} for p in said])
+        yield Listed(name, images.get(name, ""), str(file), tuple(runs["size"]), [{"expression": p, "segmentation": runs, "id": key} for p in said],
+                     voids=True)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #92c28451
 def _mask_file(file: str, root: Path, name: str) -> dict[str, Any] | Problem:
@@ -392,17 +400,23 @@ def _ambiguous(entries: Sequence[Entry]) -> int:
     return sum(n > 1 for e in entries for n in Counter(t.expression.casefold() for t in e.truth).values())
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #e23e9350
+def _spoken(data: Referring) -> list[list[str]]:  # the words of each expression
+    return [re.findall(r"\w+", t.casefold()) for t in data.expressions]
+
+def _shares(data: Referring) -> list[float]:  # of the picture, by expression
+    return [float(coco.area(t.runs)) / (e.size[0] * e.size[1]) for e in data.entries for t in e.truth]
+
 def expression_statistics(data: Referring, words: int = 8,  # commonest words to name
                           ):  # -> pandas.DataFrame
     "What the expressions of a dataset are like, in a table."
     import pandas as pd
-    texts = [t.casefold() for t in data.expressions]
-    spoken = [re.findall(r"\w+", t) for t in texts]
+    texts, spoken, shares = [t.casefold() for t in data.expressions], _spoken(data), _shares(data)
     lengths, often = [len(s) for s in spoken], Counter(w for s in spoken for w in s)
     masks = [len({t.runs["counts"] for t in e.truth}) for e in data.entries]
     twice = sum(p.kind == "expression twice" for p in data.problems)
     rows = [("expressions", f"{len(texts)} for {sum(masks)} targets in {len(data)} images"),
             ("targets an image", f"median {np.median(masks):.0f}, {min(masks)}..{max(masks)}; one only: {sum(n == 1 for n in masks)} images"),
+            ("size of a target", f"median {np.median(shares):.1%} of the picture; to mark all of it would score a mean IoU of {np.mean(shares):.1%}"),
             ("words", f"median {np.median(lengths):.0f}, {min(lengths)}..{max(lengths)}"),
             ("vocabulary", f"{len(often)} words, {sum(n == 1 for n in often.values())} used once"),
             ("commonest", ", ".join(f"{w} {n}" for w, n in often.most_common(words))),
@@ -415,7 +429,52 @@ def describe_referring(data: Referring, look: int = 20,  # images to read, evenl
                        ):  # -> pandas.DataFrame
     "What a referring dataset was taken for, in a table."
     import pandas as pd
-    return pd.concat([describe_objects(data, look), expression_statistics(data).iloc[:4]])
+    return pd.concat([describe_objects(data, look), expression_statistics(data).iloc[:5]])
+
+# %% ../../nbs/lib/10_datasets.referring.ipynb #1791c748
+def category_balance(data: Referring,
+                     ):  # -> pandas.DataFrame: class, expressions, percent; the commonest first
+    "How many expressions each category has."
+    import pandas as pd
+    counts = Counter(t.category for e in data.entries for t in e.truth if t.category).most_common()
+    return pd.DataFrame([(c, n, 100 * n / len(data.expressions)) for c, n in counts], columns=["class", "expressions", "percent"])
+
+# %% ../../nbs/lib/10_datasets.referring.ipynb #bd6915b2
+def expression_figure(data: Referring, words: int = 12,  # commonest words to name
+                      width: float = 7,  # inches
+                      ):  # -> Picture
+    "Lengths of the expressions, and their commonest words."
+    from sam_nb.show import picture
+    spoken = _spoken(data)
+    lengths, often = Counter(map(len, spoken)), Counter(w for s in spoken for w in s).most_common(words)
+    figure = picture(width, 0.8 + 0.14 * max(len(often), 8))
+    left, right = figure.subplots(1, 2)
+    left.bar(list(lengths), list(lengths.values()), width=0.8)
+    left.set(xlabel="words of an expression", ylabel="expressions")
+    left.xaxis.get_major_locator().set_params(integer=True)
+    right.barh(range(len(often)), [n for _, n in often])
+    right.set_yticks(range(len(often)), [w for w, _ in often], fontsize=7)
+    right.invert_yaxis(); right.set(xlabel="times said")
+    return figure
+
+# %% ../../nbs/lib/10_datasets.referring.ipynb #882cee29
+def expression_pictures(data: Referring,
+                        order: Sequence[int],  # images, the first that can be read are shown
+                        count: int = 6,
+                        seed: int = 0,  # which expression of each
+                        columns: int = 3, width: float = 7,  # pictures a row; inches
+                        ):  # -> Picture
+    "Pictures with an expression above each, and the mask of what it names."
+    from sam_nb.show import overlay, show_images
+    shown, titles = [], []
+    for index in order:
+        if len(shown) == count: break
+        try: sample = data[int(index)]
+        except DatasetError: continue
+        k = int(np.random.default_rng([seed, int(index)]).integers(len(sample["expressions"])))
+        shown.append(overlay(sample["image"], sample["masks"][[k]], palette=[[255, 0, 220]], alpha=0.5))
+        titles.append(textwrap.fill(sample["expressions"][k], int(14 * width / columns)))
+    return show_images(shown, titles, columns, width)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #5fa791ce
 def splits_to_check(root: str | Path) -> tuple[str, ...]:
