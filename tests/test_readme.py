@@ -45,8 +45,8 @@ def test_commands_exist(words):
     elif words[1] == "fetch":
         assert set(words[2:]) <= set(ZOO)
     else:
-        assert words[1] in ("runs", "check", "demo-data", "saom-data")
-        if words[1] == "saom-data": main_parser().parse_args(words[1:])
+        assert words[1] in ("runs", "check", "demo-data", "saom-data", "referring-data")
+        if words[1].endswith("-data"): main_parser().parse_args(words[1:])
 
 
 def run_block(code: str) -> str:
@@ -70,6 +70,10 @@ def test_the_six_lines_run():
     code = blocks("python")[2]
     assert len([line for line in code.splitlines() if line.strip()]) == 6
     assert "(128, 128)" in run_block(code)
+
+
+def test_the_lines_of_sentences_run():
+    assert "(2, 256, 256) (2,) (2, 4)" in run_block(blocks("python")[3])
 
 
 def test_files_and_folders_that_are_linked_exist():

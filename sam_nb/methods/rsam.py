@@ -215,12 +215,14 @@ RSAM.decode = _decode
 def referring_losses(logits: Tensor,  # [N, K, h, w], gated or not
                      ious: Tensor,  # [N, K] predicted
                      object_logits: Tensor,  # [N, 1]
-                     truth: Tensor,  # bool [N, L, L]
+                     truth: Tensor,  # [N, L, L] bool, or the share of each cell that is covered, 0..1
                      switches: RsamSwitches,
                      count: float | None = None,  # what sums are divided by; None: N
+                     there: Tensor | None = None,  # bool [N] whether anything is named; None: where `truth` is not empty
                      ) -> dict[str, Tensor]:
     "Weighted losses of N sentences, summed over them and divided."
-    s, there, count = switches, truth.flatten(1).any(1), max(1.0, len(truth) if count is None else count)
+    s, count = switches, max(1.0, len(truth) if count is None else count)
+    there = truth.flatten(1).any(1) if there is None else there
     pieces = [_mask_terms(s, *part) if not logits.requires_grad else checkpoint(_mask_terms, s, *part, use_reentrant=False)
               for part in zip(*(t.split(s.loss_chunk) for t in (logits, ious, truth)), strict=True)]
     sums = torch.cat(pieces, 1) * there if pieces else logits.new_zeros(3, 0)
@@ -232,7 +234,7 @@ def referring_losses(logits: Tensor,  # [N, K, h, w], gated or not
 def _mask_terms(s: RsamSwitches, logits: Tensor, ious: Tensor, truth: Tensor) -> Tensor:  # [3, n] focal, dice, quality
     large, target = enlarged(logits, truth.shape[-1]), truth[:, None]
     focal, dice = sigmoid_focal(large, target), mask_dice(large, target)
-    quality = (ious.float() - iou_target(large, target)).abs().mean(1)
+    quality = (ious.float() - iou_target(large, target > 0.5)).abs().mean(1)
     best = (s.focal_weight * focal + s.dice_weight * dice).argmin(1, keepdim=True)
     return torch.stack([focal.gather(1, best)[:, 0], dice.gather(1, best)[:, 0], quality])
 
@@ -256,11 +258,11 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
     answer = model.decode(_features(model, batch), index, words=model.read(batch["expressions"]))
     logits = gated(answer) if s.gate and s.gate_in_training else answer.logits
     truth, count = _truth(batch["masks"], s.loss_size or model.image_size), mean_count(len(index), index.device)
-    terms = referring_losses(logits, answer.ious, answer.object_logits, truth, s, count)
+    terms = referring_losses(logits, answer.ious, answer.object_logits, truth, s, count, batch["masks"].flatten(1).any(1))
     return {**terms, "which": s.which_weight * which_object(answer.logits[:, 0], batch["masks"], index).sum() / count} if s.which_weight else terms
 
-def _truth(masks: Tensor, side: int) -> Tensor:  # bool [N, S, S] -> bool [N, side, side]
-    return masks if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0] > 0.5
+def _truth(masks: Tensor, side: int) -> Tensor:  # bool [N, S, S] -> [N, side, side]: at another size the share that is covered
+    return masks if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0]
 
 def _features(model: RSAM, batch: Mapping[str, Any]) -> ImageFeatures:
     return ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
