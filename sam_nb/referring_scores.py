@@ -5,6 +5,7 @@
 # %% ../nbs/lib/53_referring_scores.ipynb #cee3a400
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import ParameterError
-from .datasets.referring_draws import ReferringTransform
+from .core import ParameterError, derive_seed
+from .datasets.referring_draws import BlackBoxes, ReferringTransform
 from .encoders.sentences import Words
+from .heads.promptable import AUTOCAST
+from .metrics import IoUCalibration
 
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['POINTS', 'ask_sentences', 'Measured', 'measure', 'rows_of', 'measure_pairs', 'first_alike', 'SentenceScores', 'iou',
-           'score_sentences', 'main_scores', 'swapped', 'wrong_object', 'rejection', 'score_table', 'table_by',
-           'size_of', 'said_by', 'guesses', 'answer_pictures', 'outlined', 'show_answers', 'some_rows',
+__all__ = ['POINTS', 'ask_sentences', 'Measured', 'measure', 'prepared', 'timed', 'rows_of', 'measure_pairs', 'first_alike',
+           'objects_in', 'SentenceScores', 'iou', 'score_sentences', 'main_scores', 'measure_table', 'swapped',
+           'wrong_object', 'rejection', 'score_table', 'table_by', 'size_of', 'crowd_of', 'said_by', 'guesses',
+           'calibration', 'show_calibration', 'time_table', 'answer_pictures', 'outlined', 'show_answers', 'some_rows',
            'show_sentences']
 
 # %% ../nbs/lib/53_referring_scores.ipynb #96d6e341
@@ -60,23 +64,45 @@ def measure(masks: Tensor,  # bool [N, H, W] answers
     a, b = masks.flatten(1).float(), targets.flatten(1).float()
     return Measured((a @ b.T).long(), masks.flatten(1).sum(1), targets.flatten(1).sum(1))
 
+# %% ../nbs/lib/53_referring_scores.ipynb #35a9e91f
+def prepared(model: Any, sample: Mapping[str, Any], index: int,
+             max_expressions: int | None = None,  # the first ones of an image; None: all
+             black_boxes: float = 0.0,  # probability of boxes on an image; 0.2 as released
+             seed: int = 0,  # of the boxes
+             ) -> dict[str, Any]:
+    "A sample as the model takes it, without anything else that is random."
+    boxes = BlackBoxes(black_boxes, side=max(1, round(32 * model.image_size / 800))) if black_boxes else None
+    transform = ReferringTransform(model.image_size, boxes=boxes, max_expressions=max_expressions)
+    return transform(sample, torch.Generator().manual_seed(derive_seed("black boxes", seed, index)))
+
+# %% ../nbs/lib/53_referring_scores.ipynb #6af345cd
+def timed(device: torch.device, function: Callable, *arguments: Any) -> tuple[Any, float]:  # its answer, seconds
+    "Call a function and wait for the device."
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start, answer = time.perf_counter(), function(*arguments)
+    wait()
+    return answer, time.perf_counter() - start
+
 # %% ../nbs/lib/53_referring_scores.ipynb #626175b3
+@torch.no_grad()
 def rows_of(model: Any, data: Any, index: int,  # of `Referring`
-            transform: ReferringTransform) -> list[dict[str, Any]]:
+            **how: Any,  # as `prepared`
+            ) -> list[dict[str, Any]]:
     "One row for each sentence of an image."
     sample = data[index]
-    ready = transform(sample)
+    ready = prepared(model, sample, index, **how)
     if not ready["expressions"]: return []
-    features = model.encode(ready["image"][None].to(model.device))
-    logits, predicted, present = ask_sentences(model, features, ready["expressions"])
+    features, encoding = timed(model.device, model.encode, ready["image"][None].to(model.device))
+    (logits, predicted, present), asking = timed(model.device, ask_sentences, model, features, ready["expressions"])
     targets = torch.from_numpy(sample["masks"].planes(range(len(ready["expressions"]))).copy()).bool()
-    own = F.interpolate(logits, targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0].cpu() >= 0
+    own = F.interpolate(logits, targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0].cpu() > 0
     square = F.interpolate(logits, (model.image_size,) * 2, mode="bilinear", align_corners=False)[:, 0].cpu() >= 0.5
-    small, told = measure_pairs(square, ready["masks"]), measure(own, targets)
-    first = first_alike([t.runs["counts"] for t in data.entries[index].truth])
-    return [dict(index=index, sentence=k, expression=e, category=c, target=first[k], area=int(told.areas[k]),
+    small, told, truth = measure_pairs(square, ready["masks"]), measure(own, targets), data.entries[index].truth
+    first, same = first_alike([t.runs["counts"] for t in truth]), dict(index=index, objects=objects_in(truth), encoding=encoding)
+    return [dict(same, sentence=k, expression=e, category=c, target=first[k], area=int(told.areas[k]), found=int(told.found[k]),
                  shared=int(told.shared[k, k]), union=int(told.unions[k, k]), model_shared=small[0][k], model_union=small[1][k],
-                 predicted=predicted[k].item(), present=present[k].item(), overlaps=told.ious[k].tolist())
+                 predicted=predicted[k].item(), present=present[k].item(), seconds=asking / len(logits), overlaps=told.ious[k].tolist())
             for k, (e, c) in enumerate(zip(ready["expressions"], ready["categories"], strict=True))]
 
 # %% ../nbs/lib/53_referring_scores.ipynb #0fb04523
@@ -88,6 +114,12 @@ def first_alike(masks: Sequence[bytes]) -> list[int]:
     "Of each sentence the number of the first one with the same mask."
     seen: dict[bytes, int] = {}
     return [seen.setdefault(m, k) for k, m in enumerate(masks)]
+
+# %% ../nbs/lib/53_referring_scores.ipynb #04a5a9e7
+def objects_in(truth: Sequence[Any]) -> int:  # of `Target`
+    "How many different objects the sentences of an image name."
+    from pycocotools import mask as coco
+    return len({t.runs["counts"] for t in truth if coco.area(t.runs)})
 
 # %% ../nbs/lib/53_referring_scores.ipynb #25cf9bff
 @dataclass
@@ -107,18 +139,22 @@ class SentenceScores:
 
 def iou(row: Mapping[str, Any], of: str = "") -> float: return row[f"{of}shared"] / row[f"{of}union"] if row[f"{of}union"] else 0.0
 
+# %% ../nbs/lib/53_referring_scores.ipynb #bd9c5105
 def score_sentences(model: Any, data: Any, images: int | None = None,  # at most so many, evenly spaced
                     max_expressions: int | None = None,  # of an image
-                    progress: Callable[[int, int], None] = lambda done, total: None) -> SentenceScores:
+                    progress: Callable[[int, int], None] = lambda done, total: None,
+                    precision: str = "fp32",  # fp32, bf16, fp16: autocast
+                    **how: Any,  # black_boxes, seed of `prepared`
+                    ) -> SentenceScores:
     "Ask every sentence of a split."
-    transform = ReferringTransform(model.image_size, max_expressions=max_expressions)
     chosen = range(len(data)) if images is None or images >= len(data) else np.linspace(0, len(data) - 1, images).round().astype(int).tolist()
     if not len(chosen): raise ParameterError("there is no image to evaluate on")
     scores, training = SentenceScores(), model.training
     model.eval()
-    for done, index in enumerate(chosen, 1):
-        scores.rows += rows_of(model, data, index, transform)
-        progress(done, len(chosen))
+    with torch.autocast(model.device.type, AUTOCAST[precision], enabled=precision != "fp32"):
+        for done, index in enumerate(chosen, 1):
+            scores.rows += rows_of(model, data, index, max_expressions=max_expressions, **how)
+            progress(done, len(chosen))
     model.train(training)
     return scores
 
@@ -133,6 +169,12 @@ def main_scores(rows: Sequence[Mapping[str, Any]], of: str = "",  # "": original
     overall = sum(r[f"{of}shared"] for r in rows) / max(1, sum(r[f"{of}union"] for r in rows))
     return {"mIoU": 100 * ious.mean(), "oIoU": 100 * overall, **{f"P@{p:g}": 100 * (ious > p).mean() for p in POINTS}}
 
+# %% ../nbs/lib/53_referring_scores.ipynb #25ea90c3
+def measure_table(scores: SentenceScores) -> pd.DataFrame:  # percent
+    "Every figure at the images' size with logits above 0, and as released."
+    import pandas as pd
+    return pd.DataFrame({"image's size, logits above 0": main_scores(scores.named), "as released": main_scores(scores.named, "model_")})
+
 # %% ../nbs/lib/53_referring_scores.ipynb #6d4fd534
 def swapped(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:  # percent
     "The answers against another object of their image, taken in turn; images with one object are left out."
@@ -145,10 +187,12 @@ def swapped(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:  # percent
         ious += [r["overlaps"][other[r["target"]]] for r in group]
     return {"sentences": len(ious), "mIoU": 100 * float(np.mean(ious)), "P@0.5": 100 * float(np.mean(np.array(ious) > 0.5))} if ious else {}
 
+# %% ../nbs/lib/53_referring_scores.ipynb #0aae14b0
 def wrong_object(rows: Sequence[Mapping[str, Any]]) -> float:  # percent
     "Answers that overlap another object more than theirs."
     return 100 * float(np.mean([max(r["overlaps"]) > r["overlaps"][r["sentence"]] for r in rows])) if rows else float("nan")
 
+# %% ../nbs/lib/53_referring_scores.ipynb #35392494
 def rejection(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:  # percent
     "How well the object score tells sentences that name something from those that do not."
     yes, no = (np.array([r["present"] for r in rows if bool(r["area"]) == named]) for named in (True, False))
@@ -168,6 +212,7 @@ def score_table(scores: Mapping[str, SentenceScores],  # by the model's name
                 "sentences": len(s.named)}
     return pd.DataFrame({name: column(s) for name, s in scores.items()})
 
+# %% ../nbs/lib/53_referring_scores.ipynb #c6e4f612
 def table_by(scores: Mapping[str, SentenceScores], key: Callable[[Mapping[str, Any]], Any],  # group of a row
              ) -> pd.DataFrame:  # percent
     "Mean IoU and P@0.5 of groups of sentences."
@@ -185,6 +230,12 @@ def size_of(row: Mapping[str, Any]) -> str:
     "The size of a row's object: below 32 x 32 pixels, below 96 x 96, larger."
     return "1 small" if row["area"] < 32**2 else "2 medium" if row["area"] < 96**2 else "3 large"
 
+def crowd_of(row: Mapping[str, Any]) -> str:
+    "How many objects the sentences of its image name: 1, 2 to 4, 5 to 9, more than 9."
+    n = row["objects"]
+    return "1 object" if n < 2 else "2 to 4" if n < 5 else "5 to 9" if n < 10 else "more than 9"
+
+# %% ../nbs/lib/53_referring_scores.ipynb #abf5fee3
 _RELATION = ("next to", "beside", "close to", "closest", "nearest", "left of", "right of", "above", "below", "underneath", "far from", "away from",
              "on the road")
 _ORDER = ("second", "third", "most ", "lowest", "largest")
@@ -208,19 +259,46 @@ def guesses(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:  # percent
     of_class = np.mean([1 / len({o["target"] for o in rows if (o["index"], o["category"]) == (r["index"], r["category"])}) for r in rows])
     return pd.DataFrame({"P@0.5": {"the largest object": 100 * largest, "any object": 100 * at_random, "any object of the class": 100 * of_class}})
 
+# %% ../nbs/lib/53_referring_scores.ipynb #c2ff3ef4
+def calibration(rows: Sequence[Mapping[str, Any]], bins: int = 10) -> dict[str, Any]:  # of `IoUCalibration`; {}: no mask was found
+    "Predicted against real IoU of sentences that name something, where the answer is not empty."
+    answered, metric = [r for r in rows if r["area"] and r["found"]], IoUCalibration(bins)
+    if not answered: return {}
+    metric.update(torch.tensor([r["predicted"] for r in answered]), torch.tensor([iou(r) for r in answered]))
+    return {**metric.compute(), "answers": len(answered)}
+
+# %% ../nbs/lib/53_referring_scores.ipynb #ffddaf02
+def show_calibration(found: Mapping[str, Any], width: float = 3.2) -> Any:  # Picture; a sentence where there is nothing to show
+    "A point for each bin, as large as it has answers."
+    from sam_nb.show import line_figure
+    if not found: return "No sentence got a mask: there is nothing to calibrate."
+    lines, sizes = {"": (found["predicted"], found["real"])}, {"": found["count"]}
+    return line_figure(lines, f"calibration error {found['ece']:.1f}", "predicted IoU (%)", "real IoU (%)", sizes, True,
+                       ((0, 100), (0, 100)), width, width)
+
+# %% ../nbs/lib/53_referring_scores.ipynb #9138112a
+def time_table(scores: SentenceScores) -> pd.DataFrame:  # milliseconds
+    "Median time to encode an image, and to answer a sentence about it."
+    import pandas as pd
+    images = [r["encoding"] for r in {r["index"]: r for r in scores.rows}.values()]
+    spent = {"an image": images, "a sentence": [r["seconds"] for r in scores.rows]}
+    return pd.DataFrame({name: {"median": 1e3 * np.median(t), "90 %": 1e3 * np.quantile(t, 0.9), "number": len(t)} for name, t in spent.items()}).T
+
 # %% ../nbs/lib/53_referring_scores.ipynb #5094ff52
+@torch.no_grad()
 def answer_pictures(model: Any, data: Any, rows: Sequence[Mapping[str, Any]],
                     width: int = 26,  # letters of a line
+                    **how: Any,  # as `prepared`
                     ) -> tuple[list[np.ndarray], list[str]]:  # pictures, titles
     "Image with the truth (outline) and the answer (filled), and what was said."
     import textwrap
     from sam_nb.show import overlay
-    pictures, titles, plain = [], [], ReferringTransform(model.image_size)
+    pictures, titles = [], []
     for row in rows:
         sample = data[row["index"]]
-        ready = plain.take(sample, [row["sentence"]], plain.picture(sample["image"], None))
-        with torch.no_grad(): logits, _, _ = ask_sentences(model, model.encode(ready["image"][None].to(model.device)), ready["expressions"])
-        mask = F.interpolate(logits, sample["image"].shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu() >= 0
+        pixels = prepared(model, sample, row["index"], 1, **how)["image"]
+        logits, _, _ = ask_sentences(model, model.encode(pixels[None].to(model.device)), [row["expression"]])
+        mask = F.interpolate(logits, sample["image"].shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu() > 0
         seen = overlay(sample["image"], mask[None].numpy(), palette=[[255, 0, 220]], alpha=0.45)
         pictures.append(outlined(seen, sample["masks"][row["sentence"]].numpy()))
         titles.append(textwrap.fill(row["expression"], width) + f"\nIoU {100 * iou(row):.0f}")
@@ -235,10 +313,11 @@ def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] =
     cv2.drawContours(image, edges, -1, colour, max(1, round(min(image.shape[:2]) / 256)))
     return image
 
-def show_answers(model: Any, data: Any, rows: Sequence[Mapping[str, Any]], columns: int = 4, width: float = 9) -> Any:  # Picture
+# %% ../nbs/lib/53_referring_scores.ipynb #86759c90
+def show_answers(model: Any, data: Any, rows: Sequence[Mapping[str, Any]], columns: int = 4, width: float = 9, **how: Any) -> Any:  # Picture
     "Answers to sentences: truth in yellow, answer in pink."
     from sam_nb.show import show_images
-    return show_images(*answer_pictures(model, data, rows), columns=columns, width=width)
+    return show_images(*answer_pictures(model, data, rows, **how), columns=columns, width=width)
 
 def some_rows(scores: SentenceScores, count: int = 8) -> list[dict[str, Any]]:
     "Rows spread over the images, each with another sentence."
