@@ -54,14 +54,14 @@ RELEASED: dict[str, Any] = dict(mask_text_padding=False, text_encoder_eval=False
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #13aa62fd
 _PAPER = dict(backbone="sam2.1-b+", epochs=60, batch_size=8, lr=5e-5, schedule="cosine", weight_decay=0.1, clip_norm=0.1, precision="bf16",
               max_batch_expressions=24)
-_TINY = dict(backbone="tiny_sam2", text="tiny", train_text=True, batch_size=8, lr=1e-3, schedule="cosine", warmup_epochs=0.1, weight_decay=0.02,
-             clip_norm=1.0, expressions=8, black_boxes=0.0, drop_path=0.0, guidance_mlp=256, guidance_heads=2,
-             layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, loss_size=128, negatives=0.5)
+_TINY = dict(backbone="tiny_sam2", text="tiny", train_text=True, optimizer="muon", lr=1e-3, schedule="cosine", warmup_epochs=0.1, weight_decay=0.02,
+             clip_norm=1.0, batch_size=4, expressions=16, black_boxes=0.0, negatives=0.25, drop_path=0.0, guidance_mlp=256, guidance_heads=2,
+             layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, which_weight=1.0)
 RSAM_PRESETS: dict[str, dict[str, Any]] = {
-    "demo": dict(_TINY, steps=300, eval_every=5),
+    "demo": dict(_TINY, image_size=128, loss_size=64, steps=240, eval_every=2, test_images=20),
     "default": _PAPER,
     "released": dict(_PAPER, released=True),
-    "tiny": dict(_TINY, epochs=30),
+    "tiny": dict(_TINY, image_size=192, loss_size=96, epochs=20, eval_every=2),
 }
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #f2a2beb1
@@ -148,8 +148,9 @@ def _start(model: RSAM, source: Path, decoder: bool) -> LoadReport:
 
 def _saved(folder: Path, switches: Mapping[str, Any]) -> tuple[RSAM, LoadReport]:
     about = read_json(folder / "config.json")
-    kept = {k: about[k] for k in ("backbone", "image_size", "text", "num_twgt", "guidance_mlp", "guidance_heads") if k in about}
-    model = RSAM(**{**switches, **kept}).set_vocabulary(read_vocabulary(folder))
+    kept = {k: about[k] for k in ("backbone", "text", "num_twgt", "guidance_mlp", "guidance_heads") if k in about}
+    side = switches["image_size"] or about.get("image_size")
+    model = RSAM(**{**switches, **kept, "image_size": side}).set_vocabulary(read_vocabulary(folder))
     return model, load_released(model, read_state_dict(folder))
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #ce2b62bd
