@@ -31,7 +31,7 @@ from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable_recipe import backbone_values
 from ..prompts import Prompts
 from ..weights import LoadReport, load_state, parameter_table, read_state_dict
-from ..zoo import find_weights
+from ..zoo import ZOO, find_weights
 
 # %% auto #0
 __all__ = ['DEAD', 'RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'RSAM', 'part_table', 'Guided', 'guide', 'gated',
@@ -419,6 +419,13 @@ def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: b
     return model.to(map_location).eval()
 
 RSAM._save_pretrained, RSAM._from_pretrained = _save_pretrained, classmethod(_from_pretrained)
+
+def _by_name(cls, name: str | Path, **options: Any) -> RSAM:
+    "A saved model: a folder, a run's model, a repository of the hub, or `tiny_rsam`."
+    return _hub_from_pretrained(cls, str(find_weights(str(name)) if str(name) in ZOO else name), **options)
+
+_hub_from_pretrained = PyTorchModelHubMixin.from_pretrained.__func__
+RSAM.from_pretrained = classmethod(_by_name)
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #bb2a9bc1
 DEAD = (r"^memory_attention\.", r"^memory_encoder\.", *VIDEO_KEYS)
