@@ -152,7 +152,7 @@ def test_sentences_of_2000_words_are_cut_and_said(world, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name, count", [("scripts", 4), ("twice", 1)])
 def test_other_scripts_train_and_duplicates_count_once(world, monkeypatch, name, count):
-    job = do_job("train_rsam", world, monkeypatch, until="curves = ", **{**QUICK, "data_root": name, "run_name": name})
+    job = do_job("train_rsam", world, monkeypatch, until="curves = ", **{**QUICK, "batch_size": 1, "data_root": name, "run_name": name})
     assert {len(sample["expressions"]) for sample in job["data"]["train"]} == {count}
     assert np.isfinite(toy.lines(world / "runs", name)[0]["loss"])
 
