@@ -29,14 +29,14 @@ from ..heads.semantic import TokenMaskDecoder, object_gate
 from ..heads.text_guidance import GuidanceOptions, TextGuidance
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable_recipe import backbone_values
-from ..prompts import Prompts
+from ..prompts import Prompts, correct_points
 from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['DEAD', 'RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'RSAM', 'part_table', 'Guided', 'guide', 'gated',
-           'referring_losses', 'enlarged', 'mean_count', 'rsam_losses', 'which_object', 'Referred', 'SpokenImage',
-           'load_sam2_into', 'load_bert_into', 'load_released', 'released_state']
+__all__ = ['DEAD', 'RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'RSAM', 'part_table', 'Guided', 'guide', 'answer_guided',
+           'gated', 'referring_losses', 'enlarged', 'mean_count', 'rsam_losses', 'corrected', 'which_object',
+           'Referred', 'SpokenImage', 'load_sam2_into', 'load_bert_into', 'load_released', 'released_state']
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #abc32ac8
 class RsamSwitches(BaseModel):
@@ -65,6 +65,7 @@ class RsamSwitches(BaseModel):
     dice_weight: float = Field(1.0, ge=0, description="weight of the dice loss")
     iou_weight: float = Field(1.0, ge=0, description="weight of the loss of the predicted IoU (L1)")
     object_weight: float = Field(1.0, ge=0, description="weight of the object-score loss")
+    corrections: int = Field(0, ge=0, description="corrective clicks after a sentence in training, at most (drawn); 0 as released")
     which_weight: float = Field(0.0, ge=0, description="weight of the loss that tells an object from the others of its image (not in the paper)")
     loss_size: int | None = Field(None, gt=0, description="side at which masks are compared in training, pixels; None: the input's")
     loss_chunk: int = Field(8, ge=1, description="objects whose full-size logits are in memory at once")
@@ -196,11 +197,15 @@ def _decode(model: RSAM, features: ImageFeatures, index: Tensor,  # [N]
             words: Words | None = None,  # of the N objects; None: prompts alone
             multimask_output: bool = False) -> MaskPrediction:
     "Masks of N objects, by words, by prompts, or by both. The object gate is not applied yet."
-    guided = guide(model, features, index, words)
-    prompts = Prompts.none(len(index), index.device) if prompts is None else prompts
+    return answer_guided(model, guide(model, features, index, words), prompts, multimask_output)
+
+def answer_guided(model: RSAM, guided: Guided, prompts: Prompts | None = None, multimask_output: bool = False) -> MaskPrediction:
+    "Masks for what sentences have made of their images."
+    n, device = len(guided.own), guided.own.embedding.device
+    prompts = Prompts.none(n, device) if prompts is None else prompts
     if not prompts.num_points:  # SAM 2's way to say nothing: a point that is none
-        nowhere = torch.zeros(len(index), 1, 2, device=index.device)
-        prompts = Prompts(nowhere, -torch.ones(nowhere.shape[:2], dtype=torch.int64, device=index.device), prompts.masks, False)
+        nowhere = torch.zeros(n, 1, 2, device=device)
+        prompts = Prompts(nowhere, -torch.ones(nowhere.shape[:2], dtype=torch.int64, device=device), prompts.masks, False)
     sparse, dense = embed_prompts(model, prompts)
     if guided.sparse is not None: sparse = torch.cat([sparse, guided.sparse.to(sparse)], 1)
     return answer_prompts(model, sparse, dense, guided.own, multimask_output, guided.added)
@@ -242,7 +247,7 @@ def enlarged(logits: Tensor, side: int) -> Tensor:  # [N, K, h, w] -> [N, K, sid
     "Logits at another size, bilinearly."
     return logits.float() if logits.shape[-1] == side else F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)
 
-# %% ../../nbs/lib/40_methods.rsam.ipynb #a9f08db9
+# %% ../../nbs/lib/40_methods.rsam.ipynb #f8fb763b
 def mean_count(count: int, device: torch.device) -> float:
     "The mean number of sentences on a device, over all processes."
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()): return float(count)
@@ -255,11 +260,26 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
     "Every loss term, weighted."
     s, index = model.switches, batch["image_index"]
     if not len(index): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
-    answer = model.decode(_features(model, batch), index, words=model.read(batch["expressions"]))
-    logits = gated(answer) if s.gate and s.gate_in_training else answer.logits
-    truth, count = _truth(batch["masks"], s.loss_size or model.image_size), mean_count(len(index), index.device)
-    terms = referring_losses(logits, answer.ious, answer.object_logits, truth, s, count, batch["masks"].flatten(1).any(1))
-    return {**terms, "which": s.which_weight * which_object(answer.logits[:, 0], batch["masks"], index).sum() / count} if s.which_weight else terms
+    guided, prompts, totals = guide(model, _features(model, batch), index, model.read(batch["expressions"])), None, {}
+    truth, there = _truth(batch["masks"], s.loss_size or model.image_size), batch["masks"].flatten(1).any(1)
+    count, turns = mean_count(len(index), index.device), 1 + (int(torch.randint(s.corrections + 1, ())) if s.corrections else 0)
+    for turn in range(turns):
+        answer = answer_guided(model, guided, prompts)
+        logits = gated(answer) if s.gate and s.gate_in_training else answer.logits
+        terms = referring_losses(logits, answer.ious, answer.object_logits, truth, s, count, there)
+        if s.which_weight and not turn:
+            terms["which"] = turns * s.which_weight * which_object(answer.logits[:, 0], batch["masks"], index).sum() / count
+        for name, term in terms.items(): totals[name] = totals.get(name, 0) + term / turns
+        if turn + 1 < turns: prompts = corrected(model, prompts, answer, truth)
+    return totals
+
+def corrected(model: RSAM, prompts: Prompts | None, answer: MaskPrediction, truth: Tensor) -> Prompts:
+    "The prompts so far, the answer as a mask, and a click on what is wrong with it."
+    side, logits = truth.shape[-1], answer.logits.detach()
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    points, labels = correct_points(enlarged(logits, side)[:, 0] > 0, truth > 0.5, generator)
+    prompts = Prompts.none(len(truth), truth.device) if prompts is None else prompts
+    return prompts.add((points + 0.5) * (model.image_size / side) - 0.5, labels).with_masks(logits)
 
 def _truth(masks: Tensor, side: int) -> Tensor:  # bool [N, S, S] -> [N, side, side]: at another size the share that is covered
     return masks if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0]
@@ -332,7 +352,7 @@ class Referred:
         titles = [textwrap.fill(f"{e} ({s:.2f})", 28) for e, s in zip(self.expressions, self.scores, strict=True)]
         return show_images(seen, titles, columns=columns, width=width * columns)
 
-# %% ../../nbs/lib/40_methods.rsam.ipynb #f8fb763b
+# %% ../../nbs/lib/40_methods.rsam.ipynb #a9f08db9
 class SpokenImage:
     "An image that has been encoded, to be asked by sentences and clicks."
     def __init__(self, model: RSAM, image: Any):  # path, PIL image, uint8 array [H, W, 3]
