@@ -58,10 +58,10 @@ _TINY = dict(backbone="tiny_sam2", text="tiny", train_text=True, optimizer="muon
              clip_norm=1.0, batch_size=4, expressions=16, black_boxes=0.0, negatives=0.25, drop_path=0.0, guidance_mlp=256, guidance_heads=2,
              layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, which_weight=1.0)
 RSAM_PRESETS: dict[str, dict[str, Any]] = {
-    "demo": dict(_TINY, image_size=128, loss_size=64, steps=240, eval_every=2, test_images=20),
+    "demo": dict(_TINY, checkpoint="tiny_rsam", image_size=192, loss_size=64, steps=60, lr=2e-4, corrections=1, test_images=20),
     "default": _PAPER,
     "released": dict(_PAPER, released=True),
-    "tiny": dict(_TINY, image_size=192, loss_size=96, epochs=20, eval_every=2),
+    "tiny": dict(_TINY, image_size=192, loss_size=96, epochs=20, eval_every=2, corrections=1),
 }
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #f2a2beb1
