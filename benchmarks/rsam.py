@@ -26,7 +26,7 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 
 from benchmarks.sartm import machine
 from sam_nb.encoders.sentences import vocabulary_of
-from sam_nb.heads.promptable import ImageFeatures, embed_prompts
+from sam_nb.heads.promptable import embed_prompts
 from sam_nb.losses import iou_target, mask_dice, sigmoid_focal
 from sam_nb.methods.rsam import RSAM, enlarged, gated
 from sam_nb.prompts import Prompts

@@ -176,7 +176,7 @@ def check_values(values: Mapping[str, Any],  # name -> value
                  ) -> dict[str, Any]:  # the same, paths made absolute
     "Check what needs no model; raises `SamNbError`."
     values = dict(values)
-    for name in ("data_root", "checkpoint", "text_checkpoint", "before"):
+    for name in ("data_root", "checkpoint", "text_checkpoint", "bert", "before"):
         path = Path(str(values.get(name))).expanduser()
         if values.get(name) is not None and path.exists(): values[name] = str(path.resolve())
     dataset = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else None)
