@@ -74,9 +74,10 @@ class PromptableRecipe(PromptableSwitches, Recipe):
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end of training")
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #df0b24f6
-_TINY = dict(trainable="all", optimizer="muon", clicks=3, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1, focal_weight=2.0,
-             loss_size=64, objects=8, batch_size=4, lr=1e-3, schedule="cosine", warmup_epochs=0.05, weight_decay=0.02, clip_norm=1.0,
-             scale_min=0.75, scale_max=1.5, jitter=0.5, ema_decay=0.998, min_area=100, test_images=24)
+_TINY = dict(trainable="all", optimizer="muon", clicks=2, vary_clicks=True, mask_rounds=0, box_share=0.4, mask_share=0.1, focal_weight=2.0,
+             loss_size=64, objects=8, batch_size=8, lr=1.5e-3, schedule="cosine", warmup_epochs=0.05, weight_decay=0.02, clip_norm=1.0,
+             scale_min=0.8, scale_max=1.6, jitter=0.5, ema_decay=0.998, min_area=100, test_images=24)
+_QUARTERS = dict(scale_min=1.6, scale_max=3.2, loss_size=32, affinity_steps=800, steps=3000)  # windows of about a quarter of an image
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,
                  schedule="cosine", parts="none", loss_size=128, flip=0.0, scale_min=1.0, scale_max=1.0, jitter=0.0, cache=True, test_clicks=3,
@@ -85,9 +86,9 @@ PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(backbone="tiny_sam2", trainable="all", clicks=2, box_share=0.35, mask_share=0.15, focal_weight=2.0, objects=8,
                  batch_size=4, epochs=15, lr=3e-4, schedule="cosine", warmup_epochs=0.5, encoder_lr=0.5,
                  scale_min=0.8, scale_max=1.6, jitter=0.3, loss_size=128, clip_norm=1.0),
-    "tiny_sam": dict(_TINY, backbone="tiny_sam", checkpoint="scratch", steps=9000),
-    "tiny_sam2": dict(_TINY, backbone="tiny_sam2", checkpoint="scratch", steps=9000),
-    "tiny_more": dict(_TINY, backbone="tiny_sam2", steps=5000),
+    "tiny_sam": dict(_TINY, **_QUARTERS, backbone="tiny_sam", image_size=96, checkpoint="scratch"),
+    "tiny_sam2": dict(_TINY, **_QUARTERS, backbone="tiny_sam2", image_size=128, checkpoint="scratch"),
+    "tiny_more": dict(_TINY, backbone="tiny_sam2", batch_size=4, objects=16, scale_min=0.9, lr=1e-3, steps=1000),
 }
 
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #41cb7a2e
