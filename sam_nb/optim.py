@@ -21,15 +21,17 @@ class MuonAdamW(torch.optim.AdamW):
     def __init__(self, groups: Sequence[Mapping[str, Any]],  # parameter groups: params, lr, weight_decay, muon
                  lr: float, **options: Any):  # of AdamW
         super().__init__([dict(g) for g in groups], lr, **options)
-        self.turned = [g for g in self.param_groups if g.get("muon")]
         matrices = [{k: g[k] for k in ("params", "lr", "weight_decay")} for g in self.turned]
         self.muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw") if matrices else None
-        if self.muon: self.muon.state = self.state
+
+    @property
+    def turned(self) -> list[dict[str, Any]]: return [g for g in self.param_groups if g.get("muon")]  # load_state_dict makes them anew
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> Any:
         "One step; the gradients of Muon's matrices are gone afterwards."
         if self.muon:
+            self.muon.state = self.state
             for inner, outer in zip(self.muon.param_groups, self.turned, strict=True): inner["lr"] = outer["lr"]
             self.muon.step()
         for group in self.turned:
