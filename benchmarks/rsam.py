@@ -26,9 +26,9 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 
 from benchmarks.sartm import machine
 from sam_nb.encoders.sentences import vocabulary_of
-from sam_nb.heads.promptable import embed_prompts
+from sam_nb.heads.promptable import embed_prompts, enlarged
 from sam_nb.losses import iou_target, mask_dice, sigmoid_focal
-from sam_nb.methods.rsam import RSAM, enlarged, gated
+from sam_nb.methods.rsam import RSAM, gated
 from sam_nb.prompts import Prompts
 
 SAID = ("the red roof on the left", "the small house beside the road", "a white ship near the upper harbour", "the second plane from the right",

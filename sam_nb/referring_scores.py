@@ -17,32 +17,18 @@ from torch import Tensor
 
 from .core import ParameterError, derive_seed
 from .datasets.referring_draws import BlackBoxes, ReferringTransform
-from .encoders.sentences import Words
 from .heads.promptable import AUTOCAST
+from .methods.rsam import ask_sentences
 from .metrics import IoUCalibration
 
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['POINTS', 'ask_sentences', 'Measured', 'measure', 'prepared', 'timed', 'rows_of', 'measure_pairs', 'first_alike',
-           'objects_in', 'SentenceScores', 'iou', 'score_sentences', 'main_scores', 'measure_table', 'swapped',
-           'wrong_object', 'rejection', 'score_table', 'table_by', 'size_of', 'crowd_of', 'said_by', 'guesses',
-           'calibration', 'show_calibration', 'time_table', 'answer_pictures', 'outlined', 'show_answers', 'some_rows',
+__all__ = ['POINTS', 'Measured', 'measure', 'prepared', 'timed', 'rows_of', 'measure_pairs', 'first_alike', 'objects_in',
+           'SentenceScores', 'iou', 'score_sentences', 'main_scores', 'measure_table', 'swapped', 'wrong_object',
+           'rejection', 'score_table', 'table_by', 'size_of', 'crowd_of', 'said_by', 'guesses', 'calibration',
+           'show_calibration', 'time_table', 'answer_pictures', 'outlined', 'show_answers', 'some_rows',
            'show_sentences']
-
-# %% ../nbs/lib/53_referring_scores.ipynb #96d6e341
-@torch.no_grad()
-def ask_sentences(model: Any, features: Any, expressions: Sequence[str],
-                  chunk: int = 16,  # sentences at once
-                  ) -> tuple[Tensor, Tensor, Tensor]:  # logits [N, 1, h, w] gated, predicted IoU [N], object logits [N]
-    "The model's answer to sentences about one encoded image."
-    from sam_nb.methods.rsam import gated
-    words, parts = model.read(expressions), []
-    for some in torch.arange(len(expressions)).split(chunk):
-        index = torch.zeros(len(some), dtype=torch.int64, device=features.embedding.device)
-        answer = model.decode(features, index, words=Words(words.hidden[some], words.real[some]))
-        parts.append((gated(answer) if model.switches.gate else answer.logits, answer.ious[:, 0], answer.object_logits[:, 0]))
-    return tuple(torch.cat(p).float() for p in zip(*parts, strict=True))
 
 # %% ../nbs/lib/53_referring_scores.ipynb #96ee0cd8
 @dataclass
@@ -71,7 +57,7 @@ def prepared(model: Any, sample: Mapping[str, Any], index: int,
              seed: int = 0,  # of the boxes
              ) -> dict[str, Any]:
     "A sample as the model takes it, without anything else that is random."
-    boxes = BlackBoxes(black_boxes, side=max(1, round(32 * model.image_size / 800))) if black_boxes else None
+    boxes = BlackBoxes.for_side(black_boxes, model.image_size) if black_boxes else None
     transform = ReferringTransform(model.image_size, boxes=boxes, max_expressions=max_expressions)
     return transform(sample, torch.Generator().manual_seed(derive_seed("black boxes", seed, index)))
 
@@ -94,7 +80,7 @@ def rows_of(model: Any, data: Any, index: int,  # of `Referring`
     ready = prepared(model, sample, index, **how)
     if not ready["expressions"]: return []
     features, encoding = timed(model.device, model.encode, ready["image"][None].to(model.device))
-    (logits, predicted, present), asking = timed(model.device, ask_sentences, model, features, ready["expressions"])
+    (logits, predicted, present), asking = timed(model.device, lambda: ask_sentences(model, features, model.read(ready["expressions"])))
     targets = torch.from_numpy(sample["masks"].planes(range(len(ready["expressions"]))).copy()).bool()
     own = F.interpolate(logits, targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0].cpu() > 0
     square = F.interpolate(logits, (model.image_size,) * 2, mode="bilinear", align_corners=False)[:, 0].cpu() >= 0.5
@@ -297,7 +283,7 @@ def answer_pictures(model: Any, data: Any, rows: Sequence[Mapping[str, Any]],
     for row in rows:
         sample = data[row["index"]]
         pixels = prepared(model, sample, row["index"], 1, **how)["image"]
-        logits, _, _ = ask_sentences(model, model.encode(pixels[None].to(model.device)), [row["expression"]])
+        logits, _, _ = ask_sentences(model, model.encode(pixels[None].to(model.device)), model.read([row["expression"]]))
         mask = F.interpolate(logits, sample["image"].shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu() > 0
         seen = overlay(sample["image"], mask[None].numpy(), palette=[[255, 0, 220]], alpha=0.45)
         pictures.append(outlined(seen, sample["masks"][row["sentence"]].numpy()))

@@ -46,6 +46,10 @@ class BlackBoxes:
     number: tuple[int, int] = (20, 60)  # fewest, most
     side: int = 32  # pixels of the square input
 
+    @classmethod
+    def for_side(cls, probability: float, image_size: int) -> BlackBoxes:  # 32 pixels at the published 800
+        return cls(probability, side=max(1, round(32 * image_size / 800)))
+
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         if torch.rand((), generator=generator) > self.probability: return image
         count = int(torch.randint(self.number[0], self.number[1] + 1, (), generator=generator))

@@ -75,9 +75,10 @@ class Words(NamedTuple):
     "What N sentences say, word piece by word piece."
     hidden: Tensor  # [N, L, width]
     real: Tensor  # bool [N, L]; False: padding
+    padded: bool = True  # whether there may be padding, known without asking the device
 
     def __len__(self) -> int: return len(self.hidden)
-    def to(self, device: Any) -> Words: return Words(self.hidden.to(device), self.real.to(device))
+    def of(self, which: Any) -> Words: return Words(self.hidden[which], self.real[which], self.padded)  # some of the sentences
 
 # %% ../../nbs/lib/20_encoders.sentences.ipynb #d2c2ed0b
 class SentenceReader:
@@ -99,8 +100,9 @@ class SentenceReader:
 
     def read(self, ids: Tensor, real: Tensor) -> Words:  # [N, L] each
         "The encoder's answer to token ids."
+        padded = not bool(real.all())  # on the CPU, where the tokenizer left it
         ids, real = ids.to(self.model.device), real.to(self.model.device)
-        return Words(self.model(input_ids=ids, attention_mask=real.long()).last_hidden_state, real)
+        return Words(self.model(input_ids=ids, attention_mask=real.long()).last_hidden_state, real, padded)
 
     def __call__(self, sentences: Sequence[str]) -> Words:
         sentences = [check_sentence(s) for s in sentences]
@@ -110,7 +112,7 @@ class SentenceReader:
         real = torch.arange(max(map(len, rows))) < torch.tensor([len(r) for r in rows])[:, None]
         for s in sentences: self.kept.move_to_end(s)
         self.forget()
-        return Words(nn.utils.rnn.pad_sequence(rows, batch_first=True), real.to(rows[0].device))
+        return Words(nn.utils.rnn.pad_sequence(rows, batch_first=True), real.to(rows[0].device), not bool(real.all()))
 
     @torch.no_grad()
     def remember(self, sentences: Sequence[str]) -> None:

@@ -5,10 +5,12 @@
 # %% ../../nbs/lib/30_heads.promptable.ipynb #3972edcb
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
@@ -21,7 +23,8 @@ from ..prompts import Prompts
 
 # %% auto #0
 __all__ = ['AUTOCAST', 'family_of', 'prompt_encoder_of', 'mask_decoder_of', 'in_steps', 'ImageFeatures', 'encode_images',
-           'embed_prompts', 'MaskPrediction', 'decode_masks', 'answer_prompts', 'Answer', 'View']
+           'features_of', 'enlarged', 'embed_prompts', 'MaskPrediction', 'decode_masks', 'answer_prompts', 'Answer',
+           'View']
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #d578a15f
 def family_of(model: nn.Module) -> str:  # "sam" or "sam2"
@@ -59,6 +62,17 @@ def encode_images(model: Sam | SAM2Base,
     fine, middle, coarse = image_features(model.image_encoder, model.sam_mask_decoder, images)
     if model.directly_add_no_mem_embed: coarse = coarse + model.no_mem_embed.view(1, -1, 1, 1)
     return ImageFeatures(coarse, (fine, middle))
+
+# %% ../../nbs/lib/30_heads.promptable.ipynb #278a9e8f
+def features_of(model: nn.Module,  # has `encode`
+                batch: Mapping[str, Any],  # features (the embedding and the finer levels), or image [B, C, S, S]
+                ) -> ImageFeatures:
+    "Features of a batch, as stored or encoded."
+    return ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
+
+def enlarged(logits: Tensor, side: int) -> Tensor:  # [N, K, h, w] -> [N, K, side, side] float32
+    "Logits at another size, bilinearly."
+    return logits.float() if logits.shape[-1] == side else F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #ca5835c8
 def embed_prompts(model: Sam | SAM2Base, prompts: Prompts) -> tuple[Tensor, Tensor]:  # sparse [N, P', D], dense [N or 1, D, g, g]

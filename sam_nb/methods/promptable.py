@@ -29,7 +29,7 @@ from ..encoders.lora import QVLoRA, add_lora, fold_lora
 from ..encoders.sam import build_sam, stretch_positions
 from ..encoders.sam2 import build_sam2_model
 from ..heads.promptable import ImageFeatures, MaskPrediction, View
-from ..heads.promptable import decode_masks, encode_images, family_of, in_steps, mask_decoder_of, prompt_encoder_of
+from ..heads.promptable import decode_masks, encode_images, enlarged, family_of, features_of, in_steps, mask_decoder_of, prompt_encoder_of
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable_recipe import PromptableRecipe, PromptableSwitches, backbone_values
 from ..metrics import CandidateScores
@@ -139,7 +139,7 @@ def answer_losses(switches: PromptableSwitches, family: str, answer: MaskPredict
                   truth: Tensor,  # [N, L, L] 0..1: the share of each cell that the object covers
                   ) -> dict[str, Tensor]:  # name -> [N], weighted
     "The losses of each object's answer."
-    logits = _enlarged(answer.logits, truth.shape[-1])
+    logits = enlarged(answer.logits, truth.shape[-1])
     target = truth[:, None]
     masks = switches.focal_weight * sigmoid_focal(logits, target), switches.dice_weight * mask_dice(logits, target)
     best = (masks[0] + masks[1]).argmin(1, keepdim=True)
@@ -152,10 +152,6 @@ def answer_losses(switches: PromptableSwitches, family: str, answer: MaskPredict
         there = target.flatten(1).amax(1).gt(0).to(answer.object_logits.dtype)
         terms["object"] = switches.object_weight * F.binary_cross_entropy_with_logits(answer.object_logits[:, 0], there, reduction="none")
     return terms
-
-# %% ../../nbs/lib/40_methods.promptable.ipynb #e3df7989
-def _enlarged(logits: Tensor, side: int) -> Tensor:  # [N, K, h, w] -> [N, K, side, side] float32
-    return logits.float() if logits.shape[-1] == side else F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)
 
 # %% ../../nbs/lib/40_methods.promptable.ipynb #4da610de
 def first_prompts(switches: PromptableSwitches,
@@ -197,7 +193,7 @@ def conversation(model: Promptable, features: ImageFeatures, image_index: Tensor
         if number == len(rounds): break
         chosen = answer.pick().logits.detach()
         if rounds[number]:
-            points, labels = correct_points(_enlarged(chosen, truth.shape[-1])[:, 0] > 0, truth > 0.5, generator)
+            points, labels = correct_points(enlarged(chosen, truth.shape[-1])[:, 0] > 0, truth > 0.5, generator)
             prompts = prompts.add((points + 0.5) * scale - 0.5, labels)
         prompts = prompts.with_masks(chosen)
     return {name: total / (1 + len(rounds)) for name, total in totals.items()}
@@ -208,7 +204,7 @@ def promptable_losses(model: Promptable,
                       ) -> dict[str, Tensor]:
     "Every loss term, weighted; the mean over the objects of the batch."
     s, masks = model.switches, batch["masks"]
-    features = ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
+    features = features_of(model, batch)
     if not len(masks): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # on the CPU: nothing has to be waited for
     truth, totals = covered(masks, s.loss_size or model.image_size), {}
@@ -231,10 +227,10 @@ def _predict(model: Promptable, batch: Mapping[str, Any]) -> list[dict[str, Tens
     "Candidates for a central point and a tight box of every object."
     masks, index = batch["masks"], batch["image_index"]
     if not len(masks): return []
-    features = ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
+    features = features_of(model, batch)
     asked = {"point": Prompts.from_points(centre_points(masks)), "box": Prompts.from_boxes(mask_boxes(masks))}
     answers = {kind: model.decode(features, index, p, multimask_output=kind == "point") for kind, p in asked.items()}
-    return [{"kind": kind, "ious": iou_target(_enlarged(a.logits, masks.shape[-1]), masks[:, None]), "predicted": a.ious}
+    return [{"kind": kind, "ious": iou_target(enlarged(a.logits, masks.shape[-1]), masks[:, None]), "predicted": a.ious}
             for kind, a in answers.items()]
 
 Promptable.predict = _predict
@@ -337,7 +333,7 @@ def _to_original(model: Promptable, logits: Tensor,  # [N, h, w] low-resolution
     "Logits at the size of the image, as the packages' predictors enlarge them."
     size = tuple(int(s) for s in original_size)
     if model.family == "sam2": return F.interpolate(logits[None].float(), size, mode="bilinear", align_corners=False)[0]
-    return to_original(_enlarged(logits[None], model.image_size)[0], content_size, original_size)
+    return to_original(enlarged(logits[None], model.image_size)[0], content_size, original_size)
 
 Promptable.frame, Promptable.transform, Promptable.to_original = _frame, _transform, _to_original
 Promptable.embed, Promptable.segment = _embed, _segment

@@ -24,19 +24,21 @@ from ..datasets.mask_pictures import image_array
 from ..datasets.transforms import Normalise, ResizeSquare
 from ..encoders.sam2 import VIDEO_KEYS, build_image_encoder, build_mask_decoder, check_image_size, image_features, sam2_size
 from ..encoders.sentences import SentenceReader, Words, build_bert, check_sentence, read_vocabulary, word_pieces
-from ..heads.promptable import ImageFeatures, MaskPrediction, answer_prompts, embed_prompts
+from ..heads.promptable import ImageFeatures, MaskPrediction, answer_prompts, embed_prompts, enlarged, features_of
 from ..heads.semantic import TokenMaskDecoder, object_gate
 from ..heads.text_guidance import GuidanceOptions, TextGuidance
 from ..losses import iou_target, mask_dice, sigmoid_focal
+from ..masks import masks_to_boxes
+from .promptable import covered
 from .promptable_recipe import backbone_values
 from ..prompts import Prompts, correct_points
 from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['DEAD', 'RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'RSAM', 'part_table', 'Guided', 'guide', 'answer_guided',
-           'gated', 'referring_losses', 'enlarged', 'mean_count', 'rsam_losses', 'corrected', 'which_object',
-           'Referred', 'SpokenImage', 'load_sam2_into', 'load_bert_into', 'load_released', 'released_state']
+__all__ = ['RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'RSAM', 'part_table', 'Guided', 'guide', 'answer_guided', 'gated',
+           'referring_losses', 'mean_count', 'rsam_losses', 'corrected', 'which_object', 'ask_sentences', 'Referred',
+           'SpokenImage', 'load_sam2_into', 'load_bert_into', 'load_released', 'released_state']
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #abc32ac8
 class RsamSwitches(BaseModel):
@@ -141,7 +143,7 @@ class RSAM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["referr
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #6897faa1
 def _freeze(model: RSAM) -> None:
-    "No gradient for what is not trained, nor for what no loss reaches."
+    "No gradient for what is not trained."
     s, decoder = model.switches, model.sam_mask_decoder
     model.text_encoder.requires_grad_(s.train_text)
     model.image_encoder.requires_grad_(s.train_image_encoder)
@@ -162,7 +164,6 @@ class Guided(NamedTuple):
     own: ImageFeatures  # of the N sentences
     added: Tensor | None = None  # [N, 1, D] for the mask tokens
     sparse: Tensor | None = None  # [N, P, D] further prompt tokens
-    words: Tensor | None = None  # [N, L, D] after the guidance module
 
 def guide(model: RSAM, features: ImageFeatures,  # of B images
           index: Tensor,  # int64 [N] the image of each sentence
@@ -174,10 +175,10 @@ def guide(model: RSAM, features: ImageFeatures,  # of B images
     text, wanted = model.text_proj(words.hidden), 1 if s.text_tokens == "cls" else None
     if model.description_transformer is not None:
         places, pe = model.sam_prompt_encoder.description_pe.weight[None, :text.shape[1]], model.sam_prompt_encoder.get_dense_pe()
-        padding = ~words.real if s.mask_text_padding and not bool(words.real.all()) else None
+        padding = ~words.real if s.mask_text_padding and words.padded else None
         text, seen = model.description_transformer(features.embedding, pe, text, places, index, padding, wanted)
         own = replace(own, embedding=seen)
-    return Guided(own, *_told(s, text, words.real[:, :text.shape[1]]), text)
+    return Guided(own, *_told(s, text, words.real[:, :text.shape[1]]))
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #75b7c0d9
 def _shared(features: ImageFeatures, index: Tensor) -> ImageFeatures:
@@ -222,14 +223,15 @@ def referring_losses(logits: Tensor,  # [N, K, h, w], gated or not
                      object_logits: Tensor,  # [N, 1]
                      truth: Tensor,  # [N, L, L] bool, or the share of each cell that is covered, 0..1
                      switches: RsamSwitches,
-                     count: float | None = None,  # what sums are divided by; None: N
+                     count: float | Tensor | None = None,  # what sums are divided by; None: N
                      there: Tensor | None = None,  # bool [N] whether anything is named; None: where `truth` is not empty
                      ) -> dict[str, Tensor]:
     "Weighted losses of N sentences, summed over them and divided."
-    s, count = switches, max(1.0, len(truth) if count is None else count)
+    s, count = switches, max(1, len(truth)) if count is None else count
     there = truth.flatten(1).any(1) if there is None else there
-    pieces = [_mask_terms(s, *part) if not logits.requires_grad else checkpoint(_mask_terms, s, *part, use_reentrant=False)
-              for part in zip(*(t.split(s.loss_chunk) for t in (logits, ious, truth)), strict=True)]
+    parts = list(zip(*(t.split(s.loss_chunk) for t in (logits, ious, truth)), strict=True))
+    again = logits.requires_grad and len(parts) > 1  # a single piece is not worth computing twice
+    pieces = [checkpoint(_mask_terms, s, *part, use_reentrant=False) if again else _mask_terms(s, *part) for part in parts]
     sums = torch.cat(pieces, 1) * there if pieces else logits.new_zeros(3, 0)
     present = F.binary_cross_entropy_with_logits(object_logits[:, 0].float(), there.float(), reduction="none")
     weights = {"focal": s.focal_weight, "dice": s.dice_weight, "iou": s.iou_weight, "object": s.object_weight}
@@ -243,25 +245,21 @@ def _mask_terms(s: RsamSwitches, logits: Tensor, ious: Tensor, truth: Tensor) ->
     best = (s.focal_weight * focal + s.dice_weight * dice).argmin(1, keepdim=True)
     return torch.stack([focal.gather(1, best)[:, 0], dice.gather(1, best)[:, 0], quality])
 
-def enlarged(logits: Tensor, side: int) -> Tensor:  # [N, K, h, w] -> [N, K, side, side] float32
-    "Logits at another size, bilinearly."
-    return logits.float() if logits.shape[-1] == side else F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)
-
 # %% ../../nbs/lib/40_methods.rsam.ipynb #f8fb763b
-def mean_count(count: int, device: torch.device) -> float:
-    "The mean number of sentences on a device, over all processes."
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()): return float(count)
+def mean_count(count: int, device: torch.device) -> float | Tensor:
+    "The mean number of sentences on a device, over all processes; at least 1."
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()): return max(1, count)
     total = torch.tensor(float(count), device=device)
     torch.distributed.all_reduce(total)
-    return total.item() / torch.distributed.get_world_size()
+    return (total / torch.distributed.get_world_size()).clamp(min=1)
 
 def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; masks bool [N, S, S], image_index [N], expressions: N
                 ) -> dict[str, Tensor]:
     "Every loss term, weighted."
     s, index = model.switches, batch["image_index"]
     if not len(index): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
-    guided, prompts, totals = guide(model, _features(model, batch), index, model.read(batch["expressions"])), None, {}
-    truth, there = _truth(batch["masks"], s.loss_size or model.image_size), batch["masks"].flatten(1).any(1)
+    guided, prompts, totals = guide(model, features_of(model, batch), index, model.read(batch["expressions"])), None, {}
+    truth, there = covered(batch["masks"], s.loss_size or model.image_size), batch["masks"].flatten(1).any(1)
     count, turns = mean_count(len(index), index.device), 1 + (int(torch.randint(s.corrections + 1, ())) if s.corrections else 0)
     for turn in range(turns):
         answer = answer_guided(model, guided, prompts)
@@ -270,22 +268,16 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
         if s.which_weight and not turn:
             terms["which"] = turns * s.which_weight * which_object(answer.logits[:, 0], batch["masks"], index).sum() / count
         for name, term in terms.items(): totals[name] = totals.get(name, 0) + term / turns
-        if turn + 1 < turns: prompts = corrected(model, prompts, answer, truth)
+        if turn + 1 < turns: prompts = corrected(model, prompts, answer, batch["masks"])
     return totals
 
-def corrected(model: RSAM, prompts: Prompts | None, answer: MaskPrediction, truth: Tensor) -> Prompts:
+def corrected(model: RSAM, prompts: Prompts | None, answer: MaskPrediction, masks: Tensor) -> Prompts:  # masks bool [N, S, S]
     "The prompts so far, the answer as a mask, and a click on what is wrong with it."
-    side, logits = truth.shape[-1], answer.logits.detach()
+    logits = answer.logits.detach()
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-    points, labels = correct_points(enlarged(logits, side)[:, 0] > 0, truth > 0.5, generator)
-    prompts = Prompts.none(len(truth), truth.device) if prompts is None else prompts
-    return prompts.add((points + 0.5) * (model.image_size / side) - 0.5, labels).with_masks(logits)
-
-def _truth(masks: Tensor, side: int) -> Tensor:  # bool [N, S, S] -> [N, side, side]: at another size the share that is covered
-    return masks if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0]
-
-def _features(model: RSAM, batch: Mapping[str, Any]) -> ImageFeatures:
-    return ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
+    points, labels = correct_points(enlarged(logits, masks.shape[-1])[:, 0] > 0, masks, generator)
+    prompts = Prompts.none(len(masks), masks.device) if prompts is None else prompts
+    return prompts.add(points, labels).with_masks(logits)
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #7bb69241
 def which_object(logits: Tensor,  # [N, h, w]
@@ -306,6 +298,18 @@ RSAM.losses = rsam_losses
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #cba79cb6
 @torch.no_grad()
+def ask_sentences(model: RSAM, features: ImageFeatures,  # of one image
+                  words: Words,  # of N sentences
+                  chunk: int = 16,  # sentences at once
+                  ) -> tuple[Tensor, Tensor, Tensor]:  # logits [N, 1, h, w] after the gate, predicted IoU [N], object logits [N]
+    "Answers to sentences about one image, in bounded memory."
+    parts, device = [], features.embedding.device
+    for some in torch.arange(len(words.hidden), device=device).split(chunk):
+        answer = model.decode(features, torch.zeros_like(some), words=words.of(some))
+        parts.append((gated(answer) if model.switches.gate else answer.logits, answer.ious[:, 0], answer.object_logits[:, 0]))
+    return tuple(torch.cat(p).float() for p in zip(*parts, strict=True))
+
+@torch.no_grad()
 def _predict(model: RSAM, batch: Mapping[str, Any],
              size: Literal["original", "model"] | None = None,  # of the masks; None: as the model's switches say
              threshold: float | None = None,  # logits from which on a pixel is object; None: as they say
@@ -313,16 +317,15 @@ def _predict(model: RSAM, batch: Mapping[str, Any],
              ) -> list[Tensor]:  # of each image bool [n, H, W]
     "The mask of every sentence."
     size, threshold = size or model.switches.predict_size, model.switches.predict_threshold if threshold is None else threshold
-    features, index = _features(model, batch), batch["image_index"]
-    words, found = model.read(batch["expressions"]) if len(index) else None, [[] for _ in range(len(features))]
-    for some in torch.arange(len(index), device=index.device).split(chunk):
-        for b in index[some].unique_consecutive().tolist():
-            own = some[index[some] == b]
-            answer = model.decode(features[b:b + 1], torch.zeros_like(own), words=Words(words.hidden[own], words.real[own]))
-            logits = gated(answer) if model.switches.gate else answer.logits
-            wanted = tuple(batch["original_size"][b].tolist()) if size == "original" else (model.image_size,) * 2
-            found[b].append(F.interpolate(logits.float(), wanted, mode="bilinear", align_corners=False)[:, 0] >= threshold)
-    return [torch.cat(f) if f else torch.zeros(0, 1, 1, dtype=torch.bool) for f in found]
+    features, index, found = features_of(model, batch), batch["image_index"], []
+    words = model.read(batch["expressions"]) if len(index) else None
+    for b, original in enumerate(batch["original_size"].tolist()):
+        own = (index == b).nonzero()[:, 0]
+        wanted = tuple(original) if size == "original" else (model.image_size,) * 2
+        logits = ask_sentences(model, features[b:b + 1], words.of(own), chunk)[0] if len(own) else torch.zeros(0, 1, 1, 1, device=index.device)
+        large = [F.interpolate(some, wanted, mode="bilinear", align_corners=False)[:, 0] >= threshold for some in logits.split(chunk) if len(some)]
+        found.append(torch.cat(large) if large else torch.zeros(0, *wanted, dtype=torch.bool, device=index.device))
+    return found
 
 RSAM.predict = _predict
 
@@ -400,12 +403,9 @@ def _asked(count: int, points: Any, labels: Any, boxes: Any) -> Prompts:
     if len(prompts) != count: raise ParameterError(f"{len(prompts)} boxes for {count} sentences", remedy="one for each sentence")
     return prompts
 
-def _boxes(masks: np.ndarray) -> np.ndarray:  # bool [N, H, W] -> float [N, 4]
-    out = np.full((len(masks), 4), np.nan)
-    for m, into in zip(masks, out, strict=True):
-        ys, xs = np.nonzero(m)
-        if len(xs): into[:] = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
-    return out
+def _boxes(masks: np.ndarray) -> np.ndarray:  # bool [N, H, W] -> float [N, 4], exclusive ends; not a number where nothing is
+    boxes = masks_to_boxes(torch.from_numpy(masks)).double() + torch.tensor([0, 0, 1, 1])
+    return np.where(masks.any((1, 2))[:, None], boxes.numpy(), np.nan)
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #a0533ac4
 def _frame(model: RSAM) -> ResizeSquare: return ResizeSquare(model.image_size, Normalise(), by_pillow=True)
@@ -448,7 +448,6 @@ _hub_from_pretrained = PyTorchModelHubMixin.from_pretrained.__func__
 RSAM.from_pretrained = classmethod(_by_name)
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #bb2a9bc1
-DEAD = (r"^memory_attention\.", r"^memory_encoder\.", *VIDEO_KEYS)
 _NEW = (r"^text_encoder\.", r"^text_proj\.", r"^description_transformer\.", r"description_pe")
 _DECODER = (r"^sam_prompt_encoder\.", r"^sam_mask_decoder\.")
 
@@ -460,7 +459,7 @@ def load_sam2_into(model: RSAM, source: str | Path | Mapping[str, Tensor],  # a 
     state = dict(source) if file is None else read_state_dict(file)
     if any(k.startswith("model.") for k in state): state = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     if decoder and "no_mem_embed" in state: state = _with_no_memory(state)
-    report = load_state(model, state, drop=[*DEAD, *(() if decoder else _DECODER)], optional=[*_NEW, *(() if decoder else _DECODER)],
+    report = load_state(model, state, drop=[*VIDEO_KEYS, *(() if decoder else _DECODER)], optional=[*_NEW, *(() if decoder else _DECODER)],
                         source="state dict" if file is None else file.name)
     return report
 
@@ -481,7 +480,7 @@ def load_bert_into(model: RSAM, source: str | Path | None = None,  # folder of B
 def load_released(model: RSAM, source: str | Path | Mapping[str, Tensor],  # a checkpoint of the released trainer, or its state dict
                   ) -> LoadReport:
     "Weights with the names of the release; its dead weights are left out."
-    return load_state(model, source, drop=[*DEAD, r"position_ids$"])
+    return load_state(model, source, drop=[*VIDEO_KEYS, r"position_ids$"])
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #5e8264a0
 def released_state(model: RSAM) -> dict[str, Tensor]:

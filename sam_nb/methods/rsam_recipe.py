@@ -81,6 +81,7 @@ def _check_text(recipe: RsamRecipe) -> None:
         raise ParameterError(f"unknown text encoder {recipe.text!r}", remedy=did_you_mean(recipe.text, BERT_SIZES))
     if recipe.text == "bert-base-uncased" and recipe.checkpoint is None or recipe.bert:
         find_bert(recipe.bert)
+    if recipe.text == "tiny" and recipe.bert: raise ParameterError("bert=... does nothing for text='tiny'", remedy="leave one of them out")
     if recipe.text == "tiny" and not recipe.train_text and recipe.checkpoint in (None, "scratch"):
         raise ParameterError("the tiny text encoder has no weights of its own", remedy="train_text=True")
 
@@ -115,7 +116,7 @@ def rsam_data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #ad928c15
 def rsam_transforms(model: RSAM, recipe: RsamRecipe, data: Mapping[str, Any]) -> dict[str, ReferringTransform]:
     "Random sentences, borrowed ones and black boxes in training; everything as it is in validation."
-    boxes = BlackBoxes(recipe.black_boxes) if recipe.black_boxes else None
+    boxes = BlackBoxes.for_side(recipe.black_boxes, model.image_size) if recipe.black_boxes else None
     borrowed = Borrowed.of(data["train"]) if recipe.negatives else Borrowed()
     train = ReferringTransform(model.image_size, True, recipe.expressions, boxes, borrowed, recipe.negatives)
     return {"train": train, "val": ReferringTransform(model.image_size, boxes=boxes if recipe.test_black_boxes else None, keep_target=True)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core import CheckpointError, validated
 from ..heads.everything import Everything, EverythingOptions, as_grid
 from ..heads.grid_assignment import Assignment
-from ..heads.promptable import ImageFeatures, MaskPrediction
+from ..heads.promptable import ImageFeatures, MaskPrediction, features_of
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable import Promptable, load_weights, sized_model
 from ..prompts import Prompts
@@ -110,7 +110,7 @@ def object_points(model: SAOM, sample: Mapping[str, Any],  # image, masks, sizes
 
 def saom_losses(model: SAOM, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     "Dice, focal and class loss; the mean over the images of the batch."
-    s, features = model.switches, _features(model, batch)
+    s, features = model.switches, features_of(model, batch)
     answer, index, kept = ask_objects(model, features, batch)
     if not len(answer): return {"dice": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     totals: dict[str, Tensor] = {}
@@ -120,9 +120,6 @@ def saom_losses(model: SAOM, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         for name, term in _image_losses(model, answer, own, batch, b, chosen).items(): totals[name] = totals.get(name, 0) + term / len(kept)
     if s.decay_unused: totals["dice"] = totals["dice"] + 0 * sum(p.sum() for p in model.mask_decoder.output_hypernetworks_mlps[0].parameters())
     return totals
-
-def _features(model: SAOM, batch: Mapping[str, Any]) -> ImageFeatures:
-    return ImageFeatures(batch["features"][0], tuple(batch["features"][1:])) if "features" in batch else model.encode(batch["image"])
 
 def _image_losses(model: SAOM, answer: MaskPrediction, own: Tensor, batch: Mapping[str, Any], b: int, chosen: Tensor) -> dict[str, Tensor]:
     s, target, device = model.switches, batch["target"][b], answer.logits.device
@@ -149,7 +146,7 @@ SAOM.losses = saom_losses
 @torch.no_grad()
 def _predict(model: SAOM, batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:  # of each object: IoU of the chosen mask, class right or not
     "The chosen mask and the class for every object, asked at its point (the published protocol)."
-    answer, index, kept = ask_objects(model, _features(model, batch), batch)
+    answer, index, kept = ask_objects(model, features_of(model, batch), batch)
     found = []
     for b, chosen in enumerate(kept):
         own = (index == b).nonzero()[:, 0]
