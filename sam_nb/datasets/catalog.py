@@ -18,7 +18,7 @@ from ..core import DatasetError, ParameterError, did_you_mean, read_json, worksp
 # %% auto #0
 __all__ = ['FMB', 'MFNET', 'PST900', 'REFERRING', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
            'read_dataset_file', 'info_from_folder', 'dataset_names', 'is_referring', 'dataset_folder', 'dataset_info',
-           'require_dataset', 'load_dataset', 'prepare_dataset', 'check', 'is_metadata', 'named_folder',
+           'require_dataset', 'require_task', 'load_dataset', 'prepare_dataset', 'check', 'is_metadata', 'named_folder',
            'ExploreRecipe']
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #7770d667
@@ -313,6 +313,21 @@ _DEMOS = {"objects": "demo_objects", "referring": "demo_aerial"}
 def _where_to_get(info: DatasetInfo) -> str:
     got = f"get it from {info.source}, " if info.source else ""
     return f"{got}lay it out as {info.layout}, and set data_root to that folder; or use dataset={_DEMOS.get(info.task, 'demo')!r}, which is generated"
+
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #990c0b89
+def require_task(dataset: str, data_root: str | Path | None,
+                 task: str,  # "objects" or "referring": also the name under which any folder is read
+                 what: str,  # is needed, such as "object masks"
+                 ) -> None:
+    "Raises `ParameterError` where a dataset is for another task, `DatasetError` where it is not here; the demo is generated."
+    if dataset == "demo": return
+    if dataset not in dataset_names():
+        if dataset_folder(dataset, data_root).is_dir(): return
+        raise DatasetError("there is no such folder", file=dataset_folder(dataset, data_root),
+                           remedy=f"data_root=... names a folder of images with {what}; dataset='demo' needs none")
+    require_dataset(dataset, data_root)
+    if (found := dataset_info(dataset, data_root).task) == task: return
+    raise ParameterError(f"dataset {dataset!r} is for {found}, it has no {what}", remedy=f"dataset={task!r} with data_root=... takes any folder")
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #7b99e374
 def load_dataset(name: str, split: str = "train",  # train, val, test, or another that the dataset has

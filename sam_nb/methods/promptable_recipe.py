@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import CheckpointError, DatasetError, ParameterError, Recipe, check_recipe, did_you_mean, workspace
+from ..core import CheckpointError, DatasetError, ParameterError, Recipe, check_recipe, did_you_mean
 
 # %% auto #0
 __all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableRecipe', 'backbone_values', 'promptable_recipe',
@@ -121,18 +121,9 @@ def check_side(backbone: str | Mapping[str, Any], image_size: int | None) -> Non
 # %% ../../nbs/lib/40_methods.promptable_recipe.ipynb #d722ab2c
 def check_objects_data(dataset: str, data_root: str | None) -> None:
     "Raises `ParameterError` or `DatasetError` where there are no object masks."
-    from sam_nb.datasets.catalog import dataset_info, dataset_names, require_dataset
-    if dataset == "demo": return _check_demo(data_root)
-    if dataset in dataset_names():
-        require_dataset(dataset, data_root)
-        if (task := dataset_info(dataset, data_root).task) != "objects":
-            raise ParameterError(f"dataset {dataset!r} is for {task}, it has no object masks",
-                                 remedy="dataset='objects' with data_root=... takes any folder")
-        return
-    folder = Path(data_root) if data_root else workspace().data / dataset
-    if not folder.is_dir():
-        raise DatasetError("there is no such folder", file=folder,
-                           remedy="data_root=... names a folder of images with masks; dataset='demo' needs none")
+    from sam_nb.datasets.catalog import require_task
+    if dataset == "demo": _check_demo(data_root)
+    require_task(dataset, data_root, "objects", "object masks")
 
 def _check_demo(root: str | None) -> None:
     if root is None or (Path(root) / "dataset.json").is_file() or not Path(root).exists(): return

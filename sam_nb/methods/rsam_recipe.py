@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..core import DatasetError, ParameterError, Recipe, check_recipe, did_you_mean, read_json, seed_everything, workspace
+from ..core import ParameterError, Recipe, check_recipe, did_you_mean, read_json, seed_everything, workspace
 from ..datasets.referring_draws import BlackBoxes, Borrowed, ReferringTransform, collate_referring
 from ..encoders.sentences import BERT_SIZES, read_vocabulary, vocabulary_of
 from ..encoders.text import find_bert
@@ -25,8 +25,8 @@ from ..weights import LoadReport, read_state_dict
 from ..zoo import find_weights
 
 # %% auto #0
-__all__ = ['RELEASED', 'RSAM_PRESETS', 'RsamRecipe', 'rsam_recipe', 'check_referring_data', 'rsam_data', 'rsam_transforms',
-           'rsam_collate', 'build_rsam', 'rate_of', 'rsam_groups', 'update_rsam', 'scored_by']
+__all__ = ['RELEASED', 'RSAM_PRESETS', 'RsamRecipe', 'rsam_recipe', 'rsam_data', 'rsam_transforms', 'rsam_collate', 'build_rsam',
+           'rate_of', 'rsam_groups', 'update_rsam', 'scored_by']
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #6945cbe7
 class RsamRecipe(RsamSwitches, Recipe):
@@ -68,10 +68,11 @@ RSAM_PRESETS: dict[str, dict[str, Any]] = {
 def rsam_recipe(values: Mapping[str, Any],  # parameter names and values
                 ) -> RsamRecipe:
     "A checked recipe. Raises `ParameterError`, `DatasetError` or `CheckpointError`."
+    from sam_nb.datasets.catalog import require_task
     recipe = check_recipe(RsamRecipe, values, RSAM_PRESETS)
     if recipe.released: recipe = check_recipe(RsamRecipe, {**RELEASED, **{k: v for k, v in values.items() if v is not None}}, RSAM_PRESETS)
     rsam_size(recipe)
-    check_referring_data(recipe.dataset, recipe.data_root)
+    require_task(recipe.dataset, recipe.data_root, "referring", "expressions")
     _check_text(recipe)
     check_start_weights(recipe.checkpoint, recipe.backbone)
     return recipe
@@ -86,21 +87,6 @@ def _check_text(recipe: RsamRecipe) -> None:
         raise ParameterError("the tiny text encoder has no weights of its own", remedy="train_text=True")
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #27c23a45
-def check_referring_data(dataset: str, data_root: str | None) -> None:
-    "Raises `ParameterError` or `DatasetError` where there are no sentences."
-    from sam_nb.datasets.catalog import dataset_info, dataset_names, require_dataset
-    if dataset == "demo": return
-    if dataset in dataset_names():
-        require_dataset(dataset, data_root)
-        if (task := dataset_info(dataset, data_root).task) != "referring":
-            raise ParameterError(f"dataset {dataset!r} is for {task}, it has no expressions",
-                                 remedy="dataset='referring' with data_root=... takes any folder")
-        return
-    folder = Path(data_root) if data_root else workspace().data / dataset
-    if not folder.is_dir():
-        raise DatasetError("there is no such folder", file=folder,
-                           remedy="data_root=... names a folder of images with expressions; dataset='demo' needs none")
-
 def rsam_data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
     "The splits; where there is no test split, the validation split is scored at the end."
     from sam_nb.datasets.catalog import dataset_names, load_dataset
