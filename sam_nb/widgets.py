@@ -552,7 +552,7 @@ class MaskView {
       compare: model.get("compare"),
       divider: 0.5,
       opacity: model.get("opacity"),
-      style: model.get("style"),
+      style: model.get("drawing"),
       image: 0,
       second: 0,
       layer: 0,
@@ -683,7 +683,7 @@ Object.assign(MaskView.prototype, {
     const all = ["both", "fill", "outline"];
     this.state.style = all[(all.indexOf(this.state.style) + 1) % 3];
     this.tools();
-    this.tell({style: this.state.style});
+    this.tell({drawing: this.state.style});
     this.stage.draw();
   },
 });
@@ -1071,7 +1071,7 @@ class Canvas(anywidget.AnyWidget):
     colormaps = traitlets.Dict({}).tag(sync=True)
     style_sheet = traitlets.Unicode(_STYLE).tag(sync=True)
     opacity = traitlets.Float(0.5).tag(sync=True)
-    style = traitlets.Enum(("both", "fill", "outline"), "both").tag(sync=True)
+    drawing = traitlets.Enum(("both", "fill", "outline"), "both").tag(sync=True)
     compare = traitlets.Enum(("one", "swipe", "side", "errors"), "one").tag(sync=True)
     truth = traitlets.Unicode("").tag(sync=True)  # name of the layer
     prediction = traitlets.Unicode("").tag(sync=True)
@@ -1085,9 +1085,9 @@ PAGE = "\n".join([_UNPACK, _IMAGES, _LAYERS, _PAINT, _ERRORS, _STAGE, _STAGE_PLA
                   _CONTROLS, _TABLE, _TABLE_ROWS, _FALLBACK, _MASK_VIEW, _MASK_VIEW_LOAD, _MASK_VIEW_STATE, _MASK_VIEW_CHANGES,
                   _MASK_VIEW_TOOLS, _MASK_VIEW_CHOICES, _MASK_VIEW_WINDOW, _MASK_VIEW_PANEL, _MASK_VIEW_HOVER, _MASK_VIEW_SAY])
 
-def page(body: str) -> str:  # what `render({model, el})` does
+def page(body: str, *more: str) -> str:  # what `render({model, el})` does; further pieces
     "The module of a widget that is built on the stage."
-    return PAGE + "\nexport default {render({model, el}) {\n" + body + "\n}};\n"
+    return "\n".join([PAGE, *more]) + "\nexport default {render({model, el}) {\n" + body + "\n}};\n"
 
 # %% ../nbs/lib/50_widgets.ipynb #409ab3c9
 class MaskView(Remembered, Canvas):
