@@ -1,0 +1,129 @@
+"explore_data: thumbnails, filters, and a sample with its masks."
+import numpy as np
+import pytest
+
+from sam_nb.data_browser import COVER, OKABE_ITO
+from sam_nb.datasets.demo import make_demo
+from sam_nb.datasets.mask_pictures import image_array, read_map
+
+from .lab import Canvas
+
+CLASSES = ("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign")
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    folder = make_demo("street", tmp_path_factory.mktemp("data") / "street", size=96, train=24, val=6, test=6, workers=1)
+    damaged = folder / "train/Visible/00003.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    return folder
+
+
+def showing(folder, name: str) -> set[str]:
+    "Samples whose label map has a class."
+    files = [*folder.glob("*/Label/*.png")]
+    return {f"{f.parts[-3]}/{f.stem}" for f in files if (read_map(f) == CLASSES.index(name)).any()} - {"train/00003"}
+
+
+def test_filter_and_open(notebook, street):
+    notebook.open("explore_data.ipynb", dataset="demo", data_root=str(street), samples=2).run_all()
+    shown, page = notebook.output_after("In JupyterLab"), notebook.page
+    tiles, status = shown.locator(".sam-tile"), shown.locator(".sam-count")
+
+    def drawn(): page.wait_for_function("e => [...e.querySelectorAll('.sam-face canvas')].every(c => c.dataset.drawn)", arg=shown.element_handle())
+    drawn()
+    total = len([*street.glob("*/Visible/*.png")])
+    assert status.inner_text() == f"{total} of {total} shown; {total} of {total} samples read" and tiles.count() == 24
+    assert not shown.locator("img").is_visible(), "the sheet for pages without a kernel"
+    faces = shown.locator(".sam-face canvas")
+    first = [Canvas(face, (96, 96)).pixels() for face in faces.all()]
+    assert all(p.shape == (160, 160, 4) and p[..., :3].std() > 20 for p in first), "something is drawn"
+    notebook.shot("data_all", shown)
+
+    # a damaged picture says so, in its place
+    damaged = tiles.filter(has_text="file damaged")
+    assert damaged.count() == 1 and "00003" in damaged.inner_text()
+
+    # a class: the samples are those whose label maps have it
+    shown.get_by_role("button", name="cyclist").click()
+    wanted = showing(street, "cyclist")
+    assert status.inner_text().startswith(f"{len(wanted)} of {total} shown") and 0 < len(wanted) < total
+    drawn()
+    names = {f"{t.split()[1]}/{t.split()[0]}" for t in tiles.evaluate_all("all => all.map(t => t.querySelector('.sam-name').innerText + ' ' + t.title.split('\\n')[1].split(',')[0])")}
+    assert names == {*sorted(wanted)} if len(wanted) <= 24 else names < wanted
+    now = [Canvas(face, (96, 96)).pixels() for face in faces.all()]
+    assert {p.tobytes() for p in now} != {p.tobytes() for p in first}, "other thumbnails are drawn"
+    notebook.shot("data_cyclists", shown)
+
+    # with a size: fewer
+    shown.get_by_label("from").fill("60")
+    assert int(status.inner_text().split()[0]) < len(wanted)
+    shown.get_by_label("from").fill("")
+    shown.get_by_role("button", name="cyclist").click()
+
+    # by name, by split, by order
+    words = shown.locator("input[type=search]")
+    words.fill("0002")
+    assert status.inner_text().startswith("11 of"), "00002, and 00020 to 00029"
+    shown.get_by_label("split").select_option("val")
+    assert status.inner_text().startswith("6 of")
+    words.fill("00026")
+    assert status.inner_text().startswith("1 of")
+    drawn()
+
+    # a click opens it: the canvas is the picture with the label's classes in their colours
+    tiles.nth(0).click()
+    large = shown.locator(".sam-large canvas")
+    large.wait_for(state="visible")
+    page.wait_for_function("e => e.width > 300", arg=large.element_handle())
+    assert not tiles.nth(0).is_visible() and "00026" in shown.inner_text()
+    image, ids = image_array(street / "val/Visible/00026.png"), read_map(street / "val/Label/00026.png")
+    assert off(Canvas(large, (96, 96)).pixels(), image, ids, range(9)) < 0.01
+    notebook.shot("data_large", shown)
+
+    # one class alone, then all
+    before = Canvas(large, (96, 96)).pixels()
+    shown.locator(".sam-line", has_text="building").click()
+    alone = Canvas(large, (96, 96)).wait_change(before)
+    assert off(alone, image, ids, [CLASSES.index("building")]) < 0.01
+    shown.locator(".sam-line", has_text="building").click()
+    assert (Canvas(large, (96, 96)).wait_change(alone) == before).all()
+
+    # back by the keyboard, in the dark
+    page.keyboard.press("Shift+Tab")
+    shown.get_by_role("button", name="all samples").focus()
+    page.keyboard.press("Escape")
+    tiles.nth(0).wait_for(state="visible")
+    words.fill("")
+    shown.get_by_label("split").select_option("")
+    shown.get_by_label("problems").select_option("error")
+    assert status.inner_text().startswith("1 of") and tiles.count() == 1
+    shown.get_by_label("problems").select_option("")
+    notebook.theme("JupyterLab Dark")
+    tiles.nth(0).focus()
+    page.keyboard.press("ArrowRight"); page.keyboard.press("Enter")
+    large.wait_for(state="visible")
+    notebook.shot("data_dark", shown)
+    page.keyboard.press("Escape")
+    tiles.nth(0).wait_for(state="visible")
+    drawn()
+    notebook.shot("data_dark_all", shown)
+    assert not page.wrong
+
+
+def off(drawn: np.ndarray, image: np.ndarray, ids: np.ndarray, classes) -> float:
+    "Share of the canvas that is not the picture with these classes over it; outlines are left out."
+    over, seen = np.zeros((*ids.shape, 3)), np.isin(ids, list(classes))
+    for c in classes: over[ids == c] = colours()[c]
+    wanted = np.where(seen[..., None], image + (over - image) * (COVER / 255), image)
+    edge = np.zeros(ids.shape, bool)
+    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    edge[1:] |= ids[1:] != ids[:-1]
+    zoom = drawn.shape[0] // 96
+    wrong = np.abs(drawn[..., :3] - wanted.repeat(zoom, 0).repeat(zoom, 1)).max(-1) > 6
+    return float(wrong[~edge.repeat(zoom, 0).repeat(zoom, 1)].mean())
+
+
+def colours() -> np.ndarray:
+    "Seven colours, then the first two lighter."
+    return np.concatenate([OKABE_ITO, OKABE_ITO[:2] * 0.45 + 255 * 0.55]).round()
