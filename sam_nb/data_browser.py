@@ -29,10 +29,10 @@ from .referring_widget import as_png
 from .show import to_image
 
 # %% auto #0
-__all__ = ['OKABE_ITO', 'COVER', 'MOST_LEFT_OUT', 'Looked', 'look', 'class_name', 'safe_colours', 'number_map', 'drawn',
-           'blended', 'Row', 'sample_files', 'sample_problems', 'read_rows', 'spread', 'open_sets', 'DataIndex',
-           'read_index', 'thumbnail', 'as_jpeg', 'sheet_rows', 'contact_sheet', 'ThumbnailGrid', 'for_page',
-           'SampleView', 'Line', 'legend_lines', 'pixels', 'DataBrowser']
+__all__ = ['OKABE_ITO', 'COVER', 'MOST_LEFT_OUT', 'MOST_PROBLEMS', 'Looked', 'look', 'class_name', 'safe_colours', 'number_map',
+           'drawn', 'blended', 'Row', 'sample_files', 'sample_problems', 'read_rows', 'spread', 'open_sets',
+           'DataIndex', 'read_index', 'thumbnail', 'as_jpeg', 'sheet_rows', 'contact_sheet', 'ThumbnailGrid',
+           'for_page', 'SampleView', 'Line', 'legend_lines', 'pixels', 'DataBrowser']
 
 # %% ../nbs/lib/56_data_browser.ipynb #49ce6b3a
 @dataclass(frozen=True)
@@ -131,8 +131,9 @@ def sample_problems(data: RGBTDataset | Objects, count: int,  # samples to read,
     owner = {file: index for index in range(len(data)) for file in sample_files(data, index)[1]}
     found, rest = {}, []
     for problem in report.problems:
-        if problem.file in owner: found.setdefault(owner[problem.file], []).append(problem)
-        else: rest.append(problem)
+        index = owner.get(problem.file, owner.get(Path(problem.file).stem))
+        if index is None: rest.append(problem)
+        else: found.setdefault(index, []).append(problem)
     return found, rest
 
 # %% ../nbs/lib/56_data_browser.ipynb #c623dd1b
@@ -144,9 +145,10 @@ def read_rows(data: RGBTDataset | Objects, split: str,
     "The index of one split."
     (problems, rest), rows = sample_problems(data, count), []
     for done, index in enumerate(spread(len(data), count)):
-        found = problems.get(index, [])
-        row = Row(split, index, sample_files(data, index)[0], problems=[(p.kind, p.severity, p.fact) for p in found])
-        if not any(p.severity == "error" for p in found): _fill(row, look(data, index), classes)
+        row = Row(split, index, sample_files(data, index)[0])
+        for problem in problems.get(index, []): _note(row, problem)
+        try: _fill(row, look(data, index), classes)
+        except DatasetError as error: _note(row, error.problem)
         rows.append(row)
         tell(done + 1)
     return rows + _left_out(rest, split)
@@ -159,14 +161,16 @@ def _fill(row: Row, sample: Looked, classes: dict[str, int]) -> None:
     row.size, row.areas, row.said = sample.masks.size, sample.masks.areas.tolist(), list(sample.said)
     row.of = [classes.setdefault(name, len(classes)) if name else -1 for name in sample.names]
 
-MOST_LEFT_OUT = 100  # of a split, shown as tiles
+MOST_LEFT_OUT, MOST_PROBLEMS = 100, 20  # tiles of a split; of one file
+
+def _note(row: Row, problem: Problem) -> None:
+    said = problem.kind, problem.severity, problem.fact
+    if said not in row.problems and len(row.problems) < MOST_PROBLEMS: row.problems.append(said)
 
 def _left_out(problems: Sequence[Problem], split: str) -> list[Row]:
     "A row for every file that a dataset left out."
     rows: dict[str, Row] = {}
-    for p in problems:
-        row = rows.setdefault(p.file, Row(split, -1, os.path.basename(p.file)))
-        if (said := (p.kind, p.severity, p.fact)) not in row.problems: row.problems.append(said)
+    for problem in problems: _note(rows.setdefault(problem.file, Row(split, -1, os.path.basename(problem.file))), problem)
     return list(rows.values())[:MOST_LEFT_OUT]
 
 # %% ../nbs/lib/56_data_browser.ipynb #a08ab12c
@@ -211,8 +215,10 @@ class DataIndex:
     def look(self, k: int) -> Looked: return look(self.sets[self.rows[k].split], self.rows[k].number)
 
     def colours(self, k: int, sample: Looked) -> np.ndarray:  # uint8 [N, 3]
-        "Colours of a sample's masks: by class; without classes, and of expressions, by number."
-        if sample.said or not self.classes: return safe_colours(len(sample.masks))
+        "Colours of a sample's masks: by class; without classes, and of expressions, by object."
+        if sample.said or not self.classes:
+            objects = np.unique(sample.masks.ids.numpy(), return_inverse=True)[1]
+            return safe_colours(len(objects))[objects]
         return safe_colours(len(self.classes))[[max(c, 0) for c in self.rows[k].of]]
 
     def coloured(self, k: int) -> list[int]: return [n for n, c in enumerate(self.rows[k].of) if c not in self.plain]
@@ -255,7 +261,7 @@ def thumbnail(index: DataIndex, k: int,
     numbers = cv2.resize(number_map(sample.masks, index.coloured(k)), size, interpolation=cv2.INTER_NEAREST)
     return blended(small, drawn(numbers, index.colours(k, sample)))
 
-def as_jpeg(pixels: np.ndarray, quality: int = 85) -> bytes:  # uint8 [H, W, 3]
+def as_jpeg(pixels: np.ndarray, quality: int = 80) -> bytes:  # uint8 [H, W, 3]
     import cv2
     return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
@@ -265,8 +271,8 @@ def sheet_rows(index: DataIndex, count: int = 12) -> list[int]:
     good = [k for k, row in enumerate(index.rows) if row.size[0]]
     return [good[n] for n in spread(len(good), count)]
 
-def contact_sheet(index: DataIndex, count: int = 12, columns: int = 6,
-                  side: int = 110,  # pixels of a picture
+def contact_sheet(index: DataIndex, count: int = 8, columns: int = 8,
+                  side: int = 90,  # pixels of a picture
                   ) -> np.ndarray:  # uint8 [H, W, 3]
     "Thumbnails in rows, on white."
     tiles = [thumbnail(index, k, side) for k in sheet_rows(index, count)]
@@ -317,8 +323,8 @@ const make = (tag, about = {}, ...inside) => {
   return made;
 };
 const labelled = (text, field) => make("label", {className: "sam-field"}, text + " ", field);
-const choice = (options, act) => {  // [[value, text], ...]
-  const list = make("select", {}, ...options.map(([value, text]) => make("option", {value}, text)));
+const choice = (text, options, act) => {  // [[value, text], ...]
+  const list = make("select", {aria: {label: text}}, ...options.map(([value, text]) => make("option", {value}, text)));
   list.onchange = () => act(list.value);
   return list;
 };
@@ -332,7 +338,7 @@ function tools({rows, classes, colours, splits, words}, want, act) {
   };
   const number = text => text === "" ? null : Number(text);
   const bar = make("div", {className: "sam-tools"}, field("search", words ? "name or words" : "name", v => { want.text = v; }));
-  const list = (text, options, change) => labelled(text, choice(options, v => { change(v); act(); }));
+  const list = (text, options, change) => labelled(text, choice(text, options, v => { change(v); act(); }));
   if (splits.length > 1) bar.append(list("split", [["", "all"], ...splits.map(s => [s, s])], v => { want.split = v; }));
   const kinds = counted(rows.flatMap(r => [...new Set(r.problems.map(p => p[0]))]));
   const each = kinds.map(([kind, n]) => ["=" + kind, `${kind} (${n})`]);
@@ -373,7 +379,7 @@ function chips(rows, classes, colours, want, act) {
 # %% ../nbs/lib/56_data_browser.ipynb #75dbec84
 _GRID = """
 function tile(row, {nouns, splits}, open) {
-  const wrong = row.problems.find(p => p[1] === "error"), face = make("div", {className: "sam-face"});
+  const wrong = row.size[0] ? null : row.problems[0], face = make("div", {className: "sam-face"});
   const about = `${row.areas.length} ${nouns[row.areas.length === 1 ? 0 : 1]}${splits.length > 1 ? `, ${row.split}` : ""}`;
   const mark = row.problems.length ? "\\u26a0 " : "", place = row.size[0] ? `${row.split}, ${row.size[1]} x ${row.size[0]} pixels` : row.split;
   const made = make("button", {className: "sam-tile", tabIndex: -1, aria: {label: `${row.name}, ${wrong ? wrong[2] : about}`}}, face,
@@ -510,7 +516,8 @@ _STYLE = """
 .sam-button:disabled { opacity: 0.4; cursor: default; }
 .sam-data :is(button, input, select):focus-visible { outline: 2px solid var(--mark); outline-offset: 1px; }
 .sam-chip { border-radius: 12px; padding: 1px 8px; }
-.sam-data [aria-pressed=true] { background: var(--jp-brand-color3, #bbdefb); border-color: var(--mark); box-shadow: inset 0 0 0 1px var(--mark); }
+.sam-data [aria-pressed=true] { background: color-mix(in srgb, var(--mark) 22%, var(--paper)); border-color: var(--mark);
+  box-shadow: inset 0 0 0 1px var(--mark); }
 .sam-swatch { display: inline-block; width: 11px; height: 11px; margin-right: 5px; border: 1px solid #0008; vertical-align: -1px; flex: none; }
 .sam-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(138px, 1fr)); gap: 8px; margin: 6px 0; }
 .sam-grid p { grid-column: 1 / -1; }
@@ -543,7 +550,7 @@ class ThumbnailGrid(anywidget.AnyWidget):
 
     def __init__(self, index: DataIndex, side: int = 160, **options: Any):
         self.behind, self.side, self.kept = index, side, {}
-        super().__init__(index=for_page(index), **options)
+        super().__init__(index=for_page(index), found=list(range(len(index.rows))), **options)
         self.on_msg(lambda widget, content, buffers: self.answer(content.get("thumbnails", [])))
 
     def answer(self, wanted: Sequence[int]) -> None:
@@ -568,21 +575,30 @@ const picture = async bytes => bytes && bytes.byteLength ? createImageBitmap(new
 function render({model, el}) {
   const canvas = document.createElement("canvas"), lines = document.createElement("div"), context = canvas.getContext("2d");
   const set = (name, value) => { model.set(name, value); model.save_changes(); };
+  const bar = document.createElement("div"), told = document.createElement("p"), bare = {masks: true, other: false};
   let turn = 0;
+  for (const [name, text] of [["masks", "masks"], ["other", "thermal"]]) {
+    const made = document.createElement("button");
+    made.textContent = text; made.className = "sam-chip"; made.setAttribute("aria-pressed", bare[name]);
+    made.onclick = () => { bare[name] = !bare[name]; made.setAttribute("aria-pressed", bare[name]); draw(); };
+    bar.append(made);
+  }
   const draw = async () => {
-    const mine = ++turn, [image, over] = await Promise.all([picture(model.get("image")), picture(model.get("over"))]);
+    const mine = ++turn, [image, over] = await Promise.all([picture(model.get(bare.other ? "other" : "image")), picture(model.get("over"))]);
     if (mine !== turn) return;
     el.hidden = !image && !model.get("told");
-    canvas.hidden = !image;
+    canvas.hidden = !image; bar.hidden = !image;
+    bar.children[1].hidden = !model.get("other").byteLength;
     if (!image) return;
     const zoom = Math.max(1, Math.round(480 / Math.max(image.width, image.height)));
     canvas.width = image.width * zoom; canvas.height = image.height * zoom;
     context.imageSmoothingEnabled = false;
-    for (const part of [image, over]) if (part) context.drawImage(part, 0, 0, canvas.width, canvas.height);
+    for (const part of [image, bare.masks ? over : null]) if (part) context.drawImage(part, 0, 0, canvas.width, canvas.height);
   };
   const list = () => {
     const all = model.get("lines"), shown = model.get("shown"), some = shown.length && shown.length < all.length;
-    lines.replaceChildren(...(model.get("told") ? [model.get("told")] : []), ...all.map((line, n) => {
+    told.textContent = model.get("told"); told.hidden = !told.textContent;
+    lines.replaceChildren(bar, told, ...all.map((line, n) => {
       const [made, swatch, name, said] = ["button", "i", "span", "small"].map(tag => document.createElement(tag));
       made.className = "sam-line"; swatch.className = "sam-swatch"; swatch.style.background = `rgb(${line.colour})`;
       name.textContent = line.name; said.textContent = line.about;
@@ -595,8 +611,9 @@ function render({model, el}) {
   };
   el.dataset.lmSuppressShortcuts = "true";
   el.classList.add("sam-data", "sam-large");
+  bar.className = "sam-chips"; told.className = "sam-wrong";
   el.append(canvas, lines);
-  model.on("change:image change:over change:told", draw);
+  model.on("change:image change:other change:over change:told", draw);
   model.on("change:lines change:shown change:told", list);
   draw(); list();
 }
@@ -608,12 +625,13 @@ class SampleView(anywidget.AnyWidget):
     "One sample with lines to choose from; nothing is seen while `image` is empty."
     _esm, _css = _LARGE, _STYLE
     image = traitlets.Bytes(b"").tag(sync=True)  # PNG
+    other = traitlets.Bytes(b"").tag(sync=True)  # PNG: thermal; empty: none
     over = traitlets.Bytes(b"").tag(sync=True)  # PNG with transparency
     lines = traitlets.List([]).tag(sync=True)  # name, colour, about
     shown = traitlets.List([]).tag(sync=True)  # numbers of lines; empty: what is coloured of itself
     told = traitlets.Unicode("").tag(sync=True)  # what is wrong
 
-    def clear(self) -> None: self.image, self.over, self.lines, self.told = b"", b"", [], ""
+    def clear(self) -> None: self.image, self.other, self.over, self.lines, self.told = b"", b"", b"", [], ""
 
 # %% ../nbs/lib/56_data_browser.ipynb #9e7f3da4
 @dataclass(frozen=True)
@@ -660,22 +678,29 @@ class DataBrowser(widgets.VBox):
         "Names that the filters leave, in their order."
         return [self.index.rows[k].name for k in self.grid.found]
 
-    def look_at(self, k: int) -> None:
+    def look_at(self, k: int) -> None:  # -1: at none
+        "Show a sample large."
         self.view.clear()
         if k < 0: return
-        try: self.sample = self.index.look(k) if self.index.rows[k].number >= 0 else None
-        except DatasetError: self.sample = None
-        if self.sample is None: self.view.told = "; ".join(f"{kind}: {fact}" for kind, _, fact in self.index.rows[k].problems); return
+        row = self.index.rows[k]
+        self.view.told = "; ".join(f"{kind}: {fact}" for kind, _, fact in row.problems)
+        if not row.size[0]: return
+        self.sample = self.index.look(k)
         self.lines = legend_lines(self.index, k, self.sample)
-        self.view.set_trait("shown", [])
+        self.view.shown = []
         self.view.lines = [{"name": line.name, "colour": line.colour, "about": line.about} for line in self.lines]
         self.draw()
+        if self.sample.thermal is not None: self.view.other = as_png(self.sample.thermal)
         self.view.image = as_png(self.sample.image)
 
     def draw(self) -> None:
+        "The masks of the lines that are chosen, or all."
         k, chosen = self.grid.opened, self.view.shown
+        if k < 0: return
         which = [m for n in chosen for m in self.lines[n].masks] if chosen else self.index.coloured(k)
-        self.view.over = as_png(drawn(number_map(self.sample.masks, which), self.index.colours(k, self.sample)))
+        zoom = max(1, round(480 / max(self.sample.masks.size)))  # outlines stay thin on small images
+        numbers = number_map(self.sample.masks, which).repeat(zoom, 0).repeat(zoom, 1)
+        self.view.over = as_png(drawn(numbers, self.index.colours(k, self.sample)))
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -684,11 +709,13 @@ class DataBrowser(widgets.VBox):
 
     def sheet(self) -> str:
         "What is seen where no kernel is, as HTML."
-        picture = b64encode(as_jpeg(contact_sheet(self.index))).decode()
+        picture = b64encode(as_jpeg(contact_sheet(self.index), 60)).decode()
         return f'<div id="{self.grid.index["sheet"]}"><img src="data:image/jpeg;base64,{picture}"><br>{html.escape(self.index.note)}</div>'
 
 def _below_the_cell() -> Callable[[str], None]:
     "A line of text that changes."
+    from IPython import get_ipython
     from IPython.display import display
+    if get_ipython() is None: return lambda text: None
     line = display({"text/plain": ""}, raw=True, display_id=True)
-    return lambda text: line.update({"text/plain": text}, raw=True) if line else None
+    return lambda text: line.update({"text/plain": text}, raw=True)

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.command import CHECKOUT, write_notebook
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
@@ -103,6 +104,11 @@ class Lab:
         (self.root / "nbs" / name).write_text(json.dumps(nb))
         return f"nbs/{name}"
 
+    def write(self, name: str, *cells: str) -> str:
+        "A notebook of these cells."
+        write_notebook(self.root / "nbs" / name, *cells)
+        return f"nbs/{name}"
+
 
 @dataclass
 class Notebook:
@@ -110,11 +116,13 @@ class Notebook:
     lab: Lab
     page: Any  # playwright's Page
 
-    def open(self, name: str, seconds: float = 60, **parameters: Any) -> Notebook:
-        path = self.lab.notebook(name, **parameters)
+    def open(self, name: str, *cells: str, seconds: float = 60, **parameters: Any) -> Notebook:
+        "A notebook of the checkout, with other parameters; or a new one of these cells."
+        path = self.lab.write(name, *cells) if cells else self.lab.notebook(name, **parameters)
         self.page.goto(f"http://127.0.0.1:{self.lab.port}/doc/tree/{path}?token={self.lab.token}")
         ready = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         self.page.wait_for_function(ready, timeout=1000 * seconds)
+        self.theme("JupyterLab Light")
         return self
 
     def run_all(self, seconds: float = 90) -> Notebook:

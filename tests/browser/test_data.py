@@ -1,12 +1,16 @@
 "explore_data: thumbnails, filters, and a sample with its masks."
+import re
+
 import numpy as np
 import pytest
 
+from sam_nb.core import read_json
 from sam_nb.data_browser import COVER, OKABE_ITO
 from sam_nb.datasets.demo import make_demo
+from sam_nb.datasets.demo_aerial import ensure_demo_aerial
 from sam_nb.datasets.mask_pictures import image_array, read_map
 
-from .lab import Canvas
+from .lab import Canvas, changed
 
 CLASSES = ("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign")
 
@@ -65,7 +69,7 @@ def test_filter_and_open(notebook, street):
     words = shown.locator("input[type=search]")
     words.fill("0002")
     assert status.inner_text().startswith("11 of"), "00002, and 00020 to 00029"
-    shown.get_by_label("split").select_option("val")
+    shown.get_by_label("split", exact=True).select_option("val")
     assert status.inner_text().startswith("6 of")
     words.fill("00026")
     assert status.inner_text().startswith("1 of")
@@ -95,10 +99,10 @@ def test_filter_and_open(notebook, street):
     page.keyboard.press("Escape")
     tiles.nth(0).wait_for(state="visible")
     words.fill("")
-    shown.get_by_label("split").select_option("")
-    shown.get_by_label("problems").select_option("error")
+    shown.get_by_label("split", exact=True).select_option("")
+    shown.get_by_label("problems", exact=True).select_option("error")
     assert status.inner_text().startswith("1 of") and tiles.count() == 1
-    shown.get_by_label("problems").select_option("")
+    shown.get_by_label("problems", exact=True).select_option("")
     notebook.theme("JupyterLab Dark")
     tiles.nth(0).focus()
     page.keyboard.press("ArrowRight"); page.keyboard.press("Enter")
@@ -108,6 +112,49 @@ def test_filter_and_open(notebook, street):
     tiles.nth(0).wait_for(state="visible")
     drawn()
     notebook.shot("data_dark_all", shown)
+    assert not page.wrong
+
+
+def test_objects_and_expressions(notebook, tmp_path):
+    rooms = make_demo("room", tmp_path / "rooms", size=96, train=6, val=2, test=2, layout="coco", workers=1)
+    aerial = ensure_demo_aerial(tmp_path / "aerial", size=128, train=6, val=2, test=2)
+    opened = "from sam_nb.data_browser import DataBrowser\nDataBrowser(%r)"
+    notebook.open("browsers.ipynb", opened % str(rooms), opened % str(aerial)).run_all()
+    objects, spoken, page = notebook.output(0), notebook.output(1), notebook.page
+    page.wait_for_function("() => [...document.querySelectorAll('.sam-face canvas')].every(c => c.dataset.drawn)")
+    notebook.shot("data_objects", objects)
+    notebook.shot("data_expressions", spoken)
+
+    # objects: the most crowded first, then one open
+    objects.get_by_label("order", exact=True).select_option("objects")
+    counts = [int(t.split()[0]) for t in objects.locator(".sam-tile > small").all_inner_texts()]
+    assert counts == sorted(counts, reverse=True) and counts[0] > 3
+    objects.locator(".sam-tile").first.click()
+    large = objects.locator(".sam-large canvas")
+    large.wait_for(state="visible")
+    page.wait_for_function("e => e.width > 300", arg=large.element_handle())
+    assert Canvas(large, (96, 96)).pixels()[..., :3].std() > 10
+    notebook.shot("data_objects_large", objects)
+
+    # expressions: words are found, and a click on one shows its mask alone
+    expression = read_json(next((aerial / "Annotations").glob("*.json")))["annotations"][0]["description"]
+    spoken.locator("input[type=search]").fill(expression)
+    spoken.locator(".sam-tile").first.click()
+    large = spoken.locator(".sam-large canvas")
+    large.wait_for(state="visible")
+    page.wait_for_function("e => e.width > 300", arg=large.element_handle())
+    canvas = Canvas(large, (128, 128))
+    everything = canvas.pixels()
+    line = spoken.locator(".sam-line").filter(has_text=expression).first
+    line.click()
+    alone = canvas.wait_change(everything)
+    assert line.get_attribute("aria-pressed") == "true"
+    notebook.shot("data_expression", spoken)
+    spoken.get_by_role("button", name="masks", exact=True).click()
+    bare = canvas.wait_change(alone)
+    pixels = int(re.search(r"([\d,]+) px", line.inner_text()).group(1).replace(",", ""))
+    zoom = bare.shape[0] // 128
+    assert 0.8 * pixels < changed(bare, alone, 12).sum() / zoom**2 < 1.2 * pixels + 30, "as many pixels as the line says, and its outline"
     assert not page.wrong
 
 
