@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sam_nb.core import read_json
-from sam_nb.data_browser import COVER, OKABE_ITO
+from sam_nb.data_index import COVER, OKABE_ITO
 from sam_nb.datasets.demo import make_demo
 from sam_nb.datasets.demo_aerial import ensure_demo_aerial
 from sam_nb.datasets.mask_pictures import image_array, read_map
