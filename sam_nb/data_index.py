@@ -274,14 +274,14 @@ def sheet_rows(index: DataIndex, count: int = 12) -> list[int]:
     return [good[n] for n in spread(len(good), count)]
 
 # %% ../nbs/lib/55_data_index.ipynb #be457435
-def contact_sheet(index: DataIndex, count: int = 8, columns: int = 8,
-                  side: int = 90,  # pixels of a picture
+def contact_sheet(index: DataIndex, count: int = 6, columns: int = 6,
+                  side: int = 80,  # pixels of a picture
                   ) -> np.ndarray:  # uint8 [H, W, 3]
     "Thumbnails in rows, on white."
     tiles = [thumbnail(index, k, side) for k in sheet_rows(index, count)]
-    rows = max(1, -(-len(tiles) // columns))
-    sheet = np.full((rows * (side + 6), min(columns, max(1, len(tiles))) * (side + 6), 3), 255, np.uint8)
+    high, rows = max((len(tile) for tile in tiles), default=side) + 6, max(1, -(-len(tiles) // columns))
+    sheet = np.full((rows * high, min(columns, max(1, len(tiles))) * (side + 6), 3), 255, np.uint8)
     for n, tile in enumerate(tiles):
-        y, x = (side + 6) * (n // columns), (side + 6) * (n % columns)
+        y, x = high * (n // columns), (side + 6) * (n % columns)
         sheet[y:y + tile.shape[0], x:x + tile.shape[1]] = tile
     return sheet
