@@ -228,7 +228,7 @@ function render({model, el}) {
     back.focus({preventScroll: true});
   };
   bar.onkeydown = e => ({Escape: () => open(-1), ArrowLeft: () => bar.children[1].click(), ArrowRight: () => bar.children[2].click()})[e.key]?.();
-  el.dataset.lmSuppressShortcuts = "true";  // keys are ours while the focus is here
+  el.addEventListener("focusin", e => { e.target.dataset.lmSuppressShortcuts = "true"; });  // "x" must not cut the cell
   el.classList.add("sam-data");
   el.append(all.element, bar, make("style", {}, `#${index.sheet} {display: none}`));
   model.on("change:opened", look);
@@ -379,7 +379,7 @@ function render({model, el}) {
       return made;
     }));
   };
-  el.dataset.lmSuppressShortcuts = "true";
+  el.addEventListener("focusin", e => { e.target.dataset.lmSuppressShortcuts = "true"; });
   el.classList.add("sam-data", "sam-large");
   bar.className = "sam-chips"; told.className = "sam-wrong";
   el.append(canvas, lines);

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,14 +180,18 @@ class Canvas:
         height, width, text = self.at.evaluate(READ)
         return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)
 
-    def wait_change(self, before: np.ndarray, seconds: float = 30) -> np.ndarray:
-        "Until something else is drawn."
+    def wait_until(self, true: Callable[[np.ndarray], Any], seconds: float = 30) -> np.ndarray:
+        "Until what is drawn is as it should be: pictures come one by one."
         until = time.monotonic() + seconds
         while True:
             now = self.pixels()
-            if now.shape != before.shape or (now != before).any(): return now
-            assert time.monotonic() < until, "the canvas still shows the same"
+            if true(now): return now
+            assert time.monotonic() < until, "the canvas does not show what it should"
             time.sleep(0.1)
+
+    def wait_change(self, before: np.ndarray, seconds: float = 30) -> np.ndarray:
+        "Until something else is drawn."
+        return self.wait_until(lambda now: now.shape != before.shape or (now != before).any(), seconds)
 
     def on_page(self, x: float, y: float) -> tuple[float, float]:
         "Where the middle of a pixel of the image is on the page."

@@ -1,5 +1,6 @@
 "explore_data: thumbnails, filters, and a sample with its masks."
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from sam_nb.datasets.demo import make_demo
 from sam_nb.datasets.demo_aerial import ensure_demo_aerial
 from sam_nb.datasets.mask_pictures import image_array, read_map
 
-from .lab import Canvas, changed
+from .lab import CHECKOUT, Canvas, Notebook, changed
 
 CLASSES = ("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign")
 
@@ -93,8 +94,13 @@ def test_filter_and_open(notebook, street):
     shown.locator(".sam-line", has_text="building").click()
     assert (Canvas(large, (96, 96)).wait_change(alone) == before).all()
 
+    # what the other camera saw
+    shown.get_by_role("button", name="thermal").click()
+    warm = Canvas(large, (96, 96)).wait_change(before)
+    assert off(warm, image_array(street / "val/Infrared/00026.png"), ids, range(9)) < 0.01
+    notebook.shot("data_thermal", shown)
+
     # back by the keyboard, in the dark
-    page.keyboard.press("Shift+Tab")
     shown.get_by_role("button", name="all samples").focus()
     page.keyboard.press("Escape")
     tiles.nth(0).wait_for(state="visible")
@@ -112,7 +118,28 @@ def test_filter_and_open(notebook, street):
     tiles.nth(0).wait_for(state="visible")
     drawn()
     notebook.shot("data_dark_all", shown)
+
+    # keys belong to the tiles, not to the notebook: pages turn, and no cell is made or left
+    cells = page.locator(".jp-Notebook .jp-Cell").count()
+    page.keyboard.press("PageDown")
+    assert shown.get_by_text("page 2 of 2").is_visible() and tiles.count() == total - 24
+    for key in ("ArrowDown", "a", "b", "x", "End"): page.keyboard.press(key)
+    assert tiles.nth(total - 25).evaluate("e => e === document.activeElement")
+    assert page.locator(".jp-Notebook .jp-Cell").count() == cells
+    notebook.theme("JupyterLab Light")
+
     assert not page.wrong
+
+
+def test_without_a_kernel(lab, page):
+    "The stored notebook: instead of the browser, a sheet of some samples."
+    shutil.copy(CHECKOUT / "nbs/explore_data.ipynb", lab.root / "nbs/stored.ipynb")
+    page.goto(f"http://127.0.0.1:{lab.port}/doc/tree/nbs/stored.ipynb?token={lab.token}")
+    sheet = Notebook(lab, page).output_after("In JupyterLab").locator("img")
+    sheet.wait_for(state="visible")
+    assert sheet.evaluate("e => e.complete && e.naturalWidth") > 400
+    sheet.scroll_into_view_if_needed()
+    lab.stop_kernels()
 
 
 def test_objects_and_expressions(notebook, tmp_path):
