@@ -9,20 +9,22 @@ import html
 import uuid
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import ipywidgets as widgets
+import numpy as np
 import traitlets
 
 from .core import DatasetError
-from .data_index import DataIndex, Looked, as_jpeg, contact_sheet, drawn, number_map, open_sets, read_index, safe_colours, thumbnail
-from .referring_widget import as_png
+from .data_index import DataIndex, Looked, as_jpeg, contact_sheet, open_sets, read_index, safe_colours, thumbnail
+from .layers import Layer, as_layer, image_message, layer_message
+from .widgets import Canvas, page
 
 # %% auto #0
-__all__ = ['ThumbnailGrid', 'for_page', 'SampleView', 'Line', 'legend_lines', 'pixels', 'sheet_html', 'told_below', 'DataBrowser']
+__all__ = ['ThumbnailGrid', 'for_page', 'sample_layer', 'SampleView', 'sheet_html', 'told_below', 'DataBrowser']
 
 # %% ../nbs/lib/56_data_browser.ipynb #dc89bb03
 _ORDERS = """
@@ -217,6 +219,7 @@ function render({model, el}) {
   const index = model.get("index"), rows = index.rows, bar = make("div", {className: "sam-bar"});
   const open = k => { model.set("opened", k); model.save_changes(); };
   const all = overview({model, index, open});
+  const wrong = ([kind, , fact]) => make("span", {className: "sam-wrong"}, `\\u26a0 ${kind}: ${fact}`);
   const look = () => {
     const k = model.get("opened"), place = all.found.indexOf(k);
     all.element.hidden = k >= 0; bar.hidden = k < 0;
@@ -224,7 +227,7 @@ function render({model, el}) {
     const to = (text, other) => button(text, () => open(other), other === undefined), {name, split, size} = rows[k];
     const back = button("all samples", () => open(-1)), about = size[0] ? `${split}, ${size[1]} x ${size[0]} pixels` : split;
     bar.replaceChildren(back, to("previous", all.found[place - 1]), to("next", all.found[place + 1]), make("b", {}, name),
-      `${about}; ${place + 1} of ${all.found.length}`);
+      `${about}; ${place + 1} of ${all.found.length}`, ...rows[k].problems.map(wrong));
     back.focus({preventScroll: true});
   };
   bar.onkeydown = e => ({Escape: () => open(-1), ArrowLeft: () => bar.children[1].click(), ArrowRight: () => bar.children[2].click()})[e.key]?.();
@@ -269,11 +272,11 @@ _STYLE_FILTERS = """
 .sam-tools, .sam-bar, .sam-chips { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin-bottom: 6px; }
 .sam-chips { gap: 4px; max-height: 8em; overflow-y: auto; padding: 2px; }
 .sam-field { display: inline-flex; gap: 4px; align-items: center; color: var(--faint); }
-.sam-data :is(input, select), .sam-button, .sam-chip, .sam-tile, .sam-line { font: inherit; color: var(--ink); border: 1px solid var(--line); }
+.sam-data :is(input, select), .sam-button, .sam-chip, .sam-tile { font: inherit; color: var(--ink); border: 1px solid var(--line); }
 .sam-data :is(input, select), .sam-button, .sam-chip { background: var(--paper); border-radius: 3px; padding: 3px 7px; }
 .sam-data input[type=number] { width: 5.5em; }
 .sam-data input[type=search] { width: 14em; }
-.sam-button, .sam-chip, .sam-tile, .sam-line { cursor: pointer; }
+.sam-button, .sam-chip, .sam-tile { cursor: pointer; }
 .sam-button:disabled { opacity: 0.4; cursor: default; }
 .sam-data :is(button, input, select):focus-visible { outline: 2px solid var(--mark); outline-offset: 1px; }
 .sam-chip { border-radius: 12px; padding: 1px 8px; }
@@ -294,17 +297,6 @@ _STYLE_TILES = """
 .sam-wrong b { display: block; margin-bottom: 4px; }
 .sam-name { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .sam-tile small { display: block; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-"""
-
-# %% ../nbs/lib/56_data_browser.ipynb #0cca0481
-_STYLE_LARGE = """
-.sam-large { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
-.sam-large > div { flex: 1 1 260px; max-height: 560px; overflow-y: auto; }
-.sam-large canvas { max-width: 100%; image-rendering: pixelated; border: 1px solid var(--line); }
-.sam-line { display: flex; width: 100%; gap: 6px; align-items: baseline; background: none; border-color: transparent; border-radius: 3px;
-  text-align: left; padding: 2px 6px; }
-.sam-line:hover { background: var(--shade); }
-.sam-line span { flex: 1; }
 """
 
 # %% ../nbs/lib/56_data_browser.ipynb #06a1bb68
@@ -338,93 +330,65 @@ def for_page(index: DataIndex) -> dict[str, Any]:
             "splits": list(index.sets), "words": any(row.said for row in index.rows), "nouns": index.nouns, "note": index.note,
             "sheet": f"sheet-{uuid.uuid4().hex[:8]}"}  # where the picture without a kernel is
 
-# %% ../nbs/lib/56_data_browser.ipynb #ac300aa3
-_LARGE = """
-const picture = async bytes => bytes && bytes.byteLength ? createImageBitmap(new Blob([bytes])) : null;
-
-function render({model, el}) {
-  const canvas = document.createElement("canvas"), lines = document.createElement("div"), context = canvas.getContext("2d");
-  const set = (name, value) => { model.set(name, value); model.save_changes(); };
-  const bar = document.createElement("div"), told = document.createElement("p"), bare = {masks: true, other: false};
-  let turn = 0;
-  for (const [name, text] of [["masks", "masks"], ["other", "thermal"]]) {
-    const made = document.createElement("button");
-    made.textContent = text; made.className = "sam-chip"; made.setAttribute("aria-pressed", bare[name]);
-    made.onclick = () => { bare[name] = !bare[name]; made.setAttribute("aria-pressed", bare[name]); draw(); };
-    bar.append(made);
-  }
-  const draw = async () => {
-    const mine = ++turn, [image, over] = await Promise.all([picture(model.get(bare.other ? "other" : "image")), picture(model.get("over"))]);
-    if (mine !== turn) return;
-    el.hidden = !image && !model.get("told");
-    canvas.hidden = !image; bar.hidden = !image;
-    bar.children[1].hidden = !model.get("other").byteLength;
-    if (!image) return;
-    const zoom = Math.max(1, Math.round(480 / Math.max(image.width, image.height)));
-    canvas.width = image.width * zoom; canvas.height = image.height * zoom;
-    context.imageSmoothingEnabled = false;
-    for (const part of [image, bare.masks ? over : null]) if (part) context.drawImage(part, 0, 0, canvas.width, canvas.height);
-  };
-  const list = () => {
-    const all = model.get("lines"), shown = model.get("shown"), some = shown.length && shown.length < all.length;
-    told.textContent = model.get("told"); told.hidden = !told.textContent;
-    lines.replaceChildren(bar, told, ...all.map((line, n) => {
-      const [made, swatch, name, said] = ["button", "i", "span", "small"].map(tag => document.createElement(tag));
-      made.className = "sam-line"; swatch.className = "sam-swatch"; swatch.style.background = `rgb(${line.colour})`;
-      name.textContent = line.name; said.textContent = line.about;
-      made.setAttribute("aria-pressed", Boolean(some && shown.includes(n)));
-      const others = shown.filter(m => m !== n), on = some && shown.includes(n);
-      made.onclick = e => set("shown", e.shiftKey && some ? (on ? others : [...shown, n]) : on ? [] : [n]);
-      made.append(swatch, name, said);
-      return made;
-    }));
-  };
-  el.addEventListener("focusin", e => { e.target.dataset.lmSuppressShortcuts = "true"; });
-  el.classList.add("sam-data", "sam-large");
-  bar.className = "sam-chips"; told.className = "sam-wrong";
-  el.append(canvas, lines);
-  model.on("change:image change:other change:over change:told", draw);
-  model.on("change:lines change:shown change:told", list);
-  draw(); list();
-}
-export default {render};
+# %% ../nbs/lib/56_data_browser.ipynb #d1a30002
+_ALONE = """
+const view = new MaskView(model, el, {
+  loaded(made) {
+    for (const layer of made.layers) {
+      layer.hidden = new Set(model.get("hidden")[layer.name]);
+      made.repaint(layer);
+    }
+    made.table?.fill();
+    made.stage.placed = false;
+    made.stage.resize();
+  },
+});
+el.classList.add("sam-sample");
+el.addEventListener("focusin", e => { e.target.dataset.lmSuppressShortcuts = "true"; });
+el.addEventListener("click", e => {
+  const line = e.target.closest("[data-mask]"), layer = view.layers[view.state.layer];
+  if (!line || e.target.matches("input")) return;
+  const k = Number(line.dataset.mask), others = [...layer.table.name.keys()].filter(n => n !== k);
+  const alone = !layer.hidden.has(k) && others.every(n => layer.hidden.has(n));
+  layer.hiddenClasses.clear();
+  layer.hidden = new Set(alone ? model.get("hidden")[layer.name] : others);
+  view.repaint(layer);
+  view.table.fill();
+  view.say();
+});
 """
 
-# %% ../nbs/lib/56_data_browser.ipynb #740363e7
-class SampleView(anywidget.AnyWidget):
-    "One sample with lines to choose from; nothing is seen while `image` is empty."
-    _esm, _css = _LARGE, _STYLE + _STYLE_FILTERS + _STYLE_LARGE
-    image = traitlets.Bytes(b"").tag(sync=True)  # PNG
-    other = traitlets.Bytes(b"").tag(sync=True)  # PNG: thermal; empty: none
-    over = traitlets.Bytes(b"").tag(sync=True)  # PNG with transparency
-    lines = traitlets.List([]).tag(sync=True)  # name, colour, about
-    shown = traitlets.List([]).tag(sync=True)  # numbers of lines; empty: what is coloured of itself
-    told = traitlets.Unicode("").tag(sync=True)  # what is wrong
+_STYLE_SAMPLE = """
+.sam-sample .samnb-side { flex-basis: 300px; }
+.sam-sample .samnb-row[data-mask] { cursor: pointer; align-items: baseline; }
+.sam-sample .samnb-row[data-mask] .samnb-name { white-space: normal; }
+"""
 
-    def clear(self) -> None: self.image, self.other, self.over, self.lines, self.told = b"", b"", b"", [], ""
+# %% ../nbs/lib/56_data_browser.ipynb #d1a30003
+def sample_layer(index: DataIndex, k: int, sample: Looked) -> Layer:
+    "The masks of a sample as a layer: of label maps a class a line, of expressions what is said."
+    palette = safe_colours(len(index.classes)) if index.classes else None
+    if index.nouns[0] == "class": return as_layer("classes", sample.masks.source.ids.astype(np.int32), index.classes, palette)
+    layer = as_layer(index.nouns[1], sample.masks)
+    layer.table["class"], layer.classes, layer.palette = index.rows[k].of, tuple(index.classes), palette
+    layer.table["name"] = list(sample.said) or [f"{name or 'object'} {m + 1}" for m, name in enumerate(sample.names)]
+    return layer
 
-# %% ../nbs/lib/56_data_browser.ipynb #9e7f3da4
-@dataclass(frozen=True)
-class Line:
-    "A line beside the picture, and the masks that it stands for."
-    name: str
-    colour: list[int]
-    about: str  # count and pixels
-    masks: list[int]
+# %% ../nbs/lib/56_data_browser.ipynb #d1a30005
+class SampleView(Canvas):
+    "One sample, drawn by the page."
+    _esm, _css = page(_ALONE), _STYLE_SAMPLE
 
-def legend_lines(index: DataIndex, k: int, sample: Looked) -> list[Line]:
-    "An expression or a class a line; the largest class first."
-    colours, areas = index.colours(k, sample).tolist(), sample.masks.areas.tolist()
-    if sample.said:
-        return [Line(said, colours[m], f"{sample.names[m]} {pixels(areas[m])}".strip(), [m]) for m, said in enumerate(sample.said)]
-    groups: dict[str, list[int]] = {}
-    for m, name in enumerate(sample.names): groups.setdefault(name or "objects", []).append(m)
-    ordered = sorted(groups.items(), key=lambda g: -sum(areas[m] for m in g[1]))
-    def about(ms: list[int]) -> str: return (f"{len(ms)} masks, " if len(ms) > 1 else "") + pixels(sum(areas[m] for m in ms))
-    return [Line(name, colours[ms[0]], about(ms), ms) for name, ms in ordered]
-
-# %% ../nbs/lib/56_data_browser.ipynb #a05ffa93
-def pixels(count: int) -> str: return f"{count:,} px"
+    def show(self, index: DataIndex, k: int) -> None:
+        "Raises `DatasetError` if it cannot be read any more."
+        sample = index.look(k)
+        layer, plain = sample_layer(index, k, sample), {index.classes[c] for c in index.plain}
+        seen = {"RGB" if sample.thermal is not None else "image": sample.image, **({} if sample.thermal is None else {"thermal": sample.thermal})}
+        sent = layer_message(layer)
+        if not layer.labels: sent["colours"] = index.colours(k, sample).tolist()  # as in the thumbnails
+        with self.hold_sync():
+            self.images = [image_message(name, image) for name, image in seen.items()]
+            self.layers, self.hidden = [sent], {layer.name: [m for m, name in enumerate(layer.table["name"]) if name in plain]}
 
 # %% ../nbs/lib/56_data_browser.ipynb #a87373eb
 def sheet_html(index: DataIndex, name: str) -> str:  # the id by which the page hides it
@@ -455,9 +419,8 @@ class DataBrowser(widgets.VBox):
         tell = tell or told_below()
         self.index = read_index(sets, limit, notes, tell)
         tell("")
-        self.grid, self.view, self.lines = ThumbnailGrid(self.index, page=page), SampleView(), []
+        self.grid, self.view = ThumbnailGrid(self.index, page=page), SampleView(layout={"display": "none"})
         self.grid.observe(lambda change: self.look_at(change.new), "opened")
-        self.view.observe(lambda change: self.draw(), "shown")
         super().__init__([self.grid, self.view])
 
     @property
@@ -466,28 +429,10 @@ class DataBrowser(widgets.VBox):
         return [self.index.rows[k].name for k in self.grid.found]
 
     def look_at(self, k: int) -> None:  # -1: at none
-        "Show a sample large."
-        self.view.clear()
-        if k < 0: return
-        row = self.index.rows[k]
-        self.view.told = "; ".join(f"{kind}: {fact}" for kind, _, fact in row.problems)
-        if not row.size[0]: return
-        self.sample = self.index.look(k)
-        self.lines = legend_lines(self.index, k, self.sample)
-        self.view.shown = []
-        self.view.lines = [{"name": line.name, "colour": line.colour, "about": line.about} for line in self.lines]
-        self.draw()
-        if self.sample.thermal is not None: self.view.other = as_png(self.sample.thermal)
-        self.view.image = as_png(self.sample.image)
-
-    def draw(self) -> None:
-        "The masks of the lines that are chosen, or all."
-        k, chosen = self.grid.opened, self.view.shown
-        if k < 0: return
-        which = [m for n in chosen for m in self.lines[n].masks] if chosen else self.index.coloured(k)
-        zoom = max(1, round(480 / max(self.sample.masks.size)))  # outlines stay thin on small images
-        numbers = number_map(self.sample.masks, which).repeat(zoom, 0).repeat(zoom, 1)
-        self.view.over = as_png(drawn(numbers, self.index.colours(k, self.sample)))
+        "Show a sample large, if it can be read."
+        good = k >= 0 and self.index.rows[k].size[0] > 0
+        self.view.layout.display = None if good else "none"
+        if good: self.view.show(self.index, k)
 
     def __repr__(self) -> str: return f"DataBrowser({len(self.index.rows)} samples)"
 

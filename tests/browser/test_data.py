@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_nb.core import read_json
-from sam_nb.data_index import COVER, OKABE_ITO
+from sam_nb.data_index import OKABE_ITO
 from sam_nb.datasets.demo import make_demo
 from sam_nb.datasets.demo_aerial import ensure_demo_aerial
 from sam_nb.datasets.mask_pictures import image_array, read_map
@@ -67,7 +67,7 @@ def test_filter_and_open(notebook, street):
     shown.get_by_role("button", name="cyclist").click()
 
     # by name, by split, by order
-    words = shown.locator("input[type=search]")
+    words = shown.locator(".sam-tools input[type=search]")
     words.fill("0002")
     assert status.inner_text().startswith("11 of"), "00002, and 00020 to 00029"
     shown.get_by_label("split", exact=True).select_option("val")
@@ -76,28 +76,26 @@ def test_filter_and_open(notebook, street):
     assert status.inner_text().startswith("1 of")
     drawn()
 
-    # a click opens it: the canvas is the picture with the label's classes in their colours
+    # a click opens it: the picture with the label's classes in their colours
     tiles.nth(0).click()
-    large = shown.locator(".sam-large canvas")
-    large.wait_for(state="visible")
-    page.wait_for_function("e => e.width > 300", arg=large.element_handle())
-    assert not tiles.nth(0).is_visible() and "00026" in shown.inner_text()
-    image, ids = image_array(street / "val/Visible/00026.png"), read_map(street / "val/Label/00026.png")
-    assert off(Canvas(large, (96, 96)).pixels(), image, ids, range(9)) < 0.01
+    stage = Stage(shown.locator(".samnb-stage"), (96, 96))
+    stage.at.wait_for(state="visible")
+    assert not tiles.nth(0).is_visible() and "00026" in shown.locator(".sam-bar b").inner_text()
+    image, warm, ids = image_array(street / "val/Visible/00026.png"), image_array(street / "val/Infrared/00026.png"), read_map(street / "val/Label/00026.png")
+    stage.wait_until(lambda now: stage.off(now, image, ids, range(9)) < 0.01)
     notebook.shot("data_large", shown)
 
-    # one class alone, then all
-    before = Canvas(large, (96, 96)).pixels()
-    shown.locator(".sam-line", has_text="building").click()
-    alone = Canvas(large, (96, 96)).wait_change(before)
-    assert off(alone, image, ids, [CLASSES.index("building")]) < 0.01
-    shown.locator(".sam-line", has_text="building").click()
-    assert (Canvas(large, (96, 96)).wait_change(alone) == before).all()
-
-    # what the other camera saw
-    shown.get_by_role("button", name="thermal").click()
-    warm = Canvas(large, (96, 96)).wait_change(before)
-    assert off(warm, image_array(street / "val/Infrared/00026.png"), ids, range(9)) < 0.01
+    # one class alone, then all; what lies under the mouse; what the other camera saw
+    line = shown.locator("[data-mask]", has_text="building").locator(".samnb-name")
+    line.click(); page.mouse.move(0, 0)
+    stage.wait_until(lambda now: stage.off(now, image, ids, [CLASSES.index("building")]) < 0.01)
+    line.click(); page.mouse.move(0, 0)
+    stage.wait_until(lambda now: stage.off(now, image, ids, range(9)) < 0.01)
+    y, x = np.argwhere(ids == CLASSES.index("sky"))[0]
+    page.mouse.move(*stage.on_page(int(x), int(y)))
+    assert "sky" in shown.locator(".samnb-status").inner_text()
+    shown.get_by_role("button", name="thermal", exact=True).click(); page.mouse.move(0, 0)
+    stage.wait_until(lambda now: stage.off(now, warm, ids, range(9)) < 0.01)
     notebook.shot("data_thermal", shown)
 
     # back by the keyboard, in the dark
@@ -112,7 +110,8 @@ def test_filter_and_open(notebook, street):
     notebook.theme("JupyterLab Dark")
     tiles.nth(0).focus()
     page.keyboard.press("ArrowRight"); page.keyboard.press("Enter")
-    large.wait_for(state="visible")
+    stage.at.wait_for(state="visible")
+    page.wait_for_function("e => Number(e.dataset.drawn) > 0", arg=stage.at.element_handle())
     notebook.shot("data_dark", shown)
     page.keyboard.press("Escape")
     tiles.nth(0).wait_for(state="visible")
@@ -128,7 +127,7 @@ def test_filter_and_open(notebook, street):
     assert page.locator(".jp-Notebook .jp-Cell").count() == cells
     notebook.theme("JupyterLab Light")
 
-    assert not page.wrong
+    assert not page.wrong, page.wrong[0]
 
 
 def test_without_a_kernel(lab, page):
@@ -157,45 +156,52 @@ def test_objects_and_expressions(notebook, tmp_path):
     counts = [int(t.split()[0]) for t in objects.locator(".sam-tile > small").all_inner_texts()]
     assert counts == sorted(counts, reverse=True) and counts[0] > 3
     objects.locator(".sam-tile").first.click()
-    large = objects.locator(".sam-large canvas")
-    large.wait_for(state="visible")
-    page.wait_for_function("e => e.width > 300", arg=large.element_handle())
-    assert Canvas(large, (96, 96)).pixels()[..., :3].std() > 10
+    stage = Stage(objects.locator(".samnb-stage"), (96, 96))
+    stage.at.wait_for(state="visible")
+    stage.wait_until(lambda now: now[..., :3].std() > 10)
     notebook.shot("data_objects_large", objects)
 
     # expressions: words are found, and a click on one shows its mask alone
     expression = read_json(next((aerial / "Annotations").glob("*.json")))["annotations"][0]["description"]
-    spoken.locator("input[type=search]").fill(expression)
+    spoken.locator(".sam-tools input[type=search]").fill(expression)
     spoken.locator(".sam-tile").first.click()
-    large = spoken.locator(".sam-large canvas")
-    large.wait_for(state="visible")
-    page.wait_for_function("e => e.width > 300", arg=large.element_handle())
-    canvas = Canvas(large, (128, 128))
-    everything = canvas.pixels()
-    line = spoken.locator(".sam-line").filter(has_text=expression).first
-    line.click()
-    alone = canvas.wait_change(everything)
-    assert line.get_attribute("aria-pressed") == "true"
+    stage = Stage(spoken.locator(".samnb-stage"), (128, 128))
+    stage.at.wait_for(state="visible")
+    everything = stage.wait_until(lambda now: now[..., :3].std() > 10)
+    line = spoken.locator("[data-mask]").filter(has_text=expression).first
+    line.locator(".samnb-name").click(); page.mouse.move(0, 0)
+    alone = stage.wait_change(everything)
     notebook.shot("data_expression", spoken)
-    spoken.get_by_role("button", name="masks", exact=True).click()
-    bare = canvas.wait_change(alone)
+    stage.at.focus(); page.keyboard.press("h")  # hides the masks
+    bare = stage.wait_change(alone)
     pixels = int(re.search(r"([\d,]+) px", line.inner_text()).group(1).replace(",", ""))
-    zoom = bare.shape[0] // 128
-    assert 0.8 * pixels < changed(bare, alone, 12).sum() / zoom**2 < 1.2 * pixels + 30, "as many pixels as the line says, and its outline"
-    assert not page.wrong
+    assert 0.8 * pixels < changed(alone, bare, 12).sum() / stage.view[0]**2 < 1.2 * pixels + 60, "as many pixels as the line says, and its outline"
+    assert not page.wrong, page.wrong[0]
 
 
-def off(drawn: np.ndarray, image: np.ndarray, ids: np.ndarray, classes) -> float:
-    "Share of the canvas that is not the picture with these classes over it; outlines are left out."
-    over, seen = np.zeros((*ids.shape, 3)), np.isin(ids, list(classes))
-    for c in classes: over[ids == c] = colours()[c]
-    wanted = np.where(seen[..., None], image + (over - image) * (COVER / 255), image)
-    edge = np.zeros(ids.shape, bool)
-    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    edge[1:] |= ids[1:] != ids[:-1]
-    zoom = drawn.shape[0] // 96
-    wrong = np.abs(drawn[..., :3] - wanted.repeat(zoom, 0).repeat(zoom, 1)).max(-1) > 6
-    return float(wrong[~edge.repeat(zoom, 0).repeat(zoom, 1)].mean())
+class Stage(Canvas):
+    "The canvas of a `MaskView`, which shows the image enlarged and moved."
+    @property
+    def view(self) -> tuple[float, float, float]: return tuple(map(float, (self.at.get_attribute("data-view") or "0 0 0").split()))  # scale, x, y
+
+    def on_page(self, x: float, y: float) -> tuple[float, float]:
+        self.at.scroll_into_view_if_needed()
+        box, (scale, x0, y0) = self.at.bounding_box(), self.view
+        return box["x"] + x0 + (x + 0.5) * scale, box["y"] + y0 + (y + 0.5) * scale
+
+    def off(self, drawn: np.ndarray, image: np.ndarray, ids: np.ndarray, classes) -> float:
+        "Share of the image's pixels that are not the picture with these classes over it; outlines are left out."
+        (scale, x0, y0), over = self.view, np.zeros((*ids.shape, 3))
+        if not 0 < scale < 64: return 1.0
+        for c in classes: over[ids == c] = colours()[c]
+        wanted = np.where(np.isin(ids, list(classes))[..., None], (image + over) / 2, image)
+        edge = np.zeros(ids.shape, bool)
+        edge[:, :-1] |= ids[:, 1:] != ids[:, :-1]
+        edge[:-1] |= ids[1:] != ids[:-1]
+        ys, xs = ((start + (np.arange(n) + 0.5) * scale).astype(int) for start, n in ((y0, ids.shape[0]), (x0, ids.shape[1])))
+        if ys[-1] >= drawn.shape[0] or xs[-1] >= drawn.shape[1]: return 1.0
+        wrong = np.abs(drawn[ys[:, None], xs[None], :3] - wanted).max(-1) > 6
+        return float(wrong[~edge].mean())
 
 
 def colours() -> np.ndarray:
