@@ -24,7 +24,7 @@ from .layers import Layer, as_layer, image_message, layer_message
 from .widgets import Canvas, page
 
 # %% auto #0
-__all__ = ['ThumbnailGrid', 'for_page', 'sample_layer', 'SampleView', 'sheet_html', 'told_below', 'DataBrowser']
+__all__ = ['ThumbnailGrid', 'for_page', 'sample_layer', 'one_channel', 'SampleView', 'sheet_html', 'told_below', 'DataBrowser']
 
 # %% ../nbs/lib/56_data_browser.ipynb #dc89bb03
 _ORDERS = """
@@ -375,6 +375,11 @@ def sample_layer(index: DataIndex, k: int, sample: Looked) -> Layer:
     return layer
 
 # %% ../nbs/lib/56_data_browser.ipynb #d1a30005
+def one_channel(picture: np.ndarray) -> np.ndarray:  # uint8 [H, W, 3] -> [H, W] where it is grey
+    "Grey levels, which the page can stretch and colour."
+    return picture[..., 0] if (picture == picture[..., :1]).all() else picture
+
+# %% ../nbs/lib/56_data_browser.ipynb #d1a30010
 class SampleView(Canvas):
     "One sample, drawn by the page."
     _esm, _css = page(_ALONE), _STYLE_SAMPLE
@@ -383,7 +388,7 @@ class SampleView(Canvas):
         "Raises `DatasetError` if it cannot be read any more."
         sample = index.look(k)
         layer, plain = sample_layer(index, k, sample), {index.classes[c] for c in index.plain}
-        seen = {"RGB" if sample.thermal is not None else "image": sample.image, **({} if sample.thermal is None else {"thermal": sample.thermal})}
+        seen = {"image": sample.image} if sample.thermal is None else {"RGB": sample.image, "thermal": one_channel(sample.thermal)}
         sent = layer_message(layer)
         if not layer.labels: sent["colours"] = index.colours(k, sample).tolist()  # as in the thumbnails
         with self.hold_sync():
