@@ -7,11 +7,13 @@ export MPLBACKEND ?= agg
 export PATH := $(abspath $(BIN)):$(PATH)
 export TOKENIZERS_PARALLELISM = false
 SHELL := /bin/bash
+SAY_SKIPPED = if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skipped) cells or tests that want material which is not here:"; sort runs/.skipped | uniq -c; else echo "skipped: nothing"; fi
 
-.PHONY: help setup demo test lab check export bench clean
+.PHONY: help setup demo test test-browser chromium lab check export bench clean
 help:
 	@printf '%s\n' 'make demo    install, make demo data, train SARTM on it (papermill), print scores and where everything is' \
-	 'make test    run every notebook (nbdev_test) and tests/ (pytest)' 'make lab     JupyterLab' \
+	 'make test    run every notebook (nbdev_test) and tests/ (pytest)' 'make test-browser  run notebooks in JupyterLab, driven by a browser (installs Chromium where it may)' \
+	 'make lab     JupyterLab' \
 	 'make check   export, clean, lint, test; fails on any difference' 'make export  notebooks -> sam_nb/' 'make bench   timings against the released schedule of calls'
 
 setup: $(INSTALLED)
@@ -36,8 +38,19 @@ demo: setup
 test: setup
 	@rm -f runs/.skipped
 	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 pytest -q tests
-	@if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skipped) cells or tests that want material which is not here:"; sort runs/.skipped | uniq -c; else echo "skipped: nothing"; fi
+	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 pytest -q tests --ignore tests/browser
+	@$(SAY_SKIPPED)
+
+test-browser: setup chromium
+	@rm -f runs/.skipped
+	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 pytest -q --durations 10 tests/browser
+	@$(SAY_SKIPPED)
+
+# Chromium as Debian has it; without root (or sudo that asks nothing) the tests are skipped, and say so
+chromium:
+	@for name in "$$SAM_NB_CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do [ -n "$$name" ] && command -v "$$name" >/dev/null && exit 0; done; \
+	 as=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); command -v apt-get >/dev/null && $$as true 2>/dev/null || { echo "no Chromium here, and no right to install it: apt-get install chromium"; exit 0; }; \
+	 echo "installing Chromium"; { $$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || echo "Chromium could not be installed"
 
 check: setup
 	nbdev_export

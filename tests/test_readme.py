@@ -76,6 +76,10 @@ def test_the_lines_of_sentences_run():
     assert "(2, 256, 256) (2,) (2, 4)" in run_block(blocks("python")[3])
 
 
+def test_the_lines_of_the_browser_run():
+    assert "samples read" in run_block(blocks("python")[4])
+
+
 def test_files_and_folders_that_are_linked_exist():
     for target in re.findall(r"\]\(([^)#h][^)#]*)", README): assert (ROOT / target).exists(), target
 
