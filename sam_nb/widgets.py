@@ -20,7 +20,7 @@ from .layers import COLORMAPS, Layer, Scores, as_layer, check_sizes, image_messa
 from .show import stored_picture, to_image
 
 # %% auto #0
-__all__ = ['PAGE', 'Remembered', 'as_img', 'color_tables', 'Canvas', 'page', 'MaskView']
+__all__ = ['PAGE', 'Remembered', 'as_img', 'color_tables', 'Canvas', 'page', 'MaskView', 'picture_bytes']
 
 # %% ../nbs/lib/50_widgets.ipynb #28bdedf0
 _UNPACK = """
@@ -564,6 +564,7 @@ class MaskView {
     this.words = h("div", {className: "samnb-status", "aria-live": "polite"}, "loading");
     const stage = h("div", {className: "samnb-box"});
     el.classList.add("samnb");
+    el.addEventListener("focusin", event => (event.target.dataset.lmSuppressShortcuts = "true")); // its keys are not JupyterLab's
     el.append(h("style", {}, model.get("style_sheet")), this.bar, h("div", {className: "samnb-main"}, stage, this.side), this.words);
     this.stage = new Stage(stage, this.state);
     this.stage.hover = at => this.hover(at);
@@ -1111,7 +1112,7 @@ class MaskView(Remembered, Canvas):
         super().__init__(images=sent, layers=[layer_message(m) for m in made.values()], opacity=opacity, compare=compare, **compared,
                          hidden={n: [k for k, name in enumerate(m.table["name"]) if name in hide] for n, m in made.items() if isinstance(m, Layer)})
 
-    def static_html(self) -> str: return as_img(layer_picture(_as_bytes(self.image), self.made))
+    def static_html(self) -> str: return as_img(layer_picture(picture_bytes(self.image), self.made))
 
 # %% ../nbs/lib/50_widgets.ipynb #37c6a497
 def _with_iou(layers: Mapping[str, Layer | Scores]) -> dict[str, str]:
@@ -1123,7 +1124,7 @@ def _with_iou(layers: Mapping[str, Layer | Scores]) -> dict[str, str]:
 
 def _first(image: Any) -> Any: return next(iter(image.values())) if isinstance(image, Mapping) else image
 
-def _as_bytes(image: Any) -> np.ndarray:  # uint8 [H, W, 3]
+def picture_bytes(image: Any) -> np.ndarray:  # uint8 [H, W, 3]
     "The first image as the static picture shows it."
     from sam_nb.datasets.mask_pictures import image_array
     if isinstance(image, (str, Path)): return image_array(image)[..., :3]

@@ -31,17 +31,12 @@ def browser(lab):
         opened.close()
 
 
-def keep(wrong: list[str], text: str) -> None:
-    "All but this: of a trait called `style` the widget manager expects a model, and says so; nothing comes of it."
-    if "create_view" not in text: wrong.append(text)
-
-
 @pytest.fixture
 def page(browser, request):
     made = browser.new_page(viewport={"width": 1100, "height": 1000})
     made.set_default_timeout(30_000)
     made.wrong = []  # what the page's own code stumbled over
-    made.on("pageerror", lambda error: keep(made.wrong, error.stack or str(error)))
+    made.on("pageerror", lambda error: made.wrong.append(error.stack or str(error)))
     yield made
     made.screenshot(path=screenshots() / f"{request.node.name}.png")  # also, and above all, of a test that failed
     made.close()
