@@ -18,10 +18,10 @@ import numpy as np
 from .core import ParameterError, SamNbError, atomic_path
 
 # %% auto #0
-__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'to_array', 'to_image', 'png_bytes', 'stored_picture', 'picture', 'save_figure',
-           'show_images', 'distinct_colours', 'colourise', 'legend', 'overlay', 'draw_prompts', 'heat_map', 'error_map',
-           'hits_and_misses', 'panel', 'confusion_figure', 'class_bars', 'table', 'read_metrics', 'training_curves',
-           'schedule_figure', 'line_figure']
+__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'LINE_COLOURS', 'to_array', 'to_image', 'png_bytes', 'stored_picture', 'picture',
+           'save_figure', 'show_images', 'distinct_colours', 'colourise', 'legend', 'overlay', 'draw_prompts',
+           'heat_map', 'error_map', 'hits_and_misses', 'panel', 'confusion_figure', 'class_bars', 'table',
+           'read_metrics', 'training_curves', 'schedule_figure', 'line_figure']
 
 # %% ../nbs/lib/05_show.ipynb #4efef4f2
 def to_array(values: Any,  # tensor (any device and type), PIL image, array or nested list
@@ -71,13 +71,16 @@ def _through(colormap: str, values: np.ndarray) -> np.ndarray:
     import matplotlib
     return (matplotlib.colormaps[colormap](values)[..., :3] * 255).round().astype(np.uint8)
 
+# %% ../nbs/lib/05_show.ipynb #a676c171
+LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#d32948", "#902e60")
+
 # %% ../nbs/lib/05_show.ipynb #5084c235
 _STYLE = {"font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
           "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.6",
           "axes.linewidth": 0.7, "xtick.color": "0.3", "ytick.color": "0.3", "grid.color": "0.9", "grid.linewidth": 0.6, "lines.linewidth": 1.5,
           "figure.facecolor": "white",
-          "axes.prop_cycle": "cycler('color', ['#3b6fb6', '#e07b39', '#4a9c6d', '#b3446c', '#8a6fb0', '#7f7f7f', '#c9a227', '#2a9fb5'])",
-          "figure.dpi": 80, "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42}
+          "axes.prop_cycle": f"cycler('color', {list(LINE_COLOURS)})",
+          "figure.dpi": 80, "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}
 
 def _style():
     import matplotlib
