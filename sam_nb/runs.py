@@ -325,7 +325,8 @@ def find_run(name: str | Path = "last",  # a name, a folder, or "last": the newe
     "An existing run; raises `RunError`."
     root = Path(root) if root is not None else workspace().runs
     if name != "last" or (root / "last").exists(): return Run.open(name, root)
-    runs = [r for r in _newest_first(root) if r.status != "damaged" and method in (None, r.info["method"]) and (not finished or r.status == "finished")]
+    wanted = ("finished",) if finished else ("created", "running", "finished", "interrupted", "failed", "killed")
+    runs = [r for r in _newest_first(root) if method in (None, r.info["method"]) and r.status in wanted]
     what = f"there is no {'finished ' if finished else ''}run{f' of {method}' if method else ''} yet"
     if not runs: raise RunError(what, file=root, remedy=f"train one: sam_nb train {method or 'sartm'} --dataset demo")
     return runs[0]
