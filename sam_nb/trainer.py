@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import html
 import json
 import math
 import os
@@ -547,21 +548,23 @@ class TerminalBar:
 
 # %% ../nbs/lib/51_trainer.ipynb #7811aa6a
 class PageBar:
-    "For a page: a bar and its words, changed in place a few times a second; the last word is printed too, because a saved page has no live bars."
+    "For a page: a bar, changed in place a few times a second. At the end plain HTML takes its place: a saved page has no live bars."
     every, brief = 0.25, True
     def __init__(self, steps: int):
         import ipywidgets as widgets
         from IPython.display import display
         self.bar, self.words = widgets.IntProgress(max=steps, layout={"width": "240px", "flex": "none"}), widgets.Label()
-        display(widgets.HBox([self.bar, self.words]))
+        self.box = widgets.HBox([self.bar, self.words])
+        self.shown = display(self.box, display_id=True)
 
     def show(self, step: int, text: str) -> None: self.bar.value, self.words.value = step, text
     note = show
 
     def end(self, step: int, text: str, good: bool) -> None:
-        self.bar.bar_style = "success" if good else "danger"
         self.show(step, text)
-        print(text, flush=True)
+        bar = f'<progress value="{step}" max="{self.bar.max}" style="width: 240px; accent-color: {"#009e73" if good else "#d55e00"}"></progress>'
+        self.shown.update({"text/html": f"<div>{bar} {html.escape(text)}</div>", "text/plain": text}, raw=True)
+        self.box.close()
 
 # %% ../nbs/lib/51_trainer.ipynb #28c2cfc2
 def _duration(seconds: float) -> str:
@@ -605,14 +608,15 @@ class Progress(Callback):
 
     def finish(self, t: Trainer) -> None:
         if is_main() and t.stopping: print(f"stopped: {t.stopping}")
-        self.end(t, f"stopped at step {t.step} of {t.steps}" if t.stopping else f"finished in {_duration(time.perf_counter() - self.started)}", True)
+        self.end(t, "stopped" if t.stopping else f"finished in {_duration(time.perf_counter() - self.started)}", True)
 
     def broke(self, t: Trainer, error: BaseException) -> None:
         stopped = isinstance(error, (TrainingInterrupted, KeyboardInterrupt))
-        self.end(t, f"{'stopped' if stopped else 'failed'} at step {t.step}" + ("" if stopped else f": {type(error).__name__}"), False)
+        self.end(t, "stopped" if stopped else f"failed: {type(error).__name__}", False)
 
     def end(self, t: Trainer, said: str, good: bool) -> None:
-        if self.out is not None: self.out.end(t.step, f"{said}  {self.text(t, brief=True)}", good)
+        words = [w for w in self.text(t, brief=True).split("  ") if not w.endswith(" left")]
+        if self.out is not None: self.out.end(t.step, "  ".join([said, *words]), good)
 
 # %% ../nbs/lib/51_trainer.ipynb #20a59347
 class MemoryReport(Callback):

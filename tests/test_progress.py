@@ -53,15 +53,16 @@ def test_a_page_has_one_live_bar(client, tmp_path):
     assert "reader: page" in text(said), [m["content"] for m in said if m["msg_type"] == "error"]
     shown = [m for m in said if m["msg_type"] == "display_data" and "application/vnd.jupyter.widget-view+json" in m["content"]["data"]]
     states = [m["content"]["data"]["state"] for m in said if m["msg_type"] == "comm_msg" and m["content"]["data"].get("method") == "update"]
-    assert len(shown) == 1 and any(s.get("value") == 12 for s in states) and any("finished in" in str(s.get("value")) for s in states)
-    assert any(s.get("bar_style") == "success" for s in states) and len(states) < 30
-    assert text(said).count("step") == 1  # the last word, kept for a page that is saved
+    assert len(shown) == 1 and any(s.get("value") == 12 for s in states) and len(states) < 30
+    last = [m for m in said if m["msg_type"] == "update_display_data"]
+    assert len(last) == 1 and "finished in" in last[0]["content"]["data"]["text/plain"]  # what a saved page keeps
+    assert last[0]["content"]["transient"]["display_id"] == shown[0]["content"]["transient"]["display_id"] and "step" not in text(said)
 
 
 def test_a_page_is_told_of_a_failure(client, tmp_path):
     said = answers(client, f"folder = {str(tmp_path)!r}\nfrom tests import toy\ntoy.trainer(folder, 'bad', size=8, bad=3, epochs=1, workers=0, accumulate=1).fit()", allow_stdin=True)
-    states = [m["content"]["data"]["state"] for m in said if m["msg_type"] == "comm_msg" and m["content"]["data"].get("method") == "update"]
-    assert any(s.get("bar_style") == "danger" for s in states) and any("failed at step" in str(s.get("value")) for s in states)
+    last = [m["content"]["data"] for m in said if m["msg_type"] == "update_display_data"]
+    assert len(last) == 1 and last[0]["text/plain"].startswith("failed: TrainingError  step 1/2") and "<progress" in last[0]["text/html"]
 
 
 def test_nobody_reads_a_kernel_that_cannot_ask(client):
