@@ -269,12 +269,12 @@ def _is_time(value: Any) -> bool:
     try: return bool(datetime.datetime.fromisoformat(value).tzinfo)
     except (TypeError, ValueError): return False
 
-def _is_number(value: Any) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number(value: Any) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 _SOUND: dict[str, tuple[Any, Any]] = {  # of run.json: whether a value is sound, and what stands for one that is not
     "method": (lambda v: isinstance(v, str), ""), "status": (lambda v: isinstance(v, str), "damaged"), "created": (_is_time, ""),
     "recipe": (lambda v: isinstance(v, dict), {}), "metrics": (lambda v: isinstance(v, dict), {}), "steps": (_is_number, 0),
-    "score": (lambda v: v is None or isinstance(v, dict) and isinstance(v.get("name"), str) and _is_number(v.get("value")), None),
+    "score": (lambda v: v is None or isinstance(v, dict) and isinstance(v.get("name"), str) and "value" in v, None),
     "wall_seconds": (_is_number, 0.0), "error": (lambda v: v is None or isinstance(v, str), None),
     "process": (lambda v: isinstance(v, dict) and {"pid", "host", "started"} <= v.keys(), {})}
 
