@@ -486,11 +486,16 @@ def training_curves(metrics: Any,  # DataFrame, metrics.jsonl or run folder
         for ax, (title, columns) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
             for column in columns: _curve(ax, table, column)
             ax.set(title=title, xlabel="step"); ax.grid(axis="y"); ax.set_axisbelow(True)
-            if columns != ["lr"]: ax.legend(loc="best")
+            if columns != ["lr"]: _name_lines(ax)
             else: ax.ticklabel_format(axis="y", scilimits=(-2, 3))
     return figure
 
 # %% ../nbs/lib/05_show.ipynb #6edd1b03
+def _name_lines(ax: Any) -> None:
+    "A legend inside where there is room for it, else beside the axes."
+    if len(ax.get_legend_handles_labels()[1]) <= 4: ax.legend(loc="best")
+    else: ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
 _NOT_DRAWN = ("step", "epoch", "time", "seconds", "memory", "images_per_second", "grad_norm")
 
 def _groups(table: Any) -> dict[str, list[str]]:
@@ -546,5 +551,5 @@ def line_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],  #
             if sizes: ax.scatter(x[seen], y[seen], 6 + 120 * area[seen] / max(area.max(initial=0), 1), line.get_color(), alpha=0.6, linewidth=0)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=limits[0], ylim=limits[1]); ax.grid(axis="both" if diagonal else "y")
         if all(float(v).is_integer() for x, _ in lines.values() for v in x): ax.xaxis.get_major_locator().set_params(integer=True)
-        if len(lines) > 1: ax.legend()
+        if len(lines) > 1: _name_lines(ax)
     return figure
