@@ -615,8 +615,9 @@ class Progress(Callback):
         self.end(t, "stopped" if stopped else f"failed: {type(error).__name__}", False)
 
     def end(self, t: Trainer, said: str, good: bool) -> None:
+        if self.out is None: return  # it never began, or another process tells
         words = [w for w in self.text(t, brief=True).split("  ") if not w.endswith(" left")]
-        if self.out is not None: self.out.end(t.step, "  ".join([said, *words]), good)
+        self.out.end(t.step, "  ".join([said, *words]), good)
 
 # %% ../nbs/lib/51_trainer.ipynb #20a59347
 class MemoryReport(Callback):
