@@ -444,8 +444,9 @@ def _executor(submitit: Any, cluster: str, folder: Path) -> Any:
 # %% ../nbs/lib/53_cli.ipynb #c8183455
 def run_summary(run: Run) -> str:
     "A run in a few lines."
+    from sam_nb.runs import elapsed
     about, recipe = run.info, run.info["recipe"]
-    lines = [f"{run.name}: {about['method']} on {recipe.get('dataset')}, {run.status}, {about['steps']} steps in {_duration(run.seconds)}"]
+    lines = [f"{run.name}: {about['method']} on {recipe.get('dataset')}, {run.status}, {about['steps']} steps in {_duration(elapsed(run))}"]
     def line(name: str, text: str) -> None: lines.append(f"  {name:<14}{text}")
     for name, scores in _by_model(about.get("test") or {}).items(): line(name, _scores(scores))
     if about["score"]: line("validation", f"{about['score']['name']} {about['score']['value']:.2f} at step {about['score']['step']}")
@@ -511,16 +512,30 @@ def _submit_and_tell(job: Job, options: Mapping[str, Any]) -> None:
 
 # %% ../nbs/lib/53_cli.ipynb #db1f0383
 def do_runs(options: argparse.Namespace) -> None:
-    "sam_nb runs, runs show NAME, runs compare A B"
+    "sam_nb runs, runs show NAME, runs compare A B, runs report A B --out FILE"
     from sam_nb.runs import compare_runs, list_runs
-    if options.what == "show": print("\n\n".join(run_summary(_find(name)) for name in options.names or ["last"]))
-    elif options.what == "compare":
-        if len(options.names) < 2: raise ParameterError("compare needs two runs or more", remedy="sam_nb runs compare A B")
-        print(compare_runs([_find(name).folder for name in options.names]).to_string())
+    if options.out and options.what != "report": raise ParameterError(f"runs {options.what} writes no file", remedy="leave --out out")
+    if options.what in ("compare", "report") and len(options.names) < 2:
+        raise ParameterError(f"{options.what} needs two runs or more", remedy=f"sam_nb runs {options.what} A B")
+    if options.what == "show": print("\n\n".join(_shown(name) for name in options.names or ["last"]))
+    elif options.what == "compare": print(compare_runs([_find(name).folder for name in options.names]).to_string())
+    elif options.what == "report": print(_near(_report(options.names, options.out)))
     else:
         table = list_runs()
         none = f"there are no runs in {_near(workspace().runs)} yet; sam_nb train METHOD makes one"
         print(table.to_string(na_rep="", float_format="{:.2f}".format) if len(table) else none)
+
+# %% ../nbs/lib/53_cli.ipynb #7494dfd3
+def _shown(name: str) -> str:
+    from sam_nb.runs import inspect_run
+    run = _find(name)
+    problems = inspect_run(run.folder)[1]
+    return "\n  ".join([f"{run.name}: damaged", *problems]) if problems else run_summary(run)
+
+def _report(names: Sequence[str], out: str | None) -> Path:
+    from sam_nb.run_browser import save_report
+    names = [_find(name).name if name == "last" else name for name in names]
+    return save_report(names, Path(os.path.abspath(os.path.expanduser(out or f"report-{'-'.join(names)[:80]}.html"))))
 
 # %% ../nbs/lib/53_cli.ipynb #7b339133
 def do_fetch(options: argparse.Namespace) -> None:
@@ -612,9 +627,10 @@ def main_parser() -> Parser:
         return made
     command("train", "train a method: sam_nb train sartm --dataset fmb", None)
     command("eval", "evaluate a run: sam_nb eval sartm --run last", None)
-    runs = command("runs", "list runs; `runs show [NAME|last]`, `runs compare A B`", do_runs)
-    runs.add_argument("what", nargs="?", choices=["list", "show", "compare"], default="list")
+    runs = command("runs", "list runs; `runs show [NAME|last]`, `runs compare A B`, `runs report A B [--out FILE]`", do_runs)
+    runs.add_argument("what", nargs="?", choices=["list", "show", "compare", "report"], default="list")
     runs.add_argument("names", nargs="*", metavar="NAME", help="names of runs, or last")
+    runs.add_argument("--out", metavar="FILE", help="of report: the .html file (default: report-A-B.html here)")
     command("fetch", "list published weights, or download some into checkpoints/", do_fetch).add_argument("names", nargs="*", metavar="NAME")
     _add_data_commands(command)
     return parser

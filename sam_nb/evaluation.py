@@ -23,7 +23,8 @@ from .metrics import SemanticScores, class_scores, confusion_matrix
 from .draws import Drawn, batches, default_workers
 
 # %% auto #0
-__all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe', 'find_or_make_run']
+__all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe', 'find_or_make_run',
+           'make_short_run']
 
 # %% ../nbs/lib/52_evaluation.ipynb #afb96476
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -122,11 +123,17 @@ def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the s
     "The run to evaluate; the last one, or a short one on the demo world if there is none."
     if name not in (None, "last"): return find_run(name)
     with contextlib.suppress(RunError): return find_run("last", method, finished=True)
-    folder = workspace().runs / f"{method}-demo-short"
+    return make_short_run(method, steps, **parameters)
+
+def make_short_run(method: str, steps: int = 40, name: str | None = None,  # its folder; None: METHOD-demo-short
+                   **parameters: Any,  # more for its training notebook
+                   ) -> Run:
+    "A short run on the demo world, made by the training notebook unless it is there; waits where another notebook is making it."
+    folder = workspace().runs / (name or f"{method}-demo-short")
     try: folder.mkdir(parents=True)
     except FileExistsError: return _wait_for(folder)
     import papermill
-    print(f"there is no run of {method} yet: a short one of {steps} steps on the demo world is made")
+    print(f"there is no run {folder.name} yet: a short one of {steps} steps on the demo world is made")
     parameters = dict(dataset="demo", steps=steps, run_name=folder.name, **parameters)
     papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", parameters, progress_bar=False,
                                cwd=workspace().root)

@@ -143,7 +143,8 @@ class EverythingView(Remembered, Canvas):
                  candidates: Any,  # `Everything.candidates`, or records of another everything mode
                  classes: Sequence[str] = (), options: EverythingOptions | None = None,  # thresholds to begin with
                  **limits: float):  # or these: see `LIMITS`
-        if unknown := sorted(set(limits) - set(LIMITS)): raise ParameterError(f"no limit is called {unknown[0]!r}", remedy="one of " + ", ".join(LIMITS))
+        if unknown := sorted(set(limits) - set(LIMITS)):
+            raise ParameterError(f"no limit is called {unknown[0]!r}", remedy="one of " + ", ".join(LIMITS))
         gathered = getattr(candidates, "gathered", None)
         if gathered and gathered.crop_n_layers: candidates = candidates.select(gathered)  # masks of overlapping crops compete first
         sent, self.layer = image_message("image", image), as_layer("masks", candidates, classes)

@@ -28,7 +28,8 @@ from .core import ParameterError, Recipe, RunError, SamNbError, atomic_path, did
 
 # %% auto #0
 __all__ = ['MAY_DIFFER', 'git_state', 'package_versions', 'hardware', 'fingerprint', 'this_process', 'is_alive', 'recipe_changes',
-           'Run', 'peak_memory', 'cut_metrics', 'find_run', 'list_runs', 'compare_runs', 'metrics_table']
+           'Run', 'peak_memory', 'cut_metrics', 'inspect_run', 'run_folders', 'elapsed', 'find_run', 'list_runs',
+           'compare_runs', 'metrics_table', 'logged_lines']
 
 # %% ../nbs/lib/50_runs.ipynb #3f0c5d15
 def git_state(folder: str | Path,  # any folder of the checkout
@@ -167,7 +168,7 @@ class Run:
     def start(self, **values: Any) -> None:
         "The work begins, in this process."
         self._since = time.monotonic()
-        self.record(status="running", process=this_process(), error=None, hardware=hardware(), **values)
+        self.record(status="running", began=_now(), process=this_process(), error=None, hardware=hardware(), **values)
 
     def log(self, step: int, **scalars: float) -> None:
         "Append one line to metrics.jsonl."
@@ -224,13 +225,13 @@ def _quiet_seconds(run: Run) -> float:
     return time.time() - max(f.stat().st_mtime for f in files if f.exists())
 
 # %% ../nbs/lib/50_runs.ipynb #859dcb67
-def _open(cls: type[Run], name: str | Path, root: str | Path | None) -> Run:
+def _open(cls: type[Run], name: str | Path, root: str | Path | None, read: bool = True) -> Run:
     root = Path(root) if root is not None else workspace().runs
     folder = root / name if (root / name / "run.json").exists() else Path(name)
     if not (folder / "run.json").exists():
         there = [f.parent.name for f in root.glob("*/run.json")]
         raise RunError(f"no run {str(name)!r}", file=root, remedy=did_you_mean(str(name), there) if there else "there are no runs here yet")
-    return cls(folder, read_json(folder / "run.json"))
+    return cls(folder, read_json(folder / "run.json") if read else {})
 
 # %% ../nbs/lib/50_runs.ipynb #7d46ee11
 def _resume(run: Run, method: str, recipe: Recipe) -> Run:
@@ -263,6 +264,58 @@ def cut_metrics(run: Run,  # the run to be resumed
         with atomic_path(run.metrics_file) as temporary: temporary.write_bytes(b"".join(kept))
     return len(lines) - len(kept)
 
+# %% ../nbs/lib/50_runs.ipynb #26d98b3f
+def _is_time(value: Any) -> bool:
+    try: return bool(datetime.datetime.fromisoformat(value).tzinfo)
+    except (TypeError, ValueError): return False
+
+def _is_number(value: Any) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+_SOUND: dict[str, tuple[Any, Any]] = {  # of run.json: whether a value is sound, and what stands for one that is not
+    "method": (lambda v: isinstance(v, str), ""), "status": (lambda v: isinstance(v, str), "damaged"), "created": (_is_time, ""),
+    "recipe": (lambda v: isinstance(v, dict), {}), "metrics": (lambda v: isinstance(v, dict), {}), "steps": (_is_number, 0),
+    "score": (lambda v: v is None or isinstance(v, dict) and isinstance(v.get("name"), str) and "value" in v, None),
+    "wall_seconds": (_is_number, 0.0), "error": (lambda v: v is None or isinstance(v, str), None),
+    "process": (lambda v: isinstance(v, dict) and {"pid", "host", "started"} <= v.keys(), {})}
+
+# %% ../nbs/lib/50_runs.ipynb #0645061b
+def inspect_run(folder: str | Path,  # runs/<name>
+                ) -> tuple[Run, list[str]]:  # the run as far as it can be read; what is wrong with its run.json
+    "A run that may be damaged; raises nothing for one that is, and its status is then `damaged`."
+    folder, info, problems = Path(folder), None, ["run.json is empty, or no dictionary"]
+    try:
+        if (folder / "run.json").stat().st_size: info = read_json(folder / "run.json")
+    except FileNotFoundError: problems = ["run.json is missing"]
+    except (SamNbError, OSError) as error: problems = [f"run.json cannot be read: {getattr(error, 'fact', error)}"]
+    if isinstance(info, dict): problems = [f"run.json has no sound {k!r}" for k, (sound, _) in _SOUND.items() if k not in info or not sound(info[k])]
+    else: info = {}
+    if not problems: return Run(folder, info), []
+    kept = {k: info[k] if k in info and sound(info[k]) else default for k, (sound, default) in _SOUND.items()}
+    return Run(folder, {**info, **kept, "status": "damaged"}), problems
+
+# %% ../nbs/lib/50_runs.ipynb #7e4cfdc1
+def run_folders(root: str | Path | None = None,  # None: runs/ of the workspace
+                ) -> list[Path]:
+    "The folders that are runs, sound or not; one whose run.json is being made at this moment is not yet one."
+    root = Path(root) if root is not None else workspace().runs
+    def is_run(folder: Path) -> bool:
+        about = folder / "run.json"
+        if not about.is_file(): return any((folder / name).exists() for name in ("metrics.jsonl", "weights.safetensors", "last"))
+        state = about.stat()
+        return bool(state.st_size) or time.time() - state.st_mtime > 10
+    return sorted(folder for folder in root.glob("*") if folder.is_dir() and is_run(folder)) if root.is_dir() else []
+
+def _newest_first(root: str | Path | None) -> list[Run]:
+    return sorted((inspect_run(folder)[0] for folder in run_folders(root)), key=lambda run: run.info["created"], reverse=True)
+
+# %% ../nbs/lib/50_runs.ipynb #9b0a9128
+def elapsed(run: Run) -> float:  # seconds
+    "The time that a run has worked: until now, or until it was heard of last."
+    status, before = run.status, run.info["wall_seconds"]
+    if status not in ("created", "running", "killed"): return before
+    began = datetime.datetime.fromisoformat(run.info.get("began") or run.info["created"]).timestamp()
+    return before + max(0.0, time.time() - began - (_quiet_seconds(run) if status == "killed" else 0))
+
 # %% ../nbs/lib/50_runs.ipynb #7f2d65f4
 def find_run(name: str | Path = "last",  # a name, a folder, or "last": the newest
              method: str | None = None,  # for "last": only runs of this method
@@ -272,25 +325,23 @@ def find_run(name: str | Path = "last",  # a name, a folder, or "last": the newe
     "An existing run; raises `RunError`."
     root = Path(root) if root is not None else workspace().runs
     if name != "last" or (root / "last").exists(): return Run.open(name, root)
-    runs = [Run.open(f.parent) for f in root.glob("*/run.json") if f.stat().st_size]
-    runs = [r for r in runs if method in (None, r.info["method"]) and (not finished or r.status == "finished")]
+    wanted = ("finished",) if finished else ("created", "running", "finished", "interrupted", "failed", "killed")
+    runs = [r for r in _newest_first(root) if method in (None, r.info["method"]) and r.status in wanted]
     what = f"there is no {'finished ' if finished else ''}run{f' of {method}' if method else ''} yet"
     if not runs: raise RunError(what, file=root, remedy=f"train one: sam_nb train {method or 'sartm'} --dataset demo")
-    return max(runs, key=lambda run: run.info["created"])
+    return runs[0]
 
 # %% ../nbs/lib/50_runs.ipynb #5a40a6c9
 def list_runs(root: str | Path | None = None,  # None: runs/ of the workspace
               ):  # -> pandas.DataFrame, newest first
     "All runs: name, method, dataset, status, score, steps, minutes."
     import pandas as pd
-    root = Path(root) if root is not None else workspace().runs
-    runs = [Run.open(f.parent) for f in root.glob("*/run.json") if f.stat().st_size]
     columns = ["name", "method", "dataset", "status", "score", "of", "steps", "minutes", "created"]
     rows = []
-    for run in sorted(runs, key=lambda r: r.info["created"], reverse=True):
+    for run in _newest_first(root):
         about, score = run.info, run.info["score"] or {}
-        rows.append((run.name, about["method"], about["recipe"]["dataset"], run.status, score.get("value"), score.get("name"), about["steps"],
-                     round(run.seconds / 60, 1), about["created"][:16].replace("T", " ")))
+        rows.append((run.name, about["method"], about["recipe"].get("dataset"), run.status, score.get("value"), score.get("name"), about["steps"],
+                     round(elapsed(run) / 60, 1), about["created"][:16].replace("T", " ")))
     return pd.DataFrame(rows, columns=columns).set_index("name")
 
 # %% ../nbs/lib/50_runs.ipynb #64d25bc5
@@ -299,7 +350,7 @@ def compare_runs(names: list[str | Path],  # two or more runs
                  ):  # -> pandas.DataFrame, one column a run
     "Where runs differ (parameters) and what they reached (scores)."
     import pandas as pd
-    runs = [Run.open(n, root) for n in names]
+    runs = [inspect_run(_open(Run, n, root, read=False).folder)[0] for n in names]
     recipes = pd.DataFrame({r.name: {k: repr(v) for k, v in r.info["recipe"].items() if k not in ("run_name", "resume")} for r in runs})
     differing = recipes[recipes.nunique(axis=1, dropna=False) > 1]
     scores = pd.DataFrame({r.name: {k: round(v, 2) for k, v in r.info["metrics"].items() if isinstance(v, (int, float))} for r in runs})
@@ -317,3 +368,16 @@ def metrics_table(run: Run | str,  # a run or its name
     if not run.metrics_file.exists(): return pd.DataFrame(index=pd.Index([], name="step"))
     table = read_metrics(run.metrics_file).groupby("step").last()
     return table.apply(lambda column: pd.to_numeric(column, errors="coerce") if column.dtype == object else column)
+
+# %% ../nbs/lib/50_runs.ipynb #713c9b54
+def logged_lines(run: Run) -> tuple[list[dict[str, Any]], int]:  # what was logged; how many lines cannot be read
+    "The lines of metrics.jsonl, without those that are damaged."
+    try: lines = run.metrics_file.read_bytes().splitlines()
+    except OSError: return [], 0
+    rows, bad = [], 0
+    for line in lines:
+        try: row = json.loads(line)
+        except ValueError: row = None
+        if isinstance(row, dict) and _is_number(row.get("step")): rows.append(row)
+        else: bad += 1
+    return rows, bad

@@ -18,10 +18,10 @@ import numpy as np
 from .core import ParameterError, SamNbError, atomic_path
 
 # %% auto #0
-__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'to_array', 'to_image', 'png_bytes', 'stored_picture', 'picture', 'save_figure',
-           'show_images', 'distinct_colours', 'colourise', 'legend', 'overlay', 'draw_prompts', 'heat_map', 'error_map',
-           'hits_and_misses', 'panel', 'confusion_figure', 'class_bars', 'table', 'read_metrics', 'training_curves',
-           'schedule_figure', 'line_figure']
+__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'LINE_COLOURS', 'to_array', 'to_image', 'png_bytes', 'stored_picture', 'picture',
+           'save_figure', 'show_images', 'distinct_colours', 'colourise', 'legend', 'overlay', 'draw_prompts',
+           'heat_map', 'error_map', 'hits_and_misses', 'panel', 'confusion_figure', 'class_bars', 'table',
+           'read_metrics', 'training_curves', 'schedule_figure', 'line_figure']
 
 # %% ../nbs/lib/05_show.ipynb #4efef4f2
 def to_array(values: Any,  # tensor (any device and type), PIL image, array or nested list
@@ -71,13 +71,16 @@ def _through(colormap: str, values: np.ndarray) -> np.ndarray:
     import matplotlib
     return (matplotlib.colormaps[colormap](values)[..., :3] * 255).round().astype(np.uint8)
 
+# %% ../nbs/lib/05_show.ipynb #a676c171
+LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#d32948", "#902e60")
+
 # %% ../nbs/lib/05_show.ipynb #5084c235
 _STYLE = {"font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
           "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.6",
           "axes.linewidth": 0.7, "xtick.color": "0.3", "ytick.color": "0.3", "grid.color": "0.9", "grid.linewidth": 0.6, "lines.linewidth": 1.5,
           "figure.facecolor": "white",
-          "axes.prop_cycle": "cycler('color', ['#3b6fb6', '#e07b39', '#4a9c6d', '#b3446c', '#8a6fb0', '#7f7f7f', '#c9a227', '#2a9fb5'])",
-          "figure.dpi": 80, "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42}
+          "axes.prop_cycle": f"cycler('color', {list(LINE_COLOURS)})",
+          "figure.dpi": 80, "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}
 
 def _style():
     import matplotlib
@@ -483,11 +486,16 @@ def training_curves(metrics: Any,  # DataFrame, metrics.jsonl or run folder
         for ax, (title, columns) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
             for column in columns: _curve(ax, table, column)
             ax.set(title=title, xlabel="step"); ax.grid(axis="y"); ax.set_axisbelow(True)
-            if columns != ["lr"]: ax.legend(loc="best")
+            if columns != ["lr"]: _name_lines(ax)
             else: ax.ticklabel_format(axis="y", scilimits=(-2, 3))
     return figure
 
 # %% ../nbs/lib/05_show.ipynb #6edd1b03
+def _name_lines(ax: Any) -> None:
+    "A legend inside where there is room for it, else beside the axes."
+    if len(ax.get_legend_handles_labels()[1]) <= 4: ax.legend(loc="best")
+    else: ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
 _NOT_DRAWN = ("step", "epoch", "time", "seconds", "memory", "images_per_second", "grad_norm")
 
 def _groups(table: Any) -> dict[str, list[str]]:
@@ -543,5 +551,5 @@ def line_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],  #
             if sizes: ax.scatter(x[seen], y[seen], 6 + 120 * area[seen] / max(area.max(initial=0), 1), line.get_color(), alpha=0.6, linewidth=0)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=limits[0], ylim=limits[1]); ax.grid(axis="both" if diagonal else "y")
         if all(float(v).is_integer() for x, _ in lines.values() for v in x): ax.xaxis.get_major_locator().set_params(integer=True)
-        if len(lines) > 1: ax.legend()
+        if len(lines) > 1: _name_lines(ax)
     return figure

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import html
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -37,7 +40,8 @@ __all__ = ['Losses', 'decay_groups', 'update_semantic', 'Callback', 'Trainer', '
            'set_learning_rate', 'save_training_state', 'load_training_state', 'optimizer_tensors', 'restore_optimizer',
            'recipe_digest', 'start_run', 'is_main', 'restore', 'save', 'TrainingInterrupted', 'heard_signals',
            'heed_signal', 'in_words', 'in_short', 'EMA', 'averaged', 'evaluate', 'NaNGuard', 'Log', 'Scores',
-           'BestWeights', 'EarlyStop', 'Checkpoint', 'Progress', 'MemoryReport', 'OneBatch', 'usual_callbacks']
+           'BestWeights', 'EarlyStop', 'Checkpoint', 'front_end', 'Lines', 'TerminalBar', 'PageBar', 'Progress',
+           'MemoryReport', 'OneBatch', 'usual_callbacks']
 
 # %% ../nbs/lib/51_trainer.ipynb #05a794d7
 class Losses(nn.Module):
@@ -73,6 +77,7 @@ class Callback:
     def after_epoch(self, t: Trainer) -> None: "The last step of an epoch (or of the run) is done."
     def before_save(self, t: Trainer) -> None: "Something is about to be written; raise to prevent it."
     def finish(self, t: Trainer) -> None: "The run ends well."
+    def broke(self, t: Trainer, error: BaseException) -> None: "The run does not end well."
     def saved(self) -> dict[str, Any]: return {}
     def restore(self, saved: Mapping[str, Any]) -> None: pass
 
@@ -305,6 +310,7 @@ def in_words(t: Trainer) -> Iterator[None]:
             if isinstance(told, TrainingInterrupted): save(t, t.epoch)
         except SamNbError as unsaved: told = unsaved
         t.run.info["steps"] = t.step
+        for callback in t.callbacks: callback.broke(t, told)
         if is_main(): t.run.fail(KeyboardInterrupt(told.fact) if isinstance(told, TrainingInterrupted) else told)
         if told is error: raise
         raise told from error
@@ -506,29 +512,112 @@ class Checkpoint(Callback):
         t.run.info["steps"] = t.step
 
 # %% ../nbs/lib/51_trainer.ipynb #fa16d545
-class Progress(Callback):
-    "One line an epoch (of a long run: every ten seconds); in a terminal also one that moves."
-    def __init__(self): self.printed, self.started = -1e9, time.perf_counter()
-    def begin(self, t: Trainer) -> None: self.started, self.first = time.perf_counter(), t.step
+def front_end() -> str:  # page, terminal, lines
+    "Who reads what is printed: a person at a page, a person at a terminal, or a file."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None: return "terminal" if sys.stderr.isatty() else "lines"
+    return "page" if kernel.get_parent().get("content", {}).get("allow_stdin") else "lines"
 
-    def text(self, t: Trainer) -> str:
+# %% ../nbs/lib/51_trainer.ipynb #4b4a606a
+class Lines:
+    "For a file: a line at most every ten seconds."
+    every, brief = 10.0, False
+    def __init__(self, steps: int): pass
+    def show(self, step: int, text: str) -> None: print(text, flush=True)
+    def note(self, step: int, text: str) -> None: print(text, flush=True)
+    def end(self, step: int, text: str, good: bool) -> None: pass
+
+# %% ../nbs/lib/51_trainer.ipynb #d6a2c5ce
+class TerminalBar:
+    "For a terminal: one line on stderr, rewritten a few times a second; notes stay above it, on stdout."
+    every, brief = 0.2, True
+    def __init__(self, steps: int): self.steps = steps
+
+    def show(self, step: int, text: str, end: str = "") -> None:
+        columns, share = shutil.get_terminal_size().columns - 1, step / max(self.steps, 1)
+        wide = max(6, min(24, columns - len(text) - 9))
+        line = f"[{'#' * int(share * wide):-<{wide}}] {share:>4.0%}  {text}"[:columns]
+        print(f"\r{line}\x1b[K", end=end, file=sys.stderr, flush=True)
+
+    def note(self, step: int, text: str) -> None:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        print(text, flush=True)
+
+    def end(self, step: int, text: str, good: bool) -> None: self.show(step, text, "\n")
+
+# %% ../nbs/lib/51_trainer.ipynb #7811aa6a
+class PageBar:
+    "For a page: a bar, changed in place a few times a second. At the end plain HTML takes its place: a saved page has no live bars."
+    every, brief = 0.25, True
+    def __init__(self, steps: int):
+        import ipywidgets as widgets
+        from IPython.display import display
+        self.bar, self.words = widgets.IntProgress(max=steps, layout={"width": "240px", "flex": "none"}), widgets.Label()
+        self.box = widgets.HBox([self.bar, self.words])
+        self.shown = display(self.box, display_id=True)
+
+    def show(self, step: int, text: str) -> None: self.bar.value, self.words.value = step, text
+    note = show
+
+    def end(self, step: int, text: str, good: bool) -> None:
+        self.show(step, text)
+        bar = f'<progress value="{step}" max="{self.bar.max}" style="width: 240px; accent-color: {"#009e73" if good else "#d55e00"}"></progress>'
+        self.shown.update({"text/html": f"<div>{bar} {html.escape(text)}</div>", "text/plain": text}, raw=True)
+        self.box.close()
+
+# %% ../nbs/lib/51_trainer.ipynb #28c2cfc2
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+def _memory(device: torch.device) -> str:
+    "The most that the GPU held, or what this process holds now; asks no device."
+    if device.type == "cuda": return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
+    return f"{psutil.Process().memory_info().rss / 2**30:.1f} GiB"
+
+# %% ../nbs/lib/51_trainer.ipynb #9dd0bdb9
+class Progress(Callback):
+    "How far the run is: a bar for a person, a line an epoch (of long epochs: every ten seconds) for a file."
+    def __init__(self): self.out, self.noted = None, -1e9
+
+    def begin(self, t: Trainer) -> None:
+        self.started, self.first = time.perf_counter(), t.step
+        if is_main(): self.out = {"page": PageBar, "terminal": TerminalBar, "lines": Lines}[front_end()](t.steps)
+        self.shown = self.started if isinstance(self.out, Lines) else -1e9
+
+    def text(self, t: Trainer, brief: bool = False) -> str:
         left = (time.perf_counter() - self.started) / max(t.step - self.first, 1) * (t.steps - t.step)
-        parts = [f"epoch {t.epoch + 1:>{len(str(t.epochs))}}/{t.epochs}", f"step {t.step:>{len(str(t.steps))}}/{t.steps}"]
-        parts += [f"{k} {t.line[k]:.4g}" for k in ("loss", "lr") if k in t.line] + [f"{t.line.get('images_per_second', 0):.0f} images/s"]
+        parts = [] if brief else [f"epoch {min(t.epoch + 1, t.epochs):>{len(str(t.epochs))}}/{t.epochs}"]
+        parts += [f"step {t.step:>{len(str(t.steps))}}/{t.steps}"]
+        parts += [f"{k} {t.line[k]:.4g}" for k in ("loss",) + ("lr",) * (not brief) if k in t.line]
+        parts += [f"{t.line['images_per_second']:.0f} images/s"] if "images_per_second" in t.line else []
         parts += [f"{t.monitor} {t.scores[t.monitor]:.2f}"] if t.scores else []
-        return "  ".join(parts + ([f"{left / 60:.0f} min left"] if left > 90 else []))
+        return "  ".join([*parts, _memory(t.device), *([f"{_duration(left)} left"] if left else [])])
 
     def after_step(self, t: Trainer) -> None:
-        if is_main() and sys.stderr.isatty() and t.step % t.log_every == 0: print("\r" + self.text(t), end="", file=sys.stderr, flush=True)
+        now = time.perf_counter()
+        if self.out is None or now - self.shown < self.out.every or t.step % t.log_every: return
+        self.shown = self.noted = now
+        self.out.show(t.step, self.text(t, self.out.brief))
 
     def after_epoch(self, t: Trainer) -> None:
         now, last = time.perf_counter(), t.step == t.steps or t.stopping
-        if not is_main() or not (last or t.epochs <= 50 or now - self.printed > 10): return
-        print(("\r" if sys.stderr.isatty() else "") + self.text(t), flush=True)
-        self.printed = now
+        if self.out is None or not (last or t.epochs <= 50 or now - self.noted > 10): return
+        self.shown = self.noted = now
+        self.out.note(t.step, self.text(t))
 
     def finish(self, t: Trainer) -> None:
         if is_main() and t.stopping: print(f"stopped: {t.stopping}")
+        self.end(t, "stopped" if t.stopping else f"finished in {_duration(time.perf_counter() - self.started)}", True)
+
+    def broke(self, t: Trainer, error: BaseException) -> None:
+        stopped = isinstance(error, (TrainingInterrupted, KeyboardInterrupt))
+        self.end(t, "stopped" if stopped else f"failed: {type(error).__name__}", False)
+
+    def end(self, t: Trainer, said: str, good: bool) -> None:
+        if self.out is None: return  # it never began, or another process tells
+        words = [w for w in self.text(t, brief=True).split("  ") if not w.endswith(" left")]
+        self.out.end(t.step, "  ".join([said, *words]), good)
 
 # %% ../nbs/lib/51_trainer.ipynb #20a59347
 class MemoryReport(Callback):

@@ -67,7 +67,7 @@ def test_parameters_of_the_real_notebooks_are_understood():
 
 
 def test_every_job_notebook_has_parameters_that_the_command_can_read():
-    for notebook in CHECKOUT.glob("nbs/*_*.ipynb"): assert {"dataset", "image"} & set(read_parameters(notebook)), notebook.name
+    for notebook in CHECKOUT.glob("nbs/*_*.ipynb"): assert {"dataset", "image", "names"} & set(read_parameters(notebook)), notebook.name
 
 
 def test_a_run_keeps_its_notebook_and_is_told(root):
