@@ -166,4 +166,4 @@ class EverythingView(Remembered, Canvas):
 
     def static_html(self) -> str:
         left = as_layer("left", np.stack([self.layer.mask(k) for k in self.kept]) if self.kept else np.zeros((0, *self.layer.size), bool))
-        return as_img(layer_picture(picture_bytes(self.image), [left]))
+        return as_img(layer_picture(picture_bytes(self.image), [left], 5))

@@ -213,7 +213,7 @@ class PromptView {
     this.mode = "point";
     this.serial = 0;
     this.radius = 8;
-    const options = {plain: true, tools: () => this.tools(), panel: () => this.panel(), loaded: () => this.arrived()};
+    const options = {plain: true, table: false, tools: () => this.tools(), panel: () => this.panel(), loaded: () => this.arrived()};
     this.view = new MaskView(model, el, options);
     const {stage} = this.view;
     stage.tool = {down: (at, event) => this.down(at, event), move: at => this.move(at), up: (at, event) => this.up(at, event)};
@@ -296,7 +296,9 @@ Object.assign(PromptView.prototype, {
     const answer = this.model.get("answer");
     if (answer.serial !== this.serial && answer.serial !== undefined) return;
     clearTimeout(this.patience);
+    if (answer.kept !== undefined) this.history = new History(); // the next object
     this.view.tools();
+    this.view.stage.draw();
     this.say();
   },
   say() {
@@ -493,7 +495,7 @@ Object.assign(PromptView.prototype, {
     const rows = objects.map((o, n) =>
       h(
         "div",
-        {className: "samnb-row"},
+        {className: "samnb-row samnb-kept"},
         h("span", {className: "samnb-swatch", style: `background:${rgb(o.colour)}`}),
         h("span", {className: "samnb-name"}, o.name),
         h("span", {className: "samnb-number"}, `${o.area.toLocaleString("en")} px`),
@@ -550,7 +552,7 @@ Object.assign(PromptView.prototype, {
 """
 
 # %% ../nbs/lib/55_prompt_view.ipynb #42e5e1b5
-SHOWN = 1280  # pixels of the longer side that the page gets; masks are kept at the image's own size
+SHOWN = 1024  # pixels of the longer side that the page gets; masks are kept at the image's own size
 
 def _shrunk(pixels: np.ndarray, nearest: bool = False) -> np.ndarray:
     share = SHOWN / max(pixels.shape[:2])
@@ -594,10 +596,11 @@ def _take(self: PromptView, image: Any, name: str) -> None:
     self.talk = PromptTalk(self.model, image)
     self.labelled = Labelled(self.talk.array, re.sub(r"[^\w.-]+", "_", name))
     self.asked, self.mask = Asked(), None
-    self.size, self.picture = list(self.talk.size), self.labelled.name
-    self.images = [image_message("image", _shrunk(self.talk.array))]
+    sent = image_message("image", _shrunk(self.talk.array))
     took = f"encoded in {1000 * self.talk.encoding:.0f} ms"
-    self.publish({"note": f"{self.labelled.name}: {self.size[1]} x {self.size[0]}, {took}. Click on something."})
+    with self.hold_sync():
+        self.size, self.picture, self.images = list(self.talk.size), self.labelled.name, [sent]
+        self.publish({"note": f"{self.labelled.name}: {self.size[1]} x {self.size[0]}, {took}. Click on something."})
 
 def _look(self: PromptView) -> None:
     "Answer what the page asks."
@@ -615,7 +618,7 @@ def _publish(self: PromptView, answer: Mapping[str, Any]) -> None:
     layer = as_layer("masks", planes)
     layer.table["name"] = [o.name for o in self.labelled.objects] + ["in work"] * (self.mask is not None)
     sent = layer_message(layer)
-    if self.mask is not None: sent["colours"][-1] = [255, 0, 220]
+    if self.mask is not None: sent["colours"][-1], sent["first"] = [255, 0, 220], len(masks) - 1
     told = zip(self.labelled.objects, sent["colours"], strict=False)
     with self.hold_sync():
         self.layers, self.answer = [sent], {"serial": self.prompt.get("serial", 0), **answer}
@@ -675,6 +678,6 @@ def _static(self: PromptView) -> str:
     seen = overlay(self.talk.array, np.stack(masks)) if masks else self.talk.array
     points = [c[:2] for c in self.asked.clicks]
     seen = draw_prompts(seen, points or None, [c[2] for c in self.asked.clicks] or None, [self.asked.box] if self.asked.box else None)
-    return as_img(show_images([seen], [f"{self.labelled.name}: {len(self.labelled.objects)} objects kept"], columns=1, width=5))
+    return as_img(show_images([seen], [f"{self.labelled.name}: {len(self.labelled.objects)} objects kept"], columns=1, width=3.5))
 
 PromptView.guarded, PromptView.static_html = _guarded, _static

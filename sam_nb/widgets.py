@@ -95,7 +95,9 @@ async function openLayer(sent, width) {
     ends = numbers(sent.ends, Uint32Array),
     area = sent.table.area;
   layer.members = Array.from({length: ends.length - 1}, (_, r) =>
-    Array.from(members.subarray(ends[r], ends[r + 1])).sort((a, b) => area[a] - area[b] || b - a),
+    Array.from(members.subarray(ends[r], ends[r + 1])).sort(
+      (a, b) => (b === sent.first) - (a === sent.first) || area[a] - area[b] || b - a,
+    ),
   );
   layer.count = sent.table.name.length;
   return layer;
@@ -158,18 +160,23 @@ _ERRORS = """
 const ERROR = {missed: [230, 159, 0], invented: [0, 114, 178], "another class": [204, 121, 167], hit: [0, 158, 115]};
 
 function paintErrors(truth, prediction, width, height) {
-  const of = layer => Array.from(onTop(layer), k => (k < 0 ? -1 : layer.kind === "labels" ? layer.table.class[k] : 0));
+  // label maps are compared whole, whatever is hidden; of masks, those that are shown
+  const of = layer =>
+    layer.kind === "labels"
+      ? layer.members.map(m => (m.length ? layer.table.class[m[0]] : -1))
+      : Array.from(onTop(layer), k => Math.min(k, 0));
   const [t, p] = [of(truth), of(prediction)],
     same = truth.kind === "labels" && prediction.kind === "labels";
   const pixels = new Uint32Array(truth.values.length),
-    counts = {missed: 0, invented: 0, "another class": 0, hit: 0};
+    counts = {missed: 0, invented: 0, "another class": 0, hit: 0},
+    quiet = onTop(truth);
   for (let i = 0; i < pixels.length; i++) {
     const a = t[truth.values[i]],
       b = p[prediction.values[i]];
     if (a < 0 && (b < 0 || same)) continue; // nothing, or not labelled
     const kind = a < 0 ? "invented" : b < 0 ? "missed" : same && a !== b ? "another class" : "hit";
     counts[kind]++;
-    pixels[i] = pack(ERROR[kind], kind === "hit" ? 90 : 255);
+    if (kind !== "hit" || quiet[truth.values[i]] >= 0) pixels[i] = pack(ERROR[kind], kind === "hit" ? 90 : 255);
   }
   return {fill: put(pixels, width, height), counts};
 }
@@ -203,7 +210,7 @@ class Stage {
 _STAGE_PLACE = """
 Object.assign(Stage.prototype, {
   size(width, height) {
-    this.image = {width, height};
+    Object.assign(this, {image: {width, height}, placed: false});
     this.resize();
   },
   resize() {
@@ -565,12 +572,17 @@ class MaskView {
     const stage = h("div", {className: "samnb-box"});
     el.classList.add("samnb");
     el.addEventListener("focusin", event => (event.target.dataset.lmSuppressShortcuts = "true")); // its keys are not JupyterLab's
-    el.append(h("style", {}, model.get("style_sheet")), this.bar, h("div", {className: "samnb-main"}, stage, this.side), this.words);
+    el.append(
+      h("style", {}, model.get("style_sheet")),
+      withoutFallback(model.get("fallback")),
+      this.bar,
+      h("div", {className: "samnb-main"}, stage, this.side),
+      this.words,
+    );
     this.stage = new Stage(stage, this.state);
     this.stage.hover = at => this.hover(at);
     this.stage.click = at => this.choose(at);
     this.stage.keys = this.keys();
-    hideFallback(model.get("fallback"));
     for (const name of ["images", "layers"]) model.on(`change:${name}`, () => this.load());
     model.on("change:opacity", () => this.setOpacity(model.get("opacity"), false));
     model.on("change:compare", () => model.get("compare") !== this.state.compare && this.setCompare(model.get("compare"), false));
@@ -608,7 +620,7 @@ Object.assign(MaskView.prototype, {
     if (!images.length) return;
     const {width, height} = images[0],
       layers = await Promise.all(sent.map(l => openLayer({...l, map: maps.viridis}, width)));
-    if (round !== this.round) return;
+    if (round !== this.round || layers.some(l => l.values.length !== width * height)) return; // the rest is on its way
     this.sentImages = this.model.get("images");
     this.thick = Math.max(1, Math.round(Math.max(width, height) / 900));
     for (const layer of layers) {
@@ -727,10 +739,8 @@ Object.assign(MaskView.prototype, {
   repaint(layer) {
     const {width, height} = this.images[0];
     paint(layer, width, height, this.thick);
-    if (this.state.compare === "errors") {
-      this.findErrors();
-      this.say();
-    }
+    if (this.state.compare === "errors") this.findErrors();
+    this.say();
     this.stage.draw();
   },
 });
@@ -885,12 +895,13 @@ Object.assign(MaskView.prototype, {
             },
           ),
         );
-      this.table = new MaskTable(
-        layer,
-        () => this.repaint(layer),
-        k => this.glowOn(layer, k),
-      );
-      side.push(...(this.options.panel?.(this, layer) ?? []), this.table.element);
+      if (this.options.table !== false)
+        this.table = new MaskTable(
+          layer,
+          () => this.repaint(layer),
+          k => this.glowOn(layer, k),
+        );
+      side.push(...(this.options.panel?.(this, layer) ?? []), this.table?.element ?? "");
     }
     this.side.replaceChildren(...side);
     this.side.style.display = layer || side.length ? "" : "none";
@@ -1014,7 +1025,7 @@ _STYLE = """
 .samnb-slider { display: inline-flex; gap: 4px; align-items: center; white-space: nowrap; }
 .samnb-slider input { width: 90px; accent-color: var(--jp-brand-color1, #1976d2); }
 .samnb-slider output { min-width: 2.6em; font-variant-numeric: tabular-nums; }
-.samnb-side { flex: 0 0 230px; display: flex; flex-direction: column; gap: 4px; min-width: 0; max-height: 72vh; }
+.samnb-side { flex: 0 0 250px; display: flex; flex-direction: column; gap: 4px; min-width: 0; max-height: 72vh; }
 .samnb-table { display: flex; flex-direction: column; min-height: 0; }
 .samnb-search { flex: 1 1 40px; width: 40px; }
 .samnb-table .samnb-bar { flex-wrap: nowrap; }
@@ -1033,15 +1044,7 @@ _STYLE = """
 
 # %% ../nbs/lib/50_widgets.ipynb #9b568822
 _FALLBACK = """
-function hideFallback(name) {
-  if (!name) return;
-  const hide = () =>
-    document.querySelectorAll(`[data-samnb="${name}"]`).forEach(found => {
-      found.style.display = "none";
-    });
-  hide();
-  for (const wait of [50, 300, 1500]) setTimeout(hide, wait);
-}
+const withoutFallback = name => h("style", {}, name ? `[data-samnb="${name}"] { display: none; }` : "");
 """
 
 class Remembered:
@@ -1112,7 +1115,7 @@ class MaskView(Remembered, Canvas):
         super().__init__(images=sent, layers=[layer_message(m) for m in made.values()], opacity=opacity, compare=compare, **compared,
                          hidden={n: [k for k, name in enumerate(m.table["name"]) if name in hide] for n, m in made.items() if isinstance(m, Layer)})
 
-    def static_html(self) -> str: return as_img(layer_picture(picture_bytes(self.image), self.made))
+    def static_html(self) -> str: return as_img(layer_picture(picture_bytes(self.image), self.made, 6))
 
 # %% ../nbs/lib/50_widgets.ipynb #37c6a497
 def _with_iou(layers: Mapping[str, Layer | Scores]) -> dict[str, str]:

@@ -138,6 +138,16 @@ class Notebook:
     def wait_idle(self, seconds: float = 60) -> None:
         self.page.wait_for_function("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=1000 * seconds)
 
+    def ask(self, *code: str) -> str:
+        "What the notebook's kernel prints."
+        return self.page.evaluate("""async code => {
+          const {kernel} = jupyterapp.shell.currentWidget.sessionContext.session, run = kernel.requestExecute({code, store_history: false});
+          let text = "";
+          run.onIOPub = message => { text += message.content.text ?? (message.content.traceback ?? []).join("\\n"); };
+          await run.done;
+          return text;
+        }""", "\n".join(code))
+
     def output(self, number: int = -1) -> Any:  # playwright's Locator
         "The output of a code cell."
         found = self.page.locator(".jp-Notebook .jp-CodeCell .jp-Cell-outputWrapper .jp-Cell-outputArea")
@@ -151,6 +161,7 @@ class Notebook:
     def theme(self, name: str) -> None:  # "JupyterLab Light" or "JupyterLab Dark"
         self.page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
         self.page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def shot(self, name: str, part: Any = None) -> Path:
         "Keep a picture of the page, or of a part of it."
@@ -211,6 +222,31 @@ class Canvas:
         self.mouse.move(*self.on_page((x0 + x1) / 2, (y0 + y1) / 2))
         self.mouse.move(*self.on_page(x1, y1))
         self.mouse.up()
+
+
+class Stage(Canvas):
+    "The canvas of `MaskView` and its kin, which shows the image enlarged and moved."
+    @property
+    def view(self) -> tuple[float, float, float]: return tuple(map(float, (self.at.get_attribute("data-view") or "0 0 0").split()))  # scale, x, y
+
+    def on_page(self, x: float, y: float) -> tuple[float, float]:
+        self.at.scroll_into_view_if_needed()
+        box, (scale, x0, y0) = self.at.bounding_box(), self.view
+        return box["x"] + x0 + (x + 0.5) * scale, box["y"] + y0 + (y + 0.5) * scale
+
+    def ready(self) -> Stage:
+        "Wait for the first picture."
+        self.at.wait_for(state="visible")
+        self.at.page.wait_for_function("e => Number(e.dataset.drawn) > 0 && e.dataset.loaded", arg=self.at.element_handle())
+        return self
+
+    def colour(self, x: float, y: float, drawn: np.ndarray | None = None) -> list[int]:
+        "What is drawn at a pixel of the image."
+        scale, x0, y0 = self.view
+        return (self.pixels() if drawn is None else drawn)[int(y0 + (y + 0.5) * scale), int(x0 + (x + 0.5) * scale), :3].tolist()
+
+    def wait_colour(self, x: float, y: float, wanted: Any, within: int = 8) -> None:
+        self.wait_until(lambda now: np.abs(np.subtract(self.colour(x, y, now), wanted)).max() <= within)
 
 
 def changed(before: np.ndarray, after: np.ndarray,  # [H, W, 4]

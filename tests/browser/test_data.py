@@ -11,7 +11,7 @@ from sam_nb.datasets.demo import make_demo
 from sam_nb.datasets.demo_aerial import ensure_demo_aerial
 from sam_nb.datasets.mask_pictures import image_array, read_map
 
-from .lab import CHECKOUT, Canvas, Notebook, changed
+from .lab import CHECKOUT, Canvas, Notebook, Stage, changed
 
 CLASSES = ("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign")
 
@@ -78,7 +78,7 @@ def test_filter_and_open(notebook, street):
 
     # a click opens it: the picture with the label's classes in their colours
     tiles.nth(0).click()
-    stage = Stage(shown.locator(".samnb-stage"), (96, 96))
+    stage = Labels(shown.locator(".samnb-stage"), (96, 96))
     stage.at.wait_for(state="visible")
     assert not tiles.nth(0).is_visible() and "00026" in shown.locator(".sam-bar b").inner_text()
     image, warm, ids = image_array(street / "val/Visible/00026.png"), image_array(street / "val/Infrared/00026.png"), read_map(street / "val/Label/00026.png")
@@ -181,16 +181,8 @@ def test_objects_and_expressions(notebook, tmp_path):
     assert not page.wrong, page.wrong[0]
 
 
-class Stage(Canvas):
-    "The canvas of a `MaskView`, which shows the image enlarged and moved."
-    @property
-    def view(self) -> tuple[float, float, float]: return tuple(map(float, (self.at.get_attribute("data-view") or "0 0 0").split()))  # scale, x, y
-
-    def on_page(self, x: float, y: float) -> tuple[float, float]:
-        self.at.scroll_into_view_if_needed()
-        box, (scale, x0, y0) = self.at.bounding_box(), self.view
-        return box["x"] + x0 + (x + 0.5) * scale, box["y"] + y0 + (y + 0.5) * scale
-
+class Labels(Stage):
+    "A label map over its picture."
     def off(self, drawn: np.ndarray, image: np.ndarray, ids: np.ndarray, classes) -> float:
         "Share of the image's pixels that are not the picture with these classes over it; outlines are left out."
         (scale, x0, y0), over = self.view, np.zeros((*ids.shape, 3))
