@@ -56,6 +56,10 @@ def run_block(code: str) -> str:
     return done.stdout
 
 
+def test_the_widgets_lines_run():
+    run_block(next(b for b in blocks("python") if "MaskView" in b))
+
+
 def test_the_promptable_lines_run():
     assert "(1, 3, 256, 256)" in run_block(blocks("python")[0])
 
