@@ -330,7 +330,7 @@ _PROMPT_TOOLS = """
 Object.assign(PromptView.prototype, {
   down(at, event) {
     const inside = at.ix >= 0 && at.iy >= 0 && at.ix < this.view.images[0].width && at.iy < this.view.images[0].height;
-    if (!inside) return false;
+    if (!inside || (event.button === 2 && this.mode !== "point")) return false;
     this.draft =
       this.mode === "point"
         ? {point: true}
@@ -345,7 +345,7 @@ Object.assign(PromptView.prototype, {
   },
   up(at, event) {
     const {draft, history} = this,
-      not = event.shiftKey || event.altKey;
+      not = event.shiftKey || event.altKey || event.button === 2;
     this.draft = null;
     if (!draft) return;
     if (draft.point) return this.ask(history.change({clicks: [...history.now.clicks, [...this.scaled(at), not ? 0 : 1]]}));

@@ -330,7 +330,10 @@ Object.assign(Stage.prototype, {
     canvas.ondblclick = () => {
       if (!this.tool) this.fit();
     };
-    canvas.oncontextmenu = event => event.preventDefault();
+    canvas.oncontextmenu = event => {
+      event.preventDefault();
+      event.stopPropagation();
+    };
     const wheel = event => {
       const {x, y} = this.at(event);
       this.zoom(Math.exp(-event.deltaY / 400), x, y);
@@ -342,7 +345,7 @@ Object.assign(Stage.prototype, {
   },
   down(at, event) {
     const {canvas, state} = this,
-      free = event.button === 0 && !event.ctrlKey && !event.metaKey;
+      free = event.button !== 1 && !event.ctrlKey && !event.metaKey;
     canvas.focus({preventScroll: true});
     canvas.setPointerCapture(event.pointerId);
     if (state.compare === "swipe" && Math.abs(at.across - state.divider * this.width) < 8) this.drag = {divider: true};

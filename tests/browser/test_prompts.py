@@ -50,6 +50,8 @@ def test_click_correct_keep_save(notebook):
     stage.wait_until(lambda now: (np.abs(now.astype(int) - one) > 8).mean() < 0.002)
     page.keyboard.press("Control+y")
     stage.wait_until(lambda now: (np.abs(now.astype(int) - two) > 8).mean() < 0.002)
+    page.mouse.click(*stage.on_page(200, 20), button="right")
+    stage.wait_colour(200, 19, [213, 94, 0])
     button("clear").click()
     stage.wait_until(lambda now: (np.abs(now.astype(int) - plain) > 8).mean() < 0.002)
 
