@@ -3,17 +3,6 @@ import json
 
 from .lab import Stage
 
-CELLS = """
-import numpy as np
-from sam_nb.datasets.mask_pictures import image_array
-from sam_nb.everything_view import EverythingView
-from sam_nb.heads.everything import Everything
-from sam_nb.methods.promptable import Promptable
-room = image_array("images/room.jpg")
-everything = Everything(Promptable.from_pretrained("tiny_sam2").eval(), grid=(10, 10), pred_iou_thresh=0.2, stability_score_thresh=0.3)
-view = EverythingView(room, everything.candidates(room), options=everything.options)
-view
-"""
 ASK = """
 from dataclasses import replace
 now = view.limits
@@ -23,7 +12,7 @@ print(json_of([view.kept, view.found().boxes.tolist() == view.candidates.select(
 
 
 def test_filters(notebook):
-    notebook.open("everything.ipynb", CELLS).run_all(120)
+    notebook.open("explore_everything.ipynb", model="tiny_sam2", grid="10", pred_iou_thresh=0.2, stability_score_thresh=0.3, device="cpu").run_all(120)
     shown, page = notebook.output(), notebook.page
     stage, words = Stage(shown.locator(".samnb-stage"), (256, 256)).ready(), shown.locator(".samnb-status")
     page.wait_for_function("e => / of \\d+ masks/.test(e.innerText)", arg=words.element_handle())

@@ -1,4 +1,4 @@
-"The browser of runs and its report, in a real browser without JupyterLab."
+"The browser of runs and its report, in JupyterLab and in a page by itself."
 from __future__ import annotations
 
 import base64
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from sam_nb import show
-from sam_nb.core import Recipe, count_skip
+from sam_nb.core import Recipe
 from sam_nb.run_browser import SCRIPT, STYLE, run_picture, run_records, save_report
 from sam_nb.runs import Run
 
-CHROMIUM = os.environ.get("SAM_NB_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+from .lab import screenshots
+
 THEMES = {"light": "", "dark": "--jp-ui-font-color1: #e0e0e0; --jp-ui-font-color2: #aaa; --jp-layout-color1: #111; --jp-layout-color2: #212121; "
           "--jp-border-color2: #424242; --jp-brand-color1: #64b5f6;"}
 
@@ -50,22 +50,16 @@ def make_runs(root: Path) -> Path:
 
 
 @contextlib.contextmanager
-def a_page(path: Path, width: int = 1100, **options):
+def a_page(browser, path: Path, width: int = 1100, **options):
     "An open page; what it complained about, and what it asked the network for, must be nothing."
-    sync = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).exists():
-        count_skip("no chromium for the browser tests")
-        pytest.skip("no chromium")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page, wrong, asked = browser.new_page(viewport={"width": width, "height": 900}, **options), [], []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: asked.append(request.url))
-        page.set_default_timeout(8000)
-        page.goto(path.as_uri())
-        yield page
-        browser.close()
+    page, wrong, asked = browser.new_page(viewport={"width": width, "height": 900}, **options), [], []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_default_timeout(8000)
+    page.goto(path.as_uri())
+    yield page
+    page.close()
     assert not wrong, wrong
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))], asked
 
@@ -95,15 +89,13 @@ window.close_it = render({{model, el: document.getElementById("here")}});
 </script>"""
 
 
-def keep(page, name: str) -> None:
-    "A picture for a person to look at, where `SAM_NB_SHOTS` names a folder."
-    if folder := os.environ.get("SAM_NB_SHOTS"): page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+def keep(page, name: str) -> None: page.screenshot(path=screenshots() / f"{name}.png", full_page=True)
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_the_browser(tmp_path, theme):
+def test_the_browser(browser, tmp_path, theme):
     (tmp_path / "page.html").write_text(stub_page(make_runs(tmp_path / "runs"), theme, []))
-    with a_page(tmp_path / "page.html") as page:
+    with a_page(browser, tmp_path / "page.html") as page:
         first = page.locator(".scroll").first
         assert first.locator("tbody tr").count() == 4 and page.locator("path.curve").count() == 0
         assert not page.get_by_text("plain table").is_visible()
@@ -148,17 +140,17 @@ def test_the_browser(tmp_path, theme):
         assert page.get_by_text("plain table").is_visible()
 
 
-def test_no_runs(tmp_path):
+def test_no_runs(browser, tmp_path):
     (tmp_path / "page.html").write_text(stub_page(tmp_path / "runs", "light", []))
-    with a_page(tmp_path / "page.html") as page:
+    with a_page(browser, tmp_path / "page.html") as page:
         assert page.get_by_text("there are no runs yet").is_visible()
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_the_report(tmp_path, theme):
+def test_the_report(browser, tmp_path, theme):
     report = save_report(["slow", "fast", "broken", "torn"], tmp_path / "report.html", make_runs(tmp_path / "runs"))
     shutil.rmtree(tmp_path / "runs")  # it needs nothing of them
-    with a_page(report, color_scheme=theme) as page:
+    with a_page(browser, report, color_scheme=theme) as page:
         assert page.locator("svg.chart").filter(visible=True).first.locator("path.curve").count() == 2
         page.wait_for_function("[...document.querySelectorAll('.side img')].filter(i => i.complete && i.naturalWidth > 100).length === 2")
         assert "torch" in page.locator(".static").first.inner_text()
@@ -168,9 +160,28 @@ def test_the_report(tmp_path, theme):
         assert "broken" not in page.locator(".below").inner_text()
 
 
-def test_a_narrow_page_does_not_overflow(tmp_path):
+def test_a_narrow_page_does_not_overflow(browser, tmp_path):
     (tmp_path / "page.html").write_text(stub_page(make_runs(tmp_path / "runs"), "light", ["slow", "fast"]))
-    with a_page(tmp_path / "page.html", width=480) as page:
+    with a_page(browser, tmp_path / "page.html", width=480) as page:
         page.locator("svg.chart").first.wait_for()
         keep(page, "browser-narrow")
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_in_jupyterlab(notebook):
+    root = make_runs(notebook.lab.root / "made")
+    notebook.open("explore_runs.ipynb", root=str(root), names="slow fast").run_all(120)
+    shown, page = notebook.output_after("The browser"), notebook.page
+    rows = shown.locator(".scroll").first.locator("tbody tr")
+    assert rows.count() == 4
+    curves = shown.locator("svg.chart").filter(visible=True).first.locator("path.curve")
+    assert curves.count() == 2
+    shown.get_by_label("compare fast").uncheck()
+    page.wait_for_function("e => e.querySelectorAll('svg.chart')[0].querySelectorAll('path.curve').length === 1", arg=shown.element_handle())
+    shown.get_by_label("compare fast").check()
+    notebook.shot("runs_lab", shown)
+    small_run(root, "new", 5e-3)
+    shown.get_by_role("button", name="refresh").click()
+    page.wait_for_function("e => e.querySelector('.scroll tbody').querySelectorAll('tr').length === 5", arg=shown.element_handle())
+    assert (root / "report.html").stat().st_size > 20_000
+    assert not page.wrong
