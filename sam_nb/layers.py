@@ -331,15 +331,17 @@ def check_sizes(size: Sequence[int], layers: Iterable[Layer | Scores | Mapping[s
                                  remedy="resize one of them: masks with the nearest neighbour")
 
 # %% ../nbs/lib/50_layers.ipynb #6aa441a0
-def layer_picture(image: Any, layers: Sequence[Layer | Scores], width: float = 9) -> Any:  # Picture
+def layer_picture(image: Any, layers: Sequence[Layer | Scores], width: float = 9,
+                  hidden: Mapping[str, Iterable[int]] | None = None,  # layer -> masks that are not shown
+                  ) -> Any:  # Picture
     "Image and layers side by side."
     from sam_nb.show import show_images
-    seen = [_seen(image, layer) for layer in layers]
+    seen = [_seen(image, layer, (hidden or {}).get(layer.name, ())) for layer in layers]
     return show_images([image, *seen], ["image", *(f"{layer.name}: {_count(layer)}" for layer in layers)], columns=min(3, 1 + len(seen)), width=width)
 
-def _seen(image: np.ndarray, layer: Layer | Scores) -> np.ndarray:
+def _seen(image: np.ndarray, layer: Layer | Scores, hidden: Iterable[int] = ()) -> np.ndarray:
     if isinstance(layer, Scores): return heat_map(layer.values, image)
-    shown = on_top(layer)[layer.regions]
+    shown = on_top(layer, hidden)[layer.regions]
     return overlay(image, shown, layer.colours if len(layer) else [[0, 0, 0]], ignore=-1)
 
 def _count(layer: Layer | Scores) -> str:

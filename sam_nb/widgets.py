@@ -1118,7 +1118,7 @@ class MaskView(Remembered, Canvas):
         super().__init__(images=sent, layers=[layer_message(m) for m in made.values()], opacity=opacity, compare=compare, **compared,
                          hidden={n: [k for k, name in enumerate(m.table["name"]) if name in hide] for n, m in made.items() if isinstance(m, Layer)})
 
-    def static_html(self) -> str: return as_img(layer_picture(picture_bytes(self.image), self.made, 6))
+    def static_html(self) -> str: return as_img(layer_picture(picture_bytes(self.image), self.made, 6, self.hidden))
 
 # %% ../nbs/lib/50_widgets.ipynb #37c6a497
 def _with_iou(layers: Mapping[str, Layer | Scores]) -> dict[str, str]:
