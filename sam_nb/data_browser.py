@@ -21,7 +21,7 @@ import traitlets
 from .core import DatasetError
 from .data_index import DataIndex, Looked, as_jpeg, contact_sheet, open_sets, read_index, safe_colours, thumbnail
 from .layers import Layer, as_layer, image_message, layer_message
-from .widgets import Canvas, page
+from .widgets import Canvas, Remembered, page
 
 # %% auto #0
 __all__ = ['ThumbnailGrid', 'for_page', 'sample_layer', 'one_channel', 'SampleView', 'sheet_html', 'told_below', 'DataBrowser']
@@ -233,7 +233,7 @@ function render({model, el}) {
   bar.onkeydown = e => ({Escape: () => open(-1), ArrowLeft: () => bar.children[1].click(), ArrowRight: () => bar.children[2].click()})[e.key]?.();
   el.addEventListener("focusin", e => { e.target.dataset.lmSuppressShortcuts = "true"; });  // "x" must not cut the cell
   el.classList.add("sam-data");
-  el.append(all.element, bar, make("style", {}, `#${index.sheet} {display: none}`));
+  el.append(all.element, bar, make("style", {}, `[data-samnb="${index.sheet}"] {display: none}`));
   model.on("change:opened", look);
   bar.hidden = true;
   if (model.get("opened") >= 0) look();
@@ -396,11 +396,11 @@ class SampleView(Canvas):
             self.layers, self.hidden = [sent], {layer.name: [m for m, name in enumerate(layer.table["name"]) if name in plain]}
 
 # %% ../nbs/lib/56_data_browser.ipynb #a87373eb
-def sheet_html(index: DataIndex, name: str) -> str:  # the id by which the page hides it
+def sheet_html(index: DataIndex) -> str:
     "The contact sheet and how much was read, for a saved notebook: some 10 KB."
     import cv2
     picture = cv2.imencode(".webp", contact_sheet(index)[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 30])[1].tobytes()
-    return f'<div id="{name}"><img src="data:image/webp;base64,{b64encode(picture).decode()}"><br>{html.escape(index.note)}</div>'
+    return f'<img src="data:image/webp;base64,{b64encode(picture).decode()}"><br>{html.escape(index.note)}'
 
 # %% ../nbs/lib/56_data_browser.ipynb #3049fce7
 def told_below() -> Callable[[str], None]:
@@ -412,7 +412,7 @@ def told_below() -> Callable[[str], None]:
     return lambda text: line.update({"text/plain": text}, raw=True)
 
 # %% ../nbs/lib/56_data_browser.ipynb #4dd6e454
-class DataBrowser(widgets.VBox):
+class DataBrowser(Remembered, widgets.VBox):
     "Look through a dataset: thumbnails, filters, one sample large. Raises `DatasetError` or `ParameterError`."
     def __init__(self, dataset: Any,  # name of the catalog, folder, an open dataset, or a dict: split -> open dataset
                  split: str | None = None,  # None: all
@@ -441,7 +441,7 @@ class DataBrowser(widgets.VBox):
 
     def __repr__(self) -> str: return f"DataBrowser({len(self.index.rows)} samples)"
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-        display(super()._repr_mimebundle_(), raw=True)
-        display({"text/html": sheet_html(self.index, self.grid.index["sheet"]), "text/plain": self.index.note}, raw=True)
+    @property
+    def fallback(self) -> str: return self.grid.index["sheet"]
+    def static_html(self) -> str: return sheet_html(self.index)
+    def static_text(self) -> str: return self.index.note

@@ -28,6 +28,7 @@ import traitlets
 from .core import ParameterError, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, read_json, workspace
 from .runs import Run, elapsed, inspect_run, logged_lines, run_folders
 from .show import LINE_COLOURS
+from .widgets import Remembered
 
 # %% auto #0
 __all__ = ['STATES', 'LOOK', 'LOOK_OF_PARTS', 'BASICS', 'TABLE', 'FILTERS', 'SCALES', 'CHART', 'READER', 'CURVES', 'DIFFERENCES',
@@ -707,7 +708,7 @@ function render({model, el}) {
   model.on("change:records", replaced); model.on("change:chosen", chosenThere); model.on("msg:custom", heard);
   page.offer?.(); page.fill(); page.again();
   el.append(root);
-  const hide = model.get("fallback") ? document.head.appendChild(make("style", {}, `.${model.get("fallback")} {display: none}`)) : null;
+  const hide = model.get("fallback") ? document.head.appendChild(make("style", {}, `[data-samnb="${model.get("fallback")}"] {display: none}`)) : null;
   return () => {
     hide?.remove();
     model.off("change:records", replaced); model.off("change:chosen", chosenThere); model.off("msg:custom", heard);
@@ -721,12 +722,12 @@ SCRIPT = f"const COLOURS = {json.dumps(LINE_COLOURS)};\n" + "".join(
     [BASICS, TABLE, FILTERS, SCALES, CHART, READER, CURVES, DIFFERENCES, CLASSES, PICTURES, MESSAGES, PAGE])
 
 # %% ../nbs/lib/56_run_browser.ipynb #14f6a64a
-class RunBrowser(anywidget.AnyWidget):
+class RunBrowser(Remembered, anywidget.AnyWidget):
     "A table of all runs, and a comparison of the chosen ones."
     _esm, _css = SCRIPT + "export default {render};", STYLE
     records = traitlets.List([]).tag(sync=True)
     chosen = traitlets.List([]).tag(sync=True)  # names
-    fallback = traitlets.Unicode("").tag(sync=True)  # the class of the plain table that the living page hides
+    fallback = traitlets.Unicode("").tag(sync=True)  # the name of the plain table that the living page hides
 
     def __init__(self, root: str | Path | None = None,  # None: runs/ of the workspace
                  chosen: Sequence[str] = ()):  # names that are compared at first
@@ -751,11 +752,8 @@ class RunBrowser(anywidget.AnyWidget):
             self.send({"about": "refreshed", "said": f"{len(self.records)} runs, read at {time.strftime('%H:%M:%S')}"})
         if message.get("ask") == "picture": self.send(*_answer(self.root, str(message.get("run")), str(message.get("file"))))
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-        display({**self._repr_mimebundle_()[0], "text/plain": "The browser of runs lives where there is a kernel. All runs:"}, raw=True)
-        table = html_table([_cells(r) for r in self.records]) or "there are no runs yet"
-        display({"text/html": f'<div class="{self.fallback}">{table}</div>', "text/plain": f"{len(self.records)} runs"}, raw=True)
+    def static_html(self) -> str: return html_table([_cells(r) for r in self.records]) or "there are no runs yet"
+    def static_text(self) -> str: return f"{len(self.records)} runs"
 
 # %% ../nbs/lib/56_run_browser.ipynb #8757d2fb
 def _answer(root: Path, run: str, file: str) -> tuple[dict[str, Any], list[bytes]]:

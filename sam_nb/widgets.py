@@ -1053,12 +1053,14 @@ const withoutFallback = name => h("style", {}, name ? `[data-samnb="${name}"] { 
 class Remembered:
     "A widget that is followed by what a saved notebook shows. `static_html()` gives it; the page hides what is named `fallback`."
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
-        live, notes = self._repr_mimebundle_()
+        from IPython.display import display
+        live = self._repr_mimebundle_()  # of anywidget with metadata, of ipywidgets without
+        live, notes = live if isinstance(live, tuple) else (live, {})
         display({**live, "text/plain": f"<{type(self).__name__}>"}, metadata=notes, raw=True)
-        display(HTML(f'<div data-samnb="{self.fallback}">{self.static_html()}</div>'))
+        display({"text/html": f'<div data-samnb="{self.fallback}">{self.static_html()}</div>', "text/plain": self.static_text()}, raw=True)
 
     def static_html(self) -> str: raise NotImplementedError
+    def static_text(self) -> str: return "the same, without a kernel"
 
 def as_img(figure: Any) -> str:  # a matplotlib figure
     "A figure as an HTML image."

@@ -69,7 +69,7 @@ def stub_page(root: Path, theme: str, chosen: list[str]) -> str:
     records = run_records(root)
     pictures = {f"{r['name']}/{f}": base64.b64encode(run_picture(root / r["name"], f)).decode() for r in records for f in r["figures"]}
     return f"""<!doctype html><meta charset="utf-8"><style>:root {{{THEMES[theme]}}} body {{background: {'#111' if theme == 'dark' else 'white'}}}
-{STYLE}</style><div id="here"></div><div class="fallback-1">plain table</div><script type="module">{SCRIPT}
+{STYLE}</style><div id="here"></div><div data-samnb="fallback-1">plain table</div><script type="module">{SCRIPT}
 const data = {json.dumps({"records": records, "chosen": chosen, "fallback": "fallback-1"}).replace("<", chr(92) + "u003c")}, bytes_of = {json.dumps(pictures)}, heard = {{}};
 const model = window.model = {{
   get: name => data[name], save_changes() {{}}, off() {{}}, sent: [],
