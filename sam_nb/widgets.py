@@ -130,14 +130,15 @@ function paint(layer, width, height, thick) {
   const fill = new Uint32Array(values.length),
     line = new Uint32Array(values.length);
   for (let i = 0; i < fill.length; i++) fill[i] = table[values[i]];
+  const other = (i, k) => top[values[i]] !== k;
   for (let y = 0, i = 0; y < height; y++)
     for (let x = 0; x < width; x++, i++) {
       const k = top[values[i]];
-      for (let d = 1; d <= thick; d++) {
-        if ((x + d < width && top[values[i + d]] !== k) || (y + d < height && top[values[i + d * width]] !== k)) {
-          line[i] = fill[i] || fill[x + d < width && top[values[i + d]] !== k ? i + d : i + d * width];
-          break;
-        }
+      if (k < 0) continue; // lines lie within their mask; between two masks on one side only
+      for (let d = 1; d <= thick && !line[i]; d++) {
+        const after = (x + d < width && other(i + d, k)) || (y + d < height && other(i + d * width, k));
+        const before = (x >= d && top[values[i - d]] < 0) || (y >= d && top[values[i - d * width]] < 0);
+        if (after || before) line[i] = fill[i];
       }
     }
   layer.fill = put(fill, width, height, layer.fill);

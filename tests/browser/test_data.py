@@ -192,6 +192,8 @@ class Labels(Stage):
         edge = np.zeros(ids.shape, bool)
         edge[:, :-1] |= ids[:, 1:] != ids[:, :-1]
         edge[:-1] |= ids[1:] != ids[:-1]
+        edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+        edge[1:] |= ids[1:] != ids[:-1]
         ys, xs = ((start + (np.arange(n) + 0.5) * scale).astype(int) for start, n in ((y0, ids.shape[0]), (x0, ids.shape[1])))
         if ys[-1] >= drawn.shape[0] or xs[-1] >= drawn.shape[1]: return 1.0
         wrong = np.abs(drawn[ys[:, None], xs[None], :3] - wanted).max(-1) > 6

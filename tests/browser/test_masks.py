@@ -62,6 +62,8 @@ def test_touches(notebook):
     stage.wait_colour(45, 25, [240, 0, 0])
     page.keyboard.press("o"); page.keyboard.press("o")
     stage.wait_colour(45, 25, [100, 100, 100])
+    for x, y in ((20, 25), (49, 25), (30, 10), (30, 39)): stage.wait_colour(x, y, [240, 0, 0])  # within the mask, on all sides
+    for x, y in ((19, 25), (50, 25), (30, 9), (30, 40)): stage.wait_colour(x, y, [100, 100, 100])
     page.keyboard.press("o"); page.keyboard.press("h")
     stage.wait_colour(45, 25, [100, 100, 100])
     page.keyboard.press("h")
