@@ -344,7 +344,6 @@ const view = new MaskView(model, el, {
   },
 });
 el.classList.add("sam-sample");
-el.addEventListener("focusin", e => { e.target.dataset.lmSuppressShortcuts = "true"; });
 el.addEventListener("click", e => {
   const line = e.target.closest("[data-mask]"), layer = view.layers[view.state.layer];
   if (!line || e.target.matches("input")) return;

@@ -19,12 +19,12 @@ from .datasets.mask_sets import IdMap, MaskSet
 from .datasets.objects import Objects, check_objects
 from .datasets.pictures import Problem
 from .datasets.rgbt import Pair, RGBTDataset, check_dataset
-from .show import to_image
+from .show import overlay, to_image
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'COVER', 'MOST_LEFT_OUT', 'MOST_PROBLEMS', 'Looked', 'look', 'class_name', 'safe_colours', 'number_map',
-           'drawn', 'blended', 'Row', 'sample_files', 'sample_problems', 'read_rows', 'spread', 'open_sets',
-           'DataIndex', 'read_index', 'thumbnail', 'as_jpeg', 'sheet_rows', 'contact_sheet']
+           'covered_by', 'Row', 'sample_files', 'sample_problems', 'read_rows', 'spread', 'open_sets', 'DataIndex',
+           'read_index', 'thumbnail', 'as_jpeg', 'sheet_rows', 'contact_sheet']
 
 # %% ../nbs/lib/55_data_index.ipynb #49ce6b3a
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def safe_colours(count: int) -> np.ndarray:  # uint8 [count, 3]
     return (OKABE_ITO[number % 7] * (1 - share[:, None]) + (towards * share)[:, None]).round().astype(np.uint8)
 
 # %% ../nbs/lib/55_data_index.ipynb #9f860c76
-COVER = 120  # of 255: share of a colour over the image
+COVER = 0.47  # share of a colour over the image
 
 def number_map(masks: MaskSet,
                which: Sequence[int],  # masks to draw, by number
@@ -80,22 +80,11 @@ def number_map(masks: MaskSet,
         for k, plane in zip(some, masks.planes(some), strict=True): numbers[plane > 0] = k + 1
     return numbers
 
-# %% ../nbs/lib/55_data_index.ipynb #c5dac40f
-def drawn(numbers: np.ndarray,  # of `number_map`
-          colours: np.ndarray,  # uint8 [N, 3] of the masks
-          ) -> np.ndarray:  # uint8 [H, W, 4]
-    "Coloured regions with dark outlines, to lie over the image."
-    table = np.concatenate([np.zeros((1, 4)), np.concatenate([colours.reshape(-1, 3), np.full((len(colours), 1), COVER)], 1)]).astype(np.uint8)
-    picture, edge = table[numbers], np.zeros(numbers.shape, bool)
-    edge[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
-    edge[1:] |= numbers[1:] != numbers[:-1]
-    picture[edge] = (0, 0, 0, 190)
-    return picture
-
-# %% ../nbs/lib/55_data_index.ipynb #b42a49a3
-def blended(image: np.ndarray, over: np.ndarray) -> np.ndarray:  # uint8 [H, W, 3], [H, W, 4] -> [H, W, 3]
-    share = over[..., 3:].astype(np.float32) / 255
-    return (image * (1 - share) + over[..., :3] * share).round().astype(np.uint8)
+# %% ../nbs/lib/55_data_index.ipynb #5d1a40f2
+def covered_by(image: np.ndarray, numbers: np.ndarray,  # of `number_map`
+               colours: np.ndarray) -> np.ndarray:  # uint8 [N, 3] of the masks -> uint8 [H, W, 3]
+    "Masks over an image."
+    return overlay(image, numbers - 1, colours if len(colours) else [[0, 0, 0]], COVER, ignore=-1)
 
 # %% ../nbs/lib/55_data_index.ipynb #40ed420a
 @dataclass
@@ -260,7 +249,7 @@ def thumbnail(index: DataIndex, k: int,
     size = tuple(max(1, round(n * step)) for n in sample.image.shape[1::-1])
     small = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if step < 1 else cv2.INTER_NEAREST)
     numbers = cv2.resize(number_map(sample.masks, index.coloured(k)), size, interpolation=cv2.INTER_NEAREST)
-    return blended(small, drawn(numbers, index.colours(k, sample)))
+    return covered_by(small, numbers, index.colours(k, sample))
 
 # %% ../nbs/lib/55_data_index.ipynb #b4131831
 def as_jpeg(pixels: np.ndarray, quality: int = 80) -> bytes:  # uint8 [H, W, 3]

@@ -204,6 +204,9 @@ def _read_prediction(name: str, value: Any) -> Read:  # what has masks [N(, K), 
 _KNOWN = {"predicted_iou": "score", "score": "score", "stability_score": "stability", "iou": "IoU", "class_score": "class score"}
 
 def _read_records(name: str, value: Sequence[Mapping[str, Any]]) -> Read:  # everything mode, COCO
+    if any(isinstance(r["segmentation"], list) for r in value):
+        raise ParameterError(f"{name}: polygons do not say how large the image is",
+                             remedy="load_objects reads COCO files; or pass run lengths or masks")
     sizes = {(tuple(s["size"]) if isinstance(s := r["segmentation"], Mapping) else to_array(s).shape) for r in value}
     if len(sizes) > 1:
         raise ParameterError(f"{name}: masks of {' and '.join(f'{h} x {w}' for h, w in sorted(sizes))} in one list",

@@ -20,7 +20,7 @@ from .layers import COLORMAPS, Layer, Scores, as_layer, check_sizes, image_messa
 from .show import stored_picture, to_image
 
 # %% auto #0
-__all__ = ['PAGE', 'Remembered', 'as_img', 'color_tables', 'Canvas', 'page', 'MaskView', 'picture_bytes']
+__all__ = ['PAGE', 'Remembered', 'as_img', 'colour_tables', 'Canvas', 'page', 'MaskView', 'picture_bytes']
 
 # %% ../nbs/lib/50_widgets.ipynb #28bdedf0
 _UNPACK = """
@@ -1069,7 +1069,7 @@ def as_img(figure: Any) -> str:  # a matplotlib figure
     return f'<img src="data:{kind};base64,{data if isinstance(data, str) else base64.b64encode(data).decode()}">'
 
 # %% ../nbs/lib/50_widgets.ipynb #34cbc581
-def color_tables() -> dict[str, bytes]:
+def colour_tables() -> dict[str, bytes]:
     "256 colours of each colour map."
     from matplotlib import colormaps
     return {name: (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes() for name in COLORMAPS}
@@ -1088,7 +1088,7 @@ class Canvas(anywidget.AnyWidget):
     hidden = traitlets.Dict({}).tag(sync=True)  # layer -> masks that are hidden at first
     selected = traitlets.List([]).tag(sync=True)  # layer and mask that was clicked; -1: none
     fallback = traitlets.Unicode("").tag(sync=True)
-    def __init__(self, **values: Any): super().__init__(colormaps=color_tables(), fallback=uuid.uuid4().hex[:12], **values)
+    def __init__(self, **values: Any): super().__init__(colormaps=colour_tables(), fallback=uuid.uuid4().hex[:12], **values)
 
 # %% ../nbs/lib/50_widgets.ipynb #41516fbd
 PAGE = "\n".join([_UNPACK, _IMAGES, _LAYERS, _PAINT, _ERRORS, _STAGE, _STAGE_PLACE, _STAGE_DRAW, _STAGE_LISTEN, _STAGE_KEYS,

@@ -95,7 +95,7 @@ def test_touches(notebook):
     stage.wait_until(lambda now: np.abs(np.subtract(stage.colour(15, 25, now), stage.colour(45, 25, now))).max() > 60)
     stage.click(12, 12)
     page.wait_for_timeout(300)
-    notebook.wait_idle()
+    assert json.loads(notebook.ask("import json", "print(json.dumps(view.selected))")) == ["objects", 0]
 
     # another camera: numbers, a window, a colour map
     button("thermal").click()

@@ -39,7 +39,7 @@ def test_click_correct_keep_save(notebook):
     assert latency < 1500
     notebook.shot("prompts_click", shown)
     page.keyboard.press("2")
-    page.wait_for_function("e => e.querySelectorAll('[aria-pressed=true]').length > 0", arg=shown.element_handle())
+    shown.locator(".samnb-chip[aria-pressed=true]", has_text="2: 0.").wait_for()
 
     # not this: Shift; undo and redo bring the same pictures back
     one = stage.wait_until(lambda now: marked(stage, now, image).sum() > 0)
