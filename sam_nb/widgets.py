@@ -516,6 +516,7 @@ class MaskTable {
 _TABLE_ROWS = """
 Object.assign(MaskTable.prototype, {
   fill() {
+    this.choose(-1); // the row under the mouse goes, and with it the event that it was left
     this.rows.replaceChildren(...this.classRows(), ...this.maskRows());
   },
   classRows() {
