@@ -44,7 +44,7 @@ def test_two_processes_equal_one_with_the_same_batch(folder):
     for k in one: torch.testing.assert_close(two[k], one[k], atol=5e-5, rtol=1e-4)
     start = rsam.trainer(folder, "start", black_boxes=0.0).method.state_dict()
     learned = {k.split(".")[0] for k in start if not torch.equal(start[k], one[k])}
-    assert learned == {"image_encoder", "text_encoder", "text_proj", "description_transformer", "sam_prompt_encoder", "sam_mask_decoder"}
+    assert learned == {"image_encoder", "text_encoder", "text_proj", "description_transformer", "sam_prompt_encoder", "sam_mask_decoder", "where"}
 
 
 def test_two_processes_with_unequal_numbers_of_sentences_equal_one(folder, tmp_path):

@@ -35,7 +35,7 @@ class SharedAttention(Attention):
 # %% ../../nbs/lib/30_heads.text_guidance.ipynb #cf4238a5
 class GuidanceOptions(NamedTuple):
     "What can be left out of the module, or done otherwise; the defaults are as published."
-    positions: Literal["keys", "none", "both"] = "keys"  # what positions are added to: keys, nothing, keys and queries
+    positions: Literal["keys", "none", "both", "features"] = "keys"  # added to keys, nothing, keys and queries, image and keys
     direction: Literal["both", "words", "image"] = "both"  # who is told of the other: both, only the words, only the image
     image_self: bool = True  # step 5, image to image
 
@@ -88,6 +88,7 @@ class TextGuidance(nn.Module):
                 ) -> tuple[Tensor, Tensor]:  # [N, L, C] words, [N, C, g, g] image as each sentence sees it
         size, o = image.shape[-2:], self.options
         image, image_pe = (t.flatten(2).transpose(1, 2) for t in (image, image_pe))
+        if o.positions == "features": image = image + image_pe
         for number, layer in enumerate(self.layers):
             text, image = layer(text, image, text_pe, image_pe, None if number else index, padding)
         text, text_pe = text[:, :words], text_pe[:, :words]

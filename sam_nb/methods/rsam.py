@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sam2.modeling.sam.prompt_encoder import PromptEncoder
+from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -36,9 +37,10 @@ from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'RSAM', 'part_table', 'Guided', 'guide', 'answer_guided', 'gated',
-           'referring_losses', 'mean_count', 'rsam_losses', 'corrected', 'which_object', 'ask_sentences', 'Referred',
-           'SpokenImage', 'load_sam2_into', 'load_bert_into', 'load_released', 'released_state']
+__all__ = ['RsamSwitches', 'rsam_size', 'WordPromptEncoder', 'WhereHeads', 'RSAM', 'part_table', 'Guided', 'guide',
+           'answer_guided', 'gated', 'referring_losses', 'mean_count', 'rsam_losses', 'corrected', 'which_object',
+           'where_named', 'ask_sentences', 'Referred', 'SpokenImage', 'load_sam2_into', 'load_bert_into',
+           'load_released', 'released_state']
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #abc32ac8
 class RsamSwitches(BaseModel):
@@ -54,7 +56,7 @@ class RsamSwitches(BaseModel):
     num_twgt: int = Field(2, ge=0, description="blocks of the guidance module; 0: none")
     guidance_mlp: int = Field(2048, ge=1, description="hidden width in its blocks")
     guidance_heads: int = Field(8, ge=1, description="attention heads in its blocks")
-    positions: Literal["keys", "none", "both"] = Field("keys", description="what positions are added to in the guidance module")
+    positions: Literal["keys", "none", "both", "features"] = Field("keys", description="what positions are added to in the guidance module")
     direction: Literal["both", "words", "image"] = Field("both", description="who is told of the other in the guidance module")
     image_self: bool = Field(True, description="attention of image to image in the guidance module")
     mask_text_padding: bool = Field(True, description="padding takes no part in the guidance module; false as released")
@@ -69,6 +71,7 @@ class RsamSwitches(BaseModel):
     object_weight: float = Field(1.0, ge=0, description="weight of the object-score loss")
     corrections: int = Field(0, ge=0, description="corrective clicks after a sentence in training, at most (drawn); 0 as released")
     which_weight: float = Field(0.0, ge=0, description="weight of the loss that tells an object from the others of its image (not in the paper)")
+    where_weight: float = Field(0.0, ge=0, description="weight of the loss that asks a sentence for the named thing's box (not in the paper)")
     loss_size: int | None = Field(None, gt=0, description="side at which masks are compared in training, pixels; None: the input's")
     loss_chunk: int = Field(8, ge=1, description="objects whose full-size logits are in memory at once")
     predict_size: Literal["original", "model"] = Field("original", description="size of predicted masks: the image's, or the model's as released")
@@ -101,6 +104,16 @@ def _guidance(s: RsamSwitches, dim: int) -> TextGuidance | None:
     options = GuidanceOptions(s.positions, s.direction, s.image_self)
     return TextGuidance(dim, s.num_twgt, s.guidance_heads, s.guidance_mlp, options) if s.num_twgt else None
 
+# %% ../../nbs/lib/40_methods.rsam.ipynb #4bd4a8e0
+class WhereHeads(nn.Module):
+    "A box from the sentence's vector, as it was read and after it has seen the image; used in training alone."
+    def __init__(self, dim: int, hidden: int = 128):
+        super().__init__()
+        self.read, self.seen = (MLP(dim, hidden, 4, 2, activation=nn.GELU) for _ in range(2))
+
+    def forward(self, read: Tensor, seen: Tensor) -> Tensor:  # [N, C] each -> [2, N, 4] middle x, y, width, height as shares of the image
+        return 0.5 + 0.25 * torch.stack([self.read(read), self.seen(seen)])
+
 # %% ../../nbs/lib/40_methods.rsam.ipynb #52543c13
 class RSAM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["referring-segmentation", "segment-anything"], license="apache-2.0"):
     "SAM 2 that is asked by sentences."
@@ -114,6 +127,7 @@ class RSAM(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["referr
         self.sam_prompt_encoder = WordPromptEncoder(size.d_model, self.image_size)
         self.description_transformer = _guidance(s, size.d_model)
         self.sam_mask_decoder = build_mask_decoder(size, decoder_class=TokenMaskDecoder)
+        self.where = WhereHeads(size.d_model) if s.where_weight else None
         self.reader = SentenceReader(self.text_encoder, sep=s.add_sep, memory=2**30 if s.mask_text_padding else 0)
         _freeze(self)
 
@@ -164,6 +178,7 @@ class Guided(NamedTuple):
     own: ImageFeatures  # of the N sentences
     added: Tensor | None = None  # [N, 1, D] for the mask tokens
     sparse: Tensor | None = None  # [N, P, D] further prompt tokens
+    sentence: tuple[Tensor, Tensor] | None = None  # [N, D] each: its vector as it was read, and after it has seen the image
 
 def guide(model: RSAM, features: ImageFeatures,  # of B images
           index: Tensor,  # int64 [N] the image of each sentence
@@ -173,12 +188,15 @@ def guide(model: RSAM, features: ImageFeatures,  # of B images
     s, own = model.switches, _shared(features, index)
     if words is None: return Guided(own)
     text, wanted = model.text_proj(words.hidden), 1 if s.text_tokens == "cls" else None
+    read = _vector(s, text, words.real)
     if model.description_transformer is not None:
         places, pe = model.sam_prompt_encoder.description_pe.weight[None, :text.shape[1]], model.sam_prompt_encoder.get_dense_pe()
         padding = ~words.real if s.mask_text_padding and words.padded else None
         text, seen = model.description_transformer(features.embedding, pe, text, places, index, padding, wanted)
         own = replace(own, embedding=seen)
-    return Guided(own, *_told(s, text, words.real[:, :text.shape[1]]))
+    real = words.real[:, :text.shape[1]]
+    vector = _vector(s, text, real)
+    return Guided(own, *_told(s, vector, text, real), (read[:, 0], vector[:, 0]))
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #75b7c0d9
 def _shared(features: ImageFeatures, index: Tensor) -> ImageFeatures:
@@ -186,11 +204,14 @@ def _shared(features: ImageFeatures, index: Tensor) -> ImageFeatures:
     coarse, *fine = (t.expand(len(index), -1, -1, -1) for t in features.tensors)
     return ImageFeatures(coarse, tuple(fine))
 
-def _told(s: RsamSwitches, text: Tensor, real: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _vector(s: RsamSwitches, text: Tensor, real: Tensor) -> Tensor:  # [N, 1, D]
+    "The sentence as one vector."
+    return (text * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None] if s.text_tokens == "mean" else text[:, :1]
+
+def _told(s: RsamSwitches, vector: Tensor, text: Tensor, real: Tensor) -> tuple[Tensor | None, Tensor | None]:
     "What is added to the mask tokens, and what becomes prompt tokens."
-    one = (text * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None] if s.text_tokens == "mean" else text[:, :1]
-    every = torch.where(real[..., None], text, text[:, :1]) if s.text_tokens == "all" else one  # padding repeats [CLS]
-    return one if s.text_injection in ("add", "both") else None, every if s.text_injection in ("sparse", "both") else None
+    every = torch.where(real[..., None], text, text[:, :1]) if s.text_tokens == "all" else vector  # padding repeats [CLS]
+    return vector if s.text_injection in ("add", "both") else None, every if s.text_injection in ("sparse", "both") else None
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #fb424321
 def _decode(model: RSAM, features: ImageFeatures, index: Tensor,  # [N]
@@ -261,6 +282,7 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
     guided, prompts, totals = guide(model, features_of(model, batch), index, model.read(batch["expressions"])), None, {}
     truth, there = covered(batch["masks"], s.loss_size or model.image_size), batch["masks"].flatten(1).any(1)
     count, turns = mean_count(len(index), index.device), 1 + (int(torch.randint(s.corrections + 1, ())) if s.corrections else 0)
+    if model.where: totals["where"] = s.where_weight * where_named(model.where, guided.sentence, batch["masks"]).sum() / count
     for turn in range(turns):
         answer = answer_guided(model, guided, prompts)
         logits = gated(answer) if s.gate and s.gate_in_training else answer.logits
@@ -295,6 +317,15 @@ def which_object(logits: Tensor,  # [N, h, w]
     return torch.where(there, scores.logsumexp(1) - right.logsumexp(1), 0.0).nan_to_num(0.0)
 
 RSAM.losses = rsam_losses
+
+# %% ../../nbs/lib/40_methods.rsam.ipynb #3fe0988a
+def where_named(heads: WhereHeads, sentence: tuple[Tensor, Tensor],  # [N, D] each: as read, and after it has seen the image
+                masks: Tensor,  # bool [N, S, S] what each sentence names
+                ) -> Tensor:  # [N]; 0 where a sentence names nothing
+    "How far the told boxes are from the real ones, in quarters of the image."
+    corners = (masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1], device=masks.device)) / masks.shape[-1]
+    boxes = torch.cat([corners[:, :2] + corners[:, 2:], 2 * (corners[:, 2:] - corners[:, :2])], 1) / 2
+    return 4 * (heads(*sentence) - boxes).abs().mean(2).sum(0) * masks.flatten(1).any(1)
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #cba79cb6
 @torch.no_grad()
@@ -422,6 +453,10 @@ def _segment(model: RSAM, image: Any,  # path, PIL image, uint8 array [H, W, 3]
 RSAM.frame, RSAM.embed, RSAM.segment = _frame, _embed, _segment
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #8e0476d1
+def _without_heads(model: RSAM, *dropped: str) -> dict[str, list[str]]:
+    "What only training needs may be missing on either side."
+    return dict(drop=[*dropped, r"^where\."]) if model.where is None else dict(drop=[*dropped], optional=[r"^where\."])
+
 def _save_pretrained(self: RSAM, save_directory: Path) -> None:
     PyTorchModelHubMixin._save_pretrained(self, save_directory)
     if self.reader.tokenizer is not None: (Path(save_directory) / "vocab.txt").write_text("\n".join(self.vocabulary) + "\n", encoding="utf-8")
@@ -434,7 +469,7 @@ def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: b
     if not folder.is_dir():
         options = dict(revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token)
         folder = Path([hf_hub_download(model_id, name, **options) for name in ("vocab.txt", "model.safetensors")][0]).parent
-    load_state(model, folder / "model.safetensors")
+    load_state(model, folder / "model.safetensors", **_without_heads(model))
     if (folder / "vocab.txt").is_file(): model.set_vocabulary(read_vocabulary(folder))
     return model.to(map_location).eval()
 
@@ -448,7 +483,7 @@ _hub_from_pretrained = PyTorchModelHubMixin.from_pretrained.__func__
 RSAM.from_pretrained = classmethod(_by_name)
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #bb2a9bc1
-_NEW = (r"^text_encoder\.", r"^text_proj\.", r"^description_transformer\.", r"description_pe")
+_NEW = (r"^where\.", r"^text_encoder\.", r"^text_proj\.", r"^description_transformer\.", r"description_pe")
 _DECODER = (r"^sam_prompt_encoder\.", r"^sam_mask_decoder\.")
 
 def load_sam2_into(model: RSAM, source: str | Path | Mapping[str, Tensor],  # a name of the zoo, a file, a folder of `promptable`, or a state dict
@@ -480,7 +515,7 @@ def load_bert_into(model: RSAM, source: str | Path | None = None,  # folder of B
 def load_released(model: RSAM, source: str | Path | Mapping[str, Tensor],  # a checkpoint of the released trainer, or its state dict
                   ) -> LoadReport:
     "Weights with the names of the release; its dead weights are left out."
-    return load_state(model, source, drop=[*VIDEO_KEYS, r"position_ids$"])
+    return load_state(model, source, **_without_heads(model, *VIDEO_KEYS, r"position_ids$"))
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #5e8264a0
 def released_state(model: RSAM) -> dict[str, Tensor]:
@@ -491,4 +526,4 @@ def released_state(model: RSAM) -> dict[str, Tensor]:
     dead |= {"mask_downsample.weight": torch.zeros(1, 1, 4, 4), "mask_downsample.bias": torch.zeros(1), "no_mem_embed": torch.zeros(1, 1, dim),
              "no_mem_pos_enc": torch.zeros(1, 1, dim), "no_obj_ptr": torch.zeros(1, dim), "maskmem_tpos_enc": torch.zeros(0, 1, 1, dim),
              "obj_ptr_tpos_proj.weight": torch.zeros(dim, dim), "obj_ptr_tpos_proj.bias": torch.zeros(dim)}
-    return {**{k: v.detach().cpu().clone() for k, v in model.state_dict().items()}, **dead}
+    return {**{k: v.detach().cpu().clone() for k, v in model.state_dict().items() if not k.startswith("where.")}, **dead}
