@@ -166,7 +166,7 @@ def _freeze(model: RSAM) -> None:
 
 RSAM.named_parts = lambda self: {"image encoder": self.image_encoder, "text encoder": self.text_encoder, "text projection": self.text_proj,
                                  "guidance": self.description_transformer or nn.Identity(), "prompt encoder": self.sam_prompt_encoder,
-                                 "mask decoder": self.sam_mask_decoder}
+                                 "mask decoder": self.sam_mask_decoder, **({"box heads": self.where} if self.where else {})}
 
 def part_table(model: RSAM):  # -> pandas.DataFrame
     "Parameters of every part: total and trained."

@@ -59,7 +59,7 @@ _TINY = dict(backbone="tiny_sam2", text="tiny", train_text=True, optimizer="muon
              layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, which_weight=1.0, where_weight=1.0,
              positions="features")
 RSAM_PRESETS: dict[str, dict[str, Any]] = {
-    "demo": dict(_TINY, checkpoint="tiny_rsam", image_size=192, loss_size=64, steps=60, lr=2e-4, corrections=1, test_images=20),
+    "demo": dict(_TINY, checkpoint="tiny_rsam", image_size=256, loss_size=128, steps=40, lr=2e-4, corrections=1, test_images=20),
     "default": _PAPER,
     "released": dict(_PAPER, released=True),
     "tiny": dict(_TINY, image_size=192, loss_size=96, epochs=20, eval_every=2, corrections=1),
