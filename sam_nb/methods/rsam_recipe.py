@@ -56,8 +56,7 @@ _PAPER = dict(backbone="sam2.1-b+", epochs=60, batch_size=8, lr=5e-5, schedule="
               max_batch_expressions=24)
 _TINY = dict(backbone="tiny_sam2", text="tiny", train_text=True, optimizer="muon", lr=1e-3, schedule="cosine", warmup_epochs=0.1, weight_decay=0.02,
              clip_norm=1.0, batch_size=4, expressions=16, black_boxes=0.0, negatives=0.25, drop_path=0.0, guidance_mlp=256, guidance_heads=2,
-             layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, which_weight=1.0, where_weight=1.0,
-             positions="features")
+             layer_decay=1.0, encoder_lr=1.0, lr_end=0.02, guidance_end=0.02, gate_in_training=False, where_weight=1.0, positions="features")
 RSAM_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(_TINY, checkpoint="tiny_rsam", image_size=256, loss_size=128, steps=40, lr=2e-4, corrections=1, test_images=20),
     "default": _PAPER,
