@@ -196,7 +196,7 @@ VARIANTS = {
     "the preset": {}, "without the guidance module": dict(num_twgt=0), "without text in the decoder": dict(text_injection="none"),
     "padding takes part": dict(mask_text_padding=False), "without negatives": dict(negatives=0.0, absent=False),
     "SAM 2's decoder not loaded": dict(init_decoder_from_sam2=False), "image encoder frozen": dict(train_image_encoder=False),
-    "no box asked of sentences": dict(where_weight=0.0), "right object not asked for": dict(which_weight=0.0), "positions on keys alone": dict(positions="keys"),
+    "no box asked of sentences": dict(where_weight=0.0), "right object asked for": dict(which_weight=1.0), "positions on keys alone": dict(positions="keys"),
 }
 
 
