@@ -323,8 +323,8 @@ def where_named(heads: WhereHeads, sentence: tuple[Tensor, Tensor],  # [N, D] ea
                 masks: Tensor,  # bool [N, S, S] what each sentence names
                 ) -> Tensor:  # [N]; 0 where a sentence names nothing
     "How far the told boxes are from the real ones, in quarters of the image."
-    corners = (masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1], device=masks.device)) / masks.shape[-1]
-    boxes = torch.cat([corners[:, :2] + corners[:, 2:], 2 * (corners[:, 2:] - corners[:, :2])], 1) / 2
+    first, last = masks_to_boxes(masks).split(2, 1)
+    boxes = torch.cat([(first + last + 1) / 2, last - first + 1], 1) / masks.shape[-1]
     return 4 * (heads(*sentence) - boxes).abs().mean(2).sum(0) * masks.flatten(1).any(1)
 
 # %% ../../nbs/lib/40_methods.rsam.ipynb #cba79cb6
