@@ -241,18 +241,18 @@ def load_for_rsam(recipe: RsamEvalRecipe, plan: SentencePlan) -> tuple[RSAM, Ref
     return load_rsam(plan.weights, recipe).to(device), data
 
 # %% ../nbs/lib/54_rsam_evaluation.ipynb #ac59331b
-_BERT_BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, max_position_embeddings=512)
 _NAMES = {"dataset", "data_root", "preset", "run_name", "resume", "device", "workers", "seed", "bert", "test_images", "released"}
 
 def differences(model: RSAM, trained: Mapping[str, Any] | None = None,  # the recipe of its run
                 ) -> pd.DataFrame:  # here, published, meaning
     "The switches, and rates of a run, that are not the published ones."
     import pandas as pd
+    from sam_nb.encoders.sentences import bert_name
     from sam_nb.methods.rsam_recipe import RELEASED, RSAM_PRESETS, RsamRecipe
     published = RsamRecipe(**{**RELEASED, **RSAM_PRESETS["released"], "image_size": 800}).model_dump()
     asked_now = {"mask_text_padding": model.switches.mask_text_padding, "image_size": model.image_size}
     here = {**model.switches.model_dump(), **{k: v for k, v in (trained or {}).items() if k in published}, **asked_now}
-    if here["text"] == {"vocab_size": 30522, **_BERT_BASE}: here["text"] = published["text"]
+    here["text"] = bert_name(here["text"])
     rows = {k: (v, published[k], RsamRecipe.model_fields[k].description) for k, v in here.items() if k not in _NAMES and v != published[k]}
     return pd.DataFrame(rows, index=["here", "published", "meaning"]).T.map(str)
 

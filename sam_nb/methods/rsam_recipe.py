@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..core import ParameterError, Recipe, check_recipe, did_you_mean, read_json, seed_everything, workspace
 from ..datasets.referring_draws import BlackBoxes, Borrowed, ReferringTransform, collate_referring
-from ..encoders.sentences import BERT_SIZES, read_vocabulary, vocabulary_of
+from ..encoders.sentences import BERT_SIZES, bert_name, read_vocabulary, vocabulary_of
 from ..encoders.text import find_bert
 from .promptable_recipe import check_start_weights
 from .rsam import RSAM, RsamSwitches, load_bert_into, load_released, load_sam2_into, rsam_size
@@ -49,7 +49,8 @@ class RsamRecipe(RsamSwitches, Recipe):
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end")
 
 RELEASED: dict[str, Any] = dict(mask_text_padding=False, text_encoder_eval=False, negatives=0.0, absent=False, test_black_boxes=True,
-                                init_decoder_from_sam2=False, predict_size="model", predict_threshold=0.5, val_is_test=True)
+                                init_decoder_from_sam2=False, positions="keys", where_weight=0.0, which_weight=0.0,
+                                predict_size="model", predict_threshold=0.5, val_is_test=True)
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #13aa62fd
 _PAPER = dict(backbone="sam2.1-b+", epochs=60, batch_size=8, lr=5e-5, schedule="cosine", weight_decay=0.1, clip_norm=0.1, precision="bf16",
@@ -75,7 +76,24 @@ def rsam_recipe(values: Mapping[str, Any],  # parameter names and values
     require_task(recipe.dataset, recipe.data_root, "referring", "expressions")
     _check_text(recipe)
     check_start_weights(recipe.checkpoint, recipe.backbone)
-    return recipe
+    return _like_start(recipe, values)
+
+def _saved_in(recipe: RsamRecipe) -> Path | None:
+    "The folder of the saved RSAM that a run starts from, if it does."
+    if recipe.checkpoint in (None, "scratch"): return None
+    folder = find_weights(recipe.checkpoint)
+    return folder if (folder / "vocab.txt").is_file() else None
+
+def _like_start(recipe: RsamRecipe, values: Mapping[str, Any]) -> RsamRecipe:
+    "The recipe with the parts of the model that it starts from."
+    if not (folder := _saved_in(recipe)): return recipe
+    about = read_json(folder / "config.json")
+    kept = {k: about[k] for k in ("backbone", "text", "num_twgt", "guidance_mlp", "guidance_heads")}
+    kept["text"] = bert_name(kept["text"])
+    for name, part in kept.items():
+        if (wish := values.get(name)) not in (None, part):
+            raise ParameterError(f"{name}={wish!r}, but {recipe.checkpoint} has {part!r}", remedy=f"leave {name} out, or take another checkpoint")
+    return recipe.model_copy(update={**kept, "image_size": recipe.image_size or about["image_size"]})
 
 def _check_text(recipe: RsamRecipe) -> None:
     if isinstance(recipe.text, str) and recipe.text not in BERT_SIZES:
@@ -115,16 +133,16 @@ def build_rsam(recipe: RsamRecipe, expressions: Sequence[str] = (),  # of the tr
     "The model of a recipe, with the weights that it starts from."
     seed_everything(recipe.seed)
     switches = {k: getattr(recipe, k) for k in RsamSwitches.model_fields}
-    pieces = None
-    if recipe.text == "tiny":
-        pieces = vocabulary_of(expressions)
-        switches["text"] = {**BERT_SIZES["tiny"], "vocab_size": len(pieces)}
-    source = None if recipe.checkpoint == "scratch" else find_weights(recipe.checkpoint or recipe.backbone)
-    if source is not None and (source / "vocab.txt").is_file(): return _saved(source, switches)
+    if saved := _saved_in(recipe):
+        model = RSAM(**{**switches, "text": read_json(saved / "config.json")["text"]}).set_vocabulary(read_vocabulary(saved))
+        return model, load_released(model, read_state_dict(saved))
+    pieces = vocabulary_of(expressions) if recipe.text == "tiny" else None
+    if pieces: switches["text"] = {**BERT_SIZES["tiny"], "vocab_size": len(pieces)}
     model = RSAM(**switches)
     if pieces: model.set_vocabulary(pieces)
     elif recipe.text == "bert-base-uncased" or recipe.bert: load_bert_into(model, recipe.bert)
-    return model, None if source is None else _start(model, source, recipe.init_decoder_from_sam2)
+    if recipe.checkpoint == "scratch": return model, None
+    return model, _start(model, find_weights(recipe.checkpoint or recipe.backbone), recipe.init_decoder_from_sam2)
 
 def _start(model: RSAM, source: Path, decoder: bool) -> LoadReport:
     state = read_state_dict(source)
@@ -132,13 +150,6 @@ def _start(model: RSAM, source: Path, decoder: bool) -> LoadReport:
     else: report = load_sam2_into(model, state, decoder)
     report.source = source.name
     return report
-
-def _saved(folder: Path, switches: Mapping[str, Any]) -> tuple[RSAM, LoadReport]:
-    about = read_json(folder / "config.json")
-    kept = {k: about[k] for k in ("backbone", "text", "num_twgt", "guidance_mlp", "guidance_heads") if k in about}
-    side = switches["image_size"] or about.get("image_size")
-    model = RSAM(**{**switches, **kept, "image_size": side}).set_vocabulary(read_vocabulary(folder))
-    return model, load_released(model, read_state_dict(folder))
 
 # %% ../../nbs/lib/40_methods.rsam_recipe.ipynb #ce2b62bd
 def rate_of(name: str, recipe: RsamRecipe, depth: int) -> tuple[str, float, float]:  # group, share of lr, end
