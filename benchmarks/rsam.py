@@ -3,7 +3,8 @@
     python -m benchmarks.rsam speed [--backbone sam2.1-b+ --size 800 --expressions 8 --repeats 3] [--device cuda --precision bf16]
     python -m benchmarks.rsam train [--backbone sam2.1-b+ --size 800 --expressions 8]     # a training step: time and peak memory
     python -m benchmarks.rsam text [--expressions 64]                                     # BERT read again in every step, or remembered
-    python -m benchmarks.rsam demo [--seeds 0,1,2] [--steps N] [--variants ...]           # accuracy on the demo's aerial scenes, and ablations
+    python -m benchmarks.rsam demo [--seeds 0,1,2] [--steps N] [--variants ...]           # accuracy on the demo's aerial scenes, and ablations;
+                                                                                          # any parameter of `sam_nb train rsam` may follow
 
 Outputs are compared first. Each prints a table; `--save FILE.md` writes it too. One CPU thread unless `--threads` says otherwise.
 """
@@ -25,6 +26,7 @@ from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 
 from benchmarks.sartm import machine
+from sam_nb.cli import find_notebook, read_command, read_parameters
 from sam_nb.encoders.sentences import vocabulary_of
 from sam_nb.heads.promptable import embed_prompts, enlarged
 from sam_nb.losses import iou_target, mask_dice, sigmoid_focal
@@ -229,10 +231,10 @@ def trained(name: str, seed: int, chosen: argparse.Namespace):
     from sam_nb.referring_scores import score_sentences
     from sam_nb.runs import Run
     from sam_nb.trainer import Trainer
-    values = dict(preset=chosen.preset, dataset="demo", seed=seed, workers=0, run_name=f"benchmark-rsam-{seed}-{time.time_ns()}", **VARIANTS[name])
+    values = dict(preset=chosen.preset, dataset="demo", seed=seed, workers=0, run_name=f"benchmark-rsam-{seed}-{time.time_ns()}", **chosen.recipe)
     if chosen.steps: values["steps"] = chosen.steps
     if chosen.data_root: values["data_root"] = chosen.data_root
-    recipe = rsam_recipe(values)
+    recipe = rsam_recipe(values).model_copy(update=VARIANTS[name])  # a part may be left out of saved weights that have it
     data, run = rsam_data(recipe), Run.create("rsam", recipe)
     model, _ = build_rsam(recipe, data["train"].expressions)
     transforms, begun = rsam_transforms(model, recipe, data), time.process_time()
@@ -243,7 +245,7 @@ def trained(name: str, seed: int, chosen: argparse.Namespace):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("what", choices=("speed", "train", "text", "demo", "step"))
     parser.add_argument("--backbone", default="sam2.1-b+"); parser.add_argument("--size", type=int, default=800)
     parser.add_argument("--expressions", type=int, default=8); parser.add_argument("--images", type=int, default=1)
@@ -254,7 +256,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2"); parser.add_argument("--steps", type=int); parser.add_argument("--preset", default="tiny")
     parser.add_argument("--variants", help="names of VARIANTS, separated by commas"); parser.add_argument("--test_images", type=int)
     parser.add_argument("--data_root"); parser.add_argument("--save", type=Path)
-    chosen = parser.parse_args()
+    chosen, rest = parser.parse_known_args()
+    if rest and chosen.what != "demo": parser.error(f"unknown: {' '.join(rest)}")
+    chosen.recipe = read_command("train", "rsam", rest, read_parameters(find_notebook("train", "rsam")))[1]
     chosen.compile = False
     torch.set_num_threads(chosen.threads)
     if chosen.what == "step": print(json.dumps(step(chosen))); return
