@@ -153,7 +153,7 @@ def main_scores(rows: Sequence[Mapping[str, Any]], of: str = "",  # "": original
     if not rows: return {}
     ious = np.array([iou(r, of) for r in rows])
     overall = sum(r[f"{of}shared"] for r in rows) / max(1, sum(r[f"{of}union"] for r in rows))
-    return {"mIoU": 100 * ious.mean(), "oIoU": 100 * overall, **{f"P@{p:g}": 100 * (ious > p).mean() for p in POINTS}}
+    return {"mIoU": 100 * float(ious.mean()), "oIoU": 100 * overall, **{f"P@{p:g}": 100 * float((ious > p).mean()) for p in POINTS}}
 
 # %% ../nbs/lib/53_referring_scores.ipynb #25ea90c3
 def measure_table(scores: SentenceScores) -> pd.DataFrame:  # percent
