@@ -3,8 +3,8 @@
     python -m benchmarks.rsam speed [--backbone sam2.1-b+ --size 800 --expressions 8 --repeats 3] [--device cuda --precision bf16]
     python -m benchmarks.rsam train [--backbone sam2.1-b+ --size 800 --expressions 8]     # a training step: time and peak memory
     python -m benchmarks.rsam text [--expressions 64]                                     # BERT read again in every step, or remembered
-    python -m benchmarks.rsam demo [--seeds 0,1,2] [--steps N] [--variants ...]           # accuracy on the demo's aerial scenes, and ablations;
-                                                                                          # any parameter of `sam_nb train rsam` may follow
+    python -m benchmarks.rsam demo [--seeds 0,1,2] [--steps N] [--variants ...]           # accuracy on the demo's aerial scenes, and ablations
+        [--keep DONE.jsonl] [any parameter of `sam_nb train rsam`]
 
 Outputs are compared first. Each prints a table; `--save FILE.md` writes it too. One CPU thread unless `--threads` says otherwise.
 """
@@ -197,24 +197,26 @@ def text(chosen: argparse.Namespace) -> str:
 VARIANTS = {
     "the preset": {}, "without the guidance module": dict(num_twgt=0), "without text in the decoder": dict(text_injection="none"),
     "padding takes part": dict(mask_text_padding=False), "without negatives": dict(negatives=0.0, absent=False),
-    "SAM 2's decoder not loaded": dict(init_decoder_from_sam2=False), "image encoder frozen": dict(train_image_encoder=False),
-    "no box asked of sentences": dict(where_weight=0.0), "right object asked for": dict(which_weight=1.0), "positions on keys alone": dict(positions="keys"),
+    "sentences closed with [SEP]": dict(add_sep=True), "SAM 2's decoder not loaded": dict(init_decoder_from_sam2=False),
+    "image encoder frozen": dict(train_image_encoder=False), "no box asked of sentences": dict(where_weight=0.0), "right object asked for": dict(which_weight=1.0),
+    "positions on keys alone": dict(positions="keys"),
 }
 
 
 def demo(chosen: argparse.Namespace) -> str:
-    from sam_nb.referring_scores import said_by, score_table
+    kept = [json.loads(line) for line in chosen.keep.read_text().splitlines()] if chosen.keep and chosen.keep.is_file() else []
     tables, kinds = {}, {}
     for name in chosen.variants.split(",") if chosen.variants else VARIANTS:
         for seed in (int(s) for s in chosen.seeds.split(",")):
-            scores, seconds = trained(name, seed, chosen)
-            tables.setdefault(name, []).append(score_table({name: scores})[name].to_dict() | {"processor seconds": seconds})
-            for kind in ("looks", "place", "order", "relation"):
-                some = [r for r in scores.named if said_by(r) == kind]
-                hits = 100 * sum(r["shared"] > 0.5 * r["union"] for r in some) / max(1, len(some))
-                kinds.setdefault(name, {}).setdefault(kind, []).append(hits)
-            print(name, seed, {k: round(v, 1) for k, v in tables[name][-1].items()}, {k: round(v[-1], 1) for k, v in kinds[name].items()}, flush=True)
-    shown = ("P@0.5", "mIoU", "oIoU", "P@0.5, sentences swapped", "another object overlaps more", "AUROC", "processor seconds")
+            row = next((r for r in kept if (r["variant"], r["seed"], r["command"]) == (name, seed, chosen.asked)), None)
+            if not row:
+                row = {"variant": name, "seed": seed, "command": chosen.asked, **measured(name, seed, chosen)}
+                if chosen.keep:
+                    with chosen.keep.open("a") as file: print(json.dumps(row), file=file)
+            tables.setdefault(name, []).append(row["scores"])
+            for kind, hits in row["kinds"].items(): kinds.setdefault(name, {}).setdefault(kind, []).append(hits)
+            print(name, seed, {k: round(v, 1) for k, v in row["scores"].items()}, {k: round(v, 1) for k, v in row["kinds"].items()}, flush=True)
+    shown = ("P@0.5", "mIoU", "oIoU", "P@0.5, sentences swapped", "another object overlaps more", "absent, rejected", "AUROC", "processor seconds")
 
     def mean(values: list[float]) -> str:
         values = [v for v in values if v == v]
@@ -224,8 +226,18 @@ def demo(chosen: argparse.Namespace) -> str:
     return "## Demo aerial scenes, test split, percent\n\n" + markdown(pd.DataFrame(rows).T)
 
 
+def measured(name: str, seed: int, chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
+    "One variant's scores on the test split, and P@0.5 by kind of sentence."
+    from sam_nb.referring_scores import main_scores, said_by, score_table
+    scores, seconds = trained(name, seed, chosen)
+    table = {k: float(v) for k, v in score_table({name: scores})[name].items()} | {"processor seconds": seconds}
+    kinds = {kind: [r for r in scores.named if said_by(r) == kind] for kind in ("looks", "place", "order", "relation")}
+    return {"scores": table, "kinds": {kind: main_scores(some)["P@0.5"] for kind, some in kinds.items() if some}}
+
+
 def trained(name: str, seed: int, chosen: argparse.Namespace):
-    "One variant's scores on the test split, and its processor seconds."
+    "One variant's answers on the test split, and the processor seconds of its training."
+    from sam_nb.datasets.catalog import load_dataset
     from sam_nb.methods.rsam_recipe import build_rsam, rsam_collate, rsam_data, rsam_recipe, rsam_transforms, scored_by
     from sam_nb.metrics import ReferringScores
     from sam_nb.referring_scores import score_sentences
@@ -234,14 +246,17 @@ def trained(name: str, seed: int, chosen: argparse.Namespace):
     values = dict(preset=chosen.preset, dataset="demo", seed=seed, workers=0, run_name=f"benchmark-rsam-{seed}-{time.time_ns()}", **chosen.recipe)
     if chosen.steps: values["steps"] = chosen.steps
     if chosen.data_root: values["data_root"] = chosen.data_root
-    recipe = rsam_recipe(values).model_copy(update=VARIANTS[name])  # a part may be left out of saved weights that have it
+    change = dict(VARIANTS[name])
+    guided = change.pop("num_twgt", None) != 0
+    recipe = rsam_recipe(values).model_copy(update=change)
     data, run = rsam_data(recipe), Run.create("rsam", recipe)
     model, _ = build_rsam(recipe, data["train"].expressions)
+    if not guided: model.description_transformer = None  # saved weights may have it
     transforms, begun = rsam_transforms(model, recipe, data), time.process_time()
     Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], ReferringScores(), collate=rsam_collate(recipe),
             update=scored_by(recipe)).fit()
     seconds = time.process_time() - begun
-    return score_sentences(model, data["test"], chosen.test_images), seconds
+    return score_sentences(model, load_dataset("demo_aerial", "test", recipe.data_root, empty=True), chosen.test_images), seconds
 
 
 def main() -> None:
@@ -256,8 +271,10 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2"); parser.add_argument("--steps", type=int); parser.add_argument("--preset", default="tiny")
     parser.add_argument("--variants", help="names of VARIANTS, separated by commas"); parser.add_argument("--test_images", type=int)
     parser.add_argument("--data_root"); parser.add_argument("--save", type=Path)
+    parser.add_argument("--keep", type=Path, help="a .jsonl: every run's scores are added to it, and those that are there already are not run again")
     chosen, rest = parser.parse_known_args()
     if rest and chosen.what != "demo": parser.error(f"unknown: {' '.join(rest)}")
+    chosen.asked = " ".join(f"--{k} {getattr(chosen, k)}" for k in ("preset", "steps", "test_images", "data_root")) + " " + " ".join(rest)
     chosen.recipe = read_command("train", "rsam", rest, read_parameters(find_notebook("train", "rsam")))[1]
     chosen.compile = False
     torch.set_num_threads(chosen.threads)
