@@ -91,8 +91,9 @@ def _like_start(recipe: RsamRecipe, values: Mapping[str, Any]) -> RsamRecipe:
     kept = {k: about[k] for k in ("backbone", "text", "num_twgt", "guidance_mlp", "guidance_heads")}
     kept["text"] = bert_name(kept["text"])
     for name, part in kept.items():
-        if (wish := values.get(name)) not in (None, part):
-            raise ParameterError(f"{name}={wish!r}, but {recipe.checkpoint} has {part!r}", remedy=f"leave {name} out, or take another checkpoint")
+        wish = values.get(name)
+        if wish is None or part == (bert_name(wish) if name == "text" else wish): continue
+        raise ParameterError(f"{name}={wish!r}, but {recipe.checkpoint} has {part!r}", remedy=f"leave {name} out, or take another checkpoint")
     return recipe.model_copy(update={**kept, "image_size": recipe.image_size or about["image_size"]})
 
 def _check_text(recipe: RsamRecipe) -> None:
