@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -281,7 +282,7 @@ def main() -> None:
     if chosen.what == "step": print(json.dumps(step(chosen))); return
     chosen.words = [w for name in ("backbone", "size", "expressions", "images", "text", "chunk", "repeats", "threads", "device", "precision")
                     for w in (f"--{name}", str(getattr(chosen, name)))]
-    words = " ".join(sys.argv[1:]).split(" --save")[0]
+    words = shlex.join(w for w, before in zip(sys.argv[1:], sys.argv) if "--save" not in (w, before))
     said = f"`python -m benchmarks.rsam {words}`\n\n{machine(chosen)}\n\n" + {"speed": speed, "train": train, "text": text, "demo": demo}[chosen.what](chosen) + "\n"
     print(said)
     if chosen.save: chosen.save.write_text(said)
