@@ -275,8 +275,11 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a .jsonl: every run's scores are added to it, and those that are there already are not run again")
     chosen, rest = parser.parse_known_args()
     if rest and chosen.what != "demo": parser.error(f"unknown: {' '.join(rest)}")
-    chosen.asked = " ".join(f"--{k} {getattr(chosen, k)}" for k in ("preset", "steps", "test_images", "data_root")) + " " + " ".join(rest)
-    chosen.recipe = read_command("train", "rsam", rest, read_parameters(find_notebook("train", "rsam")))[1]
+    if chosen.what == "demo":
+        chosen.asked = " ".join(f"--{k} {getattr(chosen, k)}" for k in ("preset", "steps", "test_images", "data_root")) + " " + " ".join(rest)
+        chosen.recipe = read_command("train", "rsam", rest, read_parameters(find_notebook("train", "rsam")))[1]
+        own = sorted(set(chosen.recipe) & {"dataset", "seed", "workers", "run_name", "resume"})
+        if own: parser.error(f"--{own[0]} is chosen by the benchmark itself")
     chosen.compile = False
     torch.set_num_threads(chosen.threads)
     if chosen.what == "step": print(json.dumps(step(chosen))); return

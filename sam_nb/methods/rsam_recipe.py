@@ -88,8 +88,8 @@ def _like_start(recipe: RsamRecipe, values: Mapping[str, Any]) -> RsamRecipe:
     "The recipe with the parts of the model that it starts from."
     if not (folder := _saved_in(recipe)): return recipe
     about = read_json(folder / "config.json")
-    kept = {k: about[k] for k in ("backbone", "text", "num_twgt", "guidance_mlp", "guidance_heads")}
-    kept["text"] = bert_name(kept["text"])
+    kept = {k: about[k] for k in ("backbone", "text", "num_twgt", "guidance_mlp", "guidance_heads") if k in about}
+    kept["text"] = bert_name(about["text"])
     for name, part in kept.items():
         wish = values.get(name)
         if wish is None or part == (bert_name(wish) if name == "text" else wish): continue
