@@ -496,7 +496,7 @@ def _name_lines(ax: Any) -> None:
     if len(ax.get_legend_handles_labels()[1]) <= 4: ax.legend(loc="best")
     else: ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
-_NOT_DRAWN = ("step", "epoch", "time", "seconds", "memory", "images_per_second", "grad_norm")
+_NOT_DRAWN = ("step", "epoch", "time", "seconds", "memory", "images_per_second", "grad_norm", "val_objects")
 
 def _groups(table: Any) -> dict[str, list[str]]:
     numbers = [c for c in table.select_dtypes("number").columns if not any(w in c for w in _NOT_DRAWN)]
