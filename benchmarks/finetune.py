@@ -19,11 +19,11 @@ import torch
 
 def one(values: dict, clicks: int) -> tuple[dict, dict, float]:
     "Scores before and after, and the seconds between."
-    from sam_nb.clicks import evaluate_prompts
+    from sam_nb.evaluation.clicks import evaluate_prompts
     from sam_nb.methods.promptable import PromptScores, build_promptable, promptable_data, promptable_transforms, update_candidates, with_features
     from sam_nb.methods.promptable_recipe import promptable_recipe
-    from sam_nb.runs import Run
-    from sam_nb.trainer import Trainer
+    from sam_nb.training.loop import Trainer
+    from sam_nb.training.runs import Run
     recipe = promptable_recipe(values)
     data = promptable_data(recipe)
     model, _ = build_promptable(recipe, data["train"][0]["image"].shape[0])

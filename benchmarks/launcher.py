@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from sam_nb.cli import find_notebook
-from sam_nb.datasets.demo import make_demo
+from sam_nb.demo.files import make_demo
 
 MAIN = [sys.executable, "-c", "import sys; from sam_nb.cli import main; sys.exit(main())"]
 

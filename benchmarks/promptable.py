@@ -33,13 +33,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.sartm import TYPES, forget_peak, largest_difference, machine, table, take_turns
-from sam_nb.datasets.mask_sets import IdMap, MaskSet, collate_objects
-from sam_nb.draws import Drawn, Draws, batches
+from sam_nb.datasets.object_masks import IdMap, MaskSet, collate_objects
 from sam_nb.encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, in_bytes, precompute
 from sam_nb.heads.promptable import ImageFeatures
 from sam_nb.methods.promptable import Promptable, answer_losses, covered
 from sam_nb.methods.promptable_recipe import PromptableRecipe
 from sam_nb.prompts import Prompts, sample_points
+from sam_nb.training.loader import Drawn, Draws, batches
 
 TRAINABLE = ("decoder", "lora", "encoder_last_n", "all")
 QUIET = dict(say=lambda text: None)

@@ -229,7 +229,7 @@ def demo(chosen: argparse.Namespace) -> str:
 
 def measured(name: str, seed: int, chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     "One variant's scores on the test split, and P@0.5 by kind of sentence."
-    from sam_nb.referring_scores import main_scores, said_by, score_table
+    from sam_nb.evaluation.sentences import main_scores, said_by, score_table
     scores, seconds = trained(name, seed, chosen)
     table = {k: float(v) for k, v in score_table({name: scores})[name].items()} | {"processor seconds": seconds}
     kinds = {kind: [r for r in scores.named if said_by(r) == kind] for kind in ("looks", "place", "order", "relation")}
@@ -239,11 +239,11 @@ def measured(name: str, seed: int, chosen: argparse.Namespace) -> dict[str, dict
 def trained(name: str, seed: int, chosen: argparse.Namespace):
     "One variant's answers on the test split, and the processor seconds of its training."
     from sam_nb.datasets.catalog import load_dataset
+    from sam_nb.evaluation.sentences import score_sentences
     from sam_nb.methods.rsam_recipe import build_rsam, rsam_collate, rsam_data, rsam_recipe, rsam_transforms, scored_by
     from sam_nb.metrics import ReferringScores
-    from sam_nb.referring_scores import score_sentences
-    from sam_nb.runs import Run
-    from sam_nb.trainer import Trainer
+    from sam_nb.training.loop import Trainer
+    from sam_nb.training.runs import Run
     values = dict(preset=chosen.preset, dataset="demo", seed=seed, workers=0, run_name=f"benchmark-rsam-{seed}-{time.time_ns()}", **chosen.recipe)
     if chosen.steps: values["steps"] = chosen.steps
     if chosen.data_root: values["data_root"] = chosen.data_root

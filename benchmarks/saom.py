@@ -24,18 +24,18 @@ import torch
 
 from benchmarks.everything import THRESHOLDS, exchanged, public
 from benchmarks.sartm import machine
-from sam_nb.clicks import chosen_objects, spread
 from sam_nb.datasets.objects import collate_objects
+from sam_nb.evaluation.clicks import chosen_objects, spread
+from sam_nb.evaluation.everything import WholeObjects
+from sam_nb.evaluation.object_points import answer_points
 from sam_nb.heads.everything import Enlarger, Everything, EverythingOptions
 from sam_nb.heads.point_decoder import PointDecoder
 from sam_nb.masks import mask_iou
 from sam_nb.methods.promptable import sized_model, with_features
 from sam_nb.methods.saom import saom_losses
 from sam_nb.methods.saom_recipe import SaomScores, build_saom, everything_of, saom_data, saom_recipe, saom_transform, update_saom
-from sam_nb.point_answers import answer_points
-from sam_nb.runs import Run
-from sam_nb.trainer import Trainer
-from sam_nb.whole_objects import WholeObjects
+from sam_nb.training.loop import Trainer
+from sam_nb.training.runs import Run
 
 ASKED = {"predicted IoU > 0.5, stability >= 0.7": (0.5, 0.7, 0.7), "predicted IoU > 0.3, stability >= 0.7": (0.3, 0.7, 0.5), "all, stability >= 0.5": (0.0, 0.5, 0.9)}
 

@@ -47,12 +47,12 @@ def one(name: str, seed: int, steps: int) -> None:
     import torch
 
     from sam_nb.core import seed_everything
-    from sam_nb.evaluation import evaluate_semantic
+    from sam_nb.evaluation.semantic import evaluate_semantic
     from sam_nb.methods.sartm import build_sartm, sartm_data
     from sam_nb.methods.sartm_recipe import sartm_recipe
     from sam_nb.metrics import SemanticScores
-    from sam_nb.runs import Run
-    from sam_nb.trainer import Trainer
+    from sam_nb.training.loop import Trainer
+    from sam_nb.training.runs import Run
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     parameters = dict(VARIANTS[name])
     normalised = parameters.pop("thermal_normalised", False)
@@ -85,7 +85,7 @@ def run_name(name: str, seed: int, steps: int) -> str:
 
 
 def results(name: str, seeds: int, steps: int) -> list[dict]:
-    from sam_nb.runs import Run
+    from sam_nb.training.runs import Run
     runs = [workspace().runs / run_name(name, s, steps) for s in range(seeds)]
     return [i["study"] | {"seconds": i["cpu_seconds"]} for r in runs if (r / "run.json").exists() and "study" in (i := Run.open(r).info)]
 
@@ -110,7 +110,7 @@ def spread(values: list[float]) -> str:
 
 def table(seeds: int, steps: int) -> str:
     "Mean and standard deviation over seeds of the test mIoU, by head; then what looks at no shapes."
-    from sam_nb.datasets.demo import trivial_baselines
+    from sam_nb.demo.files import trivial_baselines
     lines = ["| variant | mask decoder | auxiliary head | both | training, processor seconds | seeds |", "|---|---|---|---|---|---|"]
     for name in VARIANTS:
         found = results(name, seeds, steps)
@@ -133,7 +133,7 @@ def main() -> None:
     if arguments.one: return one(arguments.one, arguments.seed, arguments.steps)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not arguments.table:
-        from sam_nb.datasets.demo import ensure_demo
+        from sam_nb.demo.files import ensure_demo
         ensure_demo()
         train_all(arguments.seeds, arguments.steps, arguments.processes)
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "torchvision", "sam2"))

@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 
 from benchmarks.sartm import machine
-from sam_nb.layers import as_layer, layer_message
 from sam_nb.masks import mask_to_rle
 from sam_nb.methods.promptable import Promptable
-from sam_nb.prompt_view import PromptView
+from sam_nb.view.mask_layers import as_layer, layer_message
+from sam_nb.view.prompt_view import PromptView
 
 
 def discs(side: int, count: int) -> np.ndarray:  # bool [N, side, side]

@@ -4,7 +4,7 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
-from sam_nb.datasets.demo import make_demo
+from sam_nb.demo.files import make_demo
 from sam_nb.methods.promptable import (
     PromptScores,
     build_promptable,
@@ -14,8 +14,8 @@ from sam_nb.methods.promptable import (
     with_features,
 )
 from sam_nb.methods.promptable_recipe import promptable_recipe
-from sam_nb.runs import Run
-from sam_nb.trainer import Trainer
+from sam_nb.training.loop import Trainer
+from sam_nb.training.runs import Run
 from tests.toy import Slow, in_process
 
 RECIPE = dict(dataset="demo", preset="default", backbone="tiny_sam2", checkpoint="scratch", image_size=64, trainable="lora", clicks=2, vary_clicks=True,

@@ -4,11 +4,11 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
-from sam_nb.datasets.demo_aerial import make_demo_aerial
+from sam_nb.demo.aerial import make_demo_aerial
 from sam_nb.methods.rsam_recipe import build_rsam, rsam_collate, rsam_data, rsam_recipe, rsam_transforms, scored_by
 from sam_nb.metrics import ReferringScores
-from sam_nb.runs import Run
-from sam_nb.trainer import Trainer
+from sam_nb.training.loop import Trainer
+from sam_nb.training.runs import Run
 from tests.toy import Slow, in_process
 
 RECIPE = dict(dataset="demo", preset="demo", checkpoint="scratch", image_size=64, loss_size=32, guidance_mlp=32, steps=16, batch_size=2, expressions=3,

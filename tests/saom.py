@@ -4,11 +4,11 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
-from sam_nb.datasets.demo import make_demo
+from sam_nb.demo.files import make_demo
 from sam_nb.methods.promptable import with_features
 from sam_nb.methods.saom_recipe import SaomScores, build_saom, saom_data, saom_recipe, saom_transform, update_saom
-from sam_nb.runs import Run
-from sam_nb.trainer import Trainer
+from sam_nb.training.loop import Trainer
+from sam_nb.training.runs import Run
 from tests.toy import Slow, in_process
 
 RECIPE = dict(dataset="demo", preset="demo", checkpoint="scratch", image_size=96, grid=8, steps=18, batch_size=2, min_area=4, iou_weight=1.0,

@@ -20,8 +20,8 @@ import torch
 from sam_nb.cli import main
 from sam_nb.core import CheckpointError, DatasetError, ParameterError, SamNbError
 from sam_nb.datasets.catalog import load_dataset
-from sam_nb.datasets.demo import make_demo
 from sam_nb.datasets.referring_files import convert_referring
+from sam_nb.demo.files import make_demo
 from sam_nb.masks import mask_to_rle
 from sam_nb.methods.promptable import Promptable, promptable_transforms
 from sam_nb.methods.saom import SAOM

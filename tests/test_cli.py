@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sam_nb.cli import find_notebook, main, read_command, read_parameters
-from sam_nb.runs import Run
+from sam_nb.training.runs import Run
 from tests.command import CHECKOUT, run, sam_nb, start, wait_for, write_notebook
 
 PARAMETERS = '''dataset: str = "demo"
@@ -18,7 +18,7 @@ slow: float = 0.0  # seconds a step
 resume: str | None = None
 run_name: str | None = None'''
 TRAIN = '''from sam_nb.core import Recipe
-from sam_nb.runs import Run
+from sam_nb.training.runs import Run
 from tests import toy
 recipe = Recipe(**{**toy.RECIPE, "dataset": dataset, "epochs": epochs, "resume": resume, "run_name": run_name, "workers": 0})
 run = Run.resume(resume, "toy", recipe) if resume else Run.create("toy", recipe)
@@ -27,7 +27,7 @@ trainer = toy.Trainer(toy.Toy(), recipe, run, toy.Shapes(60), toy.augment, toy.S
 trainer.fit()'''
 QUICK = '''import time
 from sam_nb.core import Recipe
-from sam_nb.runs import Run
+from sam_nb.training.runs import Run
 recipe = Recipe(dataset=dataset, epochs=epochs, run_name=run_name)
 run = Run.create("quick", recipe)
 run.start()
@@ -128,7 +128,7 @@ def test_a_killed_kernel_is_told(root):
 
 
 def test_a_job_on_slurm(root):
-    "With stand-ins for Slurm's commands; what the job then does is tested with cluster=local, in the notebook 53_cli."
+    "With stand-ins for Slurm's commands; what the job then does is tested with cluster=local, in the notebook 90_cli."
     tools = root / "bin"
     tools.mkdir()
     for name, text in {"srun": "", "sbatch": 'cp "${@: -1}" "$SAM_NB_ROOT/script.sh"; echo Submitted batch job 4711'}.items():
@@ -182,8 +182,8 @@ def test_frames_become_saoms_data_and_panoramas(tmp_path, capsys):
     import cv2
     import numpy as np
 
-    from sam_nb.datasets.demo_room import room_view
-    from sam_nb.datasets.saom import load_saom_metadata
+    from sam_nb.datasets.saom_files import load_saom_metadata
+    from sam_nb.demo.room import room_view
     for part in ("rgb", "instance"): (tmp_path / "frames" / part).mkdir(parents=True)
     for k in range(5):
         view = room_view(0, 0, 72 * k, 64)

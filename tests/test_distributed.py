@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sam_nb.trainer import Callback, Losses
+from sam_nb.training.loop import Callback, Losses
 from tests import toy
 
 

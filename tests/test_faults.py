@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from sam_nb.core import RunError, SamNbError, TrainingError
-from sam_nb.runs import Run, list_runs
-from sam_nb.trainer import NaNGuard, TrainingInterrupted, load_training_state
+from sam_nb.training.loop import NaNGuard, TrainingInterrupted, load_training_state
+from sam_nb.training.runs import Run, list_runs
 from tests import toy
 
 SMALL = dict(epochs=2, workers=0)

@@ -109,8 +109,8 @@ PST900 = register_dataset(DatasetInfo(
 _STREET = dict(classes=("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign"),
                palette=((91, 96, 120), (200, 178, 214), (201, 143, 107), (88, 166, 98), (140, 199, 239), (246, 189, 60), (228, 71, 107),
                         (139, 79, 214), (23, 179, 166)),
-               splits=("train", "val", "test", "hard"), image_size_hint=(128, 128), source="sam_nb.datasets.demo", licence="generated",
-               generator="sam_nb.datasets.demo:ensure_demo")
+               splits=("train", "val", "test", "hard"), image_size_hint=(128, 128), source="sam_nb.demo.files", licence="generated",
+               generator="sam_nb.demo.files:ensure_demo")
 register_dataset(DatasetInfo("demo", "Demo: a generated street in the layout of FMB",
                              layout="{train,val,test,hard}/{Visible,Infrared,Label}/NNNNN.png", **_STREET))
 for _layout in ("mfnet", "pst900"):
@@ -128,12 +128,12 @@ register_dataset(DatasetInfo(
     "objects", "A folder of your own: images with object masks", splits=("train", "val"),
     layout="images/ beside masks/ (instance maps, label maps, or a black-and-white picture for each mask), or a COCO file", **_OBJECTS))
 register_dataset(DatasetInfo(
-    "demo_objects", "Demo: streets, rooms and things with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.datasets.demo",
-    licence="generated", generator="sam_nb.datasets.demo:ensure_demo_objects",
+    "demo_objects", "Demo: streets, rooms and things with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.demo.files",
+    licence="generated", generator="sam_nb.demo.files:ensure_demo_objects",
     layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
 register_dataset(DatasetInfo(
-    "demo_rooms", "Demo: furnished rooms with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.datasets.demo",
-    licence="generated", generator="sam_nb.datasets.demo:ensure_demo_objects",
+    "demo_rooms", "Demo: furnished rooms with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.demo.files",
+    licence="generated", generator="sam_nb.demo.files:ensure_demo_objects",
     generator_args={"place": "room", "train": 240, "val": 40, "test": 60},
     layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
 
@@ -168,7 +168,7 @@ REFERRING = register_dataset(DatasetInfo(
     "referring", "A folder of your own: images with referring expressions", layout="; or ".join(_LAYOUTS.values()), **_REFERRING))
 register_dataset(DatasetInfo(
     "demo_aerial", "Demo: aerial scenes with sentences", splits=("train", "val", "test", "hard"), image_size_hint=(256, 256),
-    source="sam_nb.datasets.demo_aerial", licence="generated", generator="sam_nb.datasets.demo_aerial:ensure_demo_aerial",
+    source="sam_nb.demo.aerial", licence="generated", generator="sam_nb.demo.aerial:ensure_demo_aerial",
     layout=_LAYOUTS["risors"].replace("test}", "test,hard}"), **_REFERRING))
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #03f970e3

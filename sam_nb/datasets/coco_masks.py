@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .mask_pictures import sized_map
-from .mask_sets import Entry, Found, IdMap, MaskSet, RunLengths
+from .object_masks import Entry, Found, IdMap, MaskSet, RunLengths
 from .pictures import Problem, trouble
 
 # %% auto #0

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core import DatasetError, ParameterError
-from .mask_sets import Entry, IdMap, MaskFiles, MaskSet
+from .object_masks import Entry, IdMap, MaskFiles, MaskSet
 from .pictures import ENDINGS, as_tensor, read_pixels, trouble
 
 # %% auto #0

@@ -22,7 +22,7 @@ from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, read
 from .coco_masks import find_coco_file, lone_coco_file, open_coco, open_panoptic, split_names
 from .mask_pictures import (KINDS, PICTURE_ENDINGS, BinaryReader, InstanceReader, LabelMapReader, kind_of_masks, match_masks,
                                            pictures_in, read_image)
-from .mask_sets import Entry, Found, MaskSet, ObjectTransform, candidates, collate_objects, whole_frame
+from .object_masks import Entry, Found, MaskSet, ObjectTransform, candidates, collate_objects, whole_frame
 from .pictures import Problem, problem_lines, problem_table, trouble
 
 # %% auto #0

@@ -20,12 +20,12 @@ from torchvision import tv_tensors
 
 from ..core import DatasetError, ParameterError, derive_seed, disk_errors, did_you_mean, write_json
 from .mask_pictures import ids_of, leave_out, read_image
-from .mask_sets import IdMap, MaskSet
+from .object_masks import IdMap, MaskSet
 from .objects import Objects, load_objects, splits_on_disk
 from .pictures import trouble
-from .demo import GENERATOR_VERSION, make_once
-from .demo_room import ROOM_CLASSES, room_panorama
-from .saom import write_saom_metadata
+from ..demo.files import GENERATOR_VERSION, make_once
+from ..demo.room import ROOM_CLASSES, room_panorama
+from .saom_files import write_saom_metadata
 
 # %% auto #0
 __all__ = ['WIDEST', 'PROJECTIONS', 'ROOM_FURNITURE', 'Panorama', 'concatenate_views', 'panorama_view', 'cylindrical_panorama',

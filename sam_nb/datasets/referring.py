@@ -27,7 +27,7 @@ from torch import Tensor
 from ..core import DatasetError
 from .coco_masks import BAD_RUNS, read_coco, sound_segmentation, sound_strings
 from .mask_pictures import pictures_in
-from .mask_sets import Entry, Found, MaskSet, RunLengths, read_binary
+from .object_masks import Entry, Found, MaskSet, RunLengths, read_binary
 from .objects import Objects, ObjectsReport, choose_split, describe_objects, take_part
 from .objects import check_info as check_any
 from .pictures import Problem, read_rgb, trouble

@@ -23,7 +23,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from ..core import DatasetError, ParameterError, did_you_mean, disk_errors, write_json
-from .mask_sets import Entry
+from .object_masks import Entry
 from .pictures import trouble
 from .referring import Referring, Target, find_refs, load_referring, read_refs, referring_splits
 

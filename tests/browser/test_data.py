@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from sam_nb.core import read_json
-from sam_nb.data_index import OKABE_ITO
-from sam_nb.datasets.demo import make_demo
-from sam_nb.datasets.demo_aerial import ensure_demo_aerial
 from sam_nb.datasets.mask_pictures import image_array, read_map
+from sam_nb.demo.aerial import ensure_demo_aerial
+from sam_nb.demo.files import make_demo
+from sam_nb.view.data_index import OKABE_ITO
 
 from .lab import CHECKOUT, Canvas, Notebook, Stage, changed
 
@@ -149,7 +149,7 @@ def test_without_a_kernel(lab, page):
 def test_objects_and_expressions(notebook, tmp_path):
     rooms = make_demo("room", tmp_path / "rooms", size=96, train=6, val=2, test=2, layout="coco", workers=1)
     aerial = ensure_demo_aerial(tmp_path / "aerial", size=128, train=6, val=2, test=2)
-    opened = "from sam_nb.data_browser import DataBrowser\nDataBrowser(%r)"
+    opened = "from sam_nb.view.data_browser import DataBrowser\nDataBrowser(%r)"
     notebook.open("browsers.ipynb", opened % str(rooms), opened % str(aerial)).run_all()
     objects, spoken, page = notebook.output(0), notebook.output(1), notebook.page
     page.wait_for_function("() => [...document.querySelectorAll('.sam-face canvas')].every(c => c.dataset.drawn)")

@@ -7,7 +7,7 @@ from .lab import Stage
 
 SMALL = """
 import numpy as np
-from sam_nb.widgets import MaskView
+from sam_nb.view.mask_view import MaskView
 image = np.full((60, 80, 3), 100, np.uint8)
 truth = np.zeros((60, 80), int); truth[10:40, 10:40] = 1
 guess = np.zeros((60, 80), int); guess[10:40, 20:50] = 1
@@ -18,7 +18,7 @@ view
 """
 MANY = """
 import numpy as np
-from sam_nb.widgets import MaskView
+from sam_nb.view.mask_view import MaskView
 rng, side = np.random.default_rng(0), 2048
 y, x = np.mgrid[:side, :side]
 image = np.clip(128 + 60 * np.sin(x / 90)[..., None] + 40 * np.cos(y / 70)[..., None] + rng.normal(0, 12, (side, side, 3)), 0, 255).astype(np.uint8)

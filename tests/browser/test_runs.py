@@ -12,8 +12,8 @@ import pytest
 
 from sam_nb import show
 from sam_nb.core import Recipe
-from sam_nb.run_browser import SCRIPT, STYLE, run_picture, run_records, save_report
-from sam_nb.runs import Run
+from sam_nb.training.runs import Run
+from sam_nb.view.run_browser import SCRIPT, STYLE, run_picture, run_records, save_report
 
 from .lab import screenshots
 

@@ -12,11 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sam_nb.datasets.mask_sets import MaskSet, RunLengths
+from sam_nb.datasets.object_masks import MaskSet, RunLengths
 from sam_nb.datasets.pictures import read_rgb
-from sam_nb.datasets.referring_draws import ReferringTransform, black_boxes, cap_objects
+from sam_nb.datasets.referring_transform import ReferringTransform, black_boxes, cap_objects
 from sam_nb.datasets.transforms import Normalise
-from sam_nb.draws import schedule
 from sam_nb.encoders.sam2 import VIDEO_KEYS
 from sam_nb.encoders.sentences import read_vocabulary, word_pieces
 from sam_nb.encoders.text import sentence_tokens
@@ -26,6 +25,7 @@ from sam_nb.methods.rsam_recipe import RsamRecipe
 from sam_nb.metrics import ReferringScores
 from sam_nb.optim import make_optimizer
 from sam_nb.prompts import Prompts
+from sam_nb.training.loader import schedule
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
 

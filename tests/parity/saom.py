@@ -13,9 +13,9 @@ from scipy.spatial import cKDTree
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from sam_nb.datasets.mask_sets import MaskSet, RunLengths
-from sam_nb.datasets.saom import load_saom_metadata
-from sam_nb.draws import schedule
+from sam_nb.datasets.object_masks import MaskSet, RunLengths
+from sam_nb.datasets.saom_files import load_saom_metadata
+from sam_nb.evaluation.everything import name_scores, released_lines
 from sam_nb.heads.everything import Everything, EverythingOptions, point_grid
 from sam_nb.heads.grid_assignment import GRID_PIXELS, Assignment, likeness, mask_cells, mask_pictures, prior_points
 from sam_nb.heads.promptable import ImageFeatures, embed_prompts, in_steps
@@ -23,8 +23,8 @@ from sam_nb.losses import mask_dice, sigmoid_focal
 from sam_nb.masks import crop_boxes, mask_to_rle, masks_to_boxes, near_crop_edge, nms, remove_small_regions, rle_area, stability_score
 from sam_nb.methods.saom import SAOM, _freeze
 from sam_nb.prompts import Prompts
+from sam_nb.training.loader import schedule
 from sam_nb.weights import load_state
-from sam_nb.whole_objects import name_scores, released_lines
 from tests.parity.checks import Checks
 
 

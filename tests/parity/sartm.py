@@ -15,7 +15,6 @@ from transformers import CLIPTextModelWithProjection
 from sam_nb.core import check_recipe
 from sam_nb.datasets.rgbt import RGBTDataset
 from sam_nb.datasets.transforms import AugmentParams, Normalise, PadTo, SegmentationAugment
-from sam_nb.draws import schedule
 from sam_nb.encoders.lora import lora_from_released, lora_to_released, merge_lora
 from sam_nb.encoders.sam2 import SAM2_SIZES
 from sam_nb.encoders.text import class_relation, clip_config, clip_from_openai
@@ -34,7 +33,8 @@ from sam_nb.losses import (
 from sam_nb.methods.sartm import SARTM, released_name
 from sam_nb.methods.sartm_recipe import RELEASED, SARTM_PRESETS, SartmRecipe
 from sam_nb.metrics import SemanticScores
-from sam_nb.trainer import decay_groups
+from sam_nb.training.loader import schedule
+from sam_nb.training.loop import decay_groups
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
 
