@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from sam_nb.cli import find_notebook
 from sam_nb.demo.files import make_demo
+from sam_nb.launch.parameters import find_notebook
 
 MAIN = [sys.executable, "-c", "import sys; from sam_nb.cli import main; sys.exit(main())"]
 

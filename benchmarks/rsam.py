@@ -27,9 +27,9 @@ from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 
 from benchmarks.sartm import machine
-from sam_nb.cli import find_notebook, read_command, read_parameters
 from sam_nb.encoders.sentences import vocabulary_of
 from sam_nb.heads.promptable import embed_prompts, enlarged
+from sam_nb.launch.parameters import find_notebook, read_command, read_parameters
 from sam_nb.losses import iou_target, mask_dice, sigmoid_focal
 from sam_nb.methods.rsam import RSAM, gated
 from sam_nb.prompts import Prompts

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from sam_nb.cli import find_notebook, main, read_command, read_parameters
+from sam_nb.cli import main
+from sam_nb.launch.parameters import find_notebook, read_command, read_parameters
 from sam_nb.training.runs import Run
 from tests.command import CHECKOUT, run, sam_nb, start, wait_for, write_notebook
 
@@ -128,7 +129,7 @@ def test_a_killed_kernel_is_told(root):
 
 
 def test_a_job_on_slurm(root):
-    "With stand-ins for Slurm's commands; what the job then does is tested with cluster=local, in the notebook 90_cli."
+    "With stand-ins for Slurm's commands; what the job then does is tested with cluster=local, in the notebook 81_launch.jobs."
     tools = root / "bin"
     tools.mkdir()
     for name, text in {"srun": "", "sbatch": 'cp "${@: -1}" "$SAM_NB_ROOT/script.sh"; echo Submitted batch job 4711'}.items():
