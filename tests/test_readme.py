@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sam_nb.cli import main_parser
-from sam_nb.evaluation.semantic import find_or_make_run
+from sam_nb.evaluation.plan import find_or_make_run
 from sam_nb.launch.parameters import find_notebook, read_command, read_parameters
 from sam_nb.zoo import ZOO
 

@@ -5,8 +5,6 @@
 # %% ../../nbs/lib/50_evaluation.semantic.ipynb #04c6084b
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +15,12 @@ from accelerate.utils import send_to_device
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..core import ParameterError, RunError, pick_device, workspace, write_json
-from ..training.runs import Run, find_run
+from ..core import ParameterError, pick_device, write_json
 from ..metrics import SemanticScores, class_scores, confusion_matrix
 from ..training.loader import Drawn, batches, default_workers
 
 # %% auto #0
-__all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe', 'find_or_make_run',
-           'make_short_run']
+__all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe']
 
 # %% ../../nbs/lib/50_evaluation.semantic.ipynb #afb96476
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -115,34 +111,3 @@ class EvalRecipe(BaseModel):
     absent: str = Field("zero", pattern="zero|skip", description="classes that never occur: 0 in the mean (released), or left out")
     worst: int = Field(3, gt=0, le=50, description="worst samples to show")
     preset: None = None
-
-# %% ../../nbs/lib/50_evaluation.semantic.ipynb #81f044af
-def find_or_make_run(name: str | None, method: str, steps: int = 40,  # of the short run
-                     **parameters: Any,  # more for its training notebook
-                     ) -> Run:
-    "The run to evaluate; the last one, or a short one on the demo world if there is none."
-    if name not in (None, "last"): return find_run(name)
-    with contextlib.suppress(RunError): return find_run("last", method, finished=True)
-    return make_short_run(method, steps, **parameters)
-
-def make_short_run(method: str, steps: int = 40, name: str | None = None,  # its folder; None: METHOD-demo-short
-                   **parameters: Any,  # more for its training notebook
-                   ) -> Run:
-    "A short run on the demo world, made by the training notebook unless it is there; waits where another notebook is making it."
-    folder = workspace().runs / (name or f"{method}-demo-short")
-    try: folder.mkdir(parents=True)
-    except FileExistsError: return _wait_for(folder)
-    import papermill
-    print(f"there is no run {folder.name} yet: a short one of {steps} steps on the demo world is made")
-    parameters = dict(dataset="demo", steps=steps, run_name=folder.name, **parameters)
-    papermill.execute_notebook(workspace().notebooks / f"train_{method}.ipynb", folder / "notebook.ipynb", parameters, progress_bar=False,
-                               cwd=workspace().root)
-    return Run.open(folder)
-
-def _wait_for(folder: Path, seconds: float = 300) -> Run:
-    "The short run that another notebook is making at this moment."
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if (folder / "run.json").exists() and (run := Run.open(folder)).status not in ("created", "running") and "test" in run.info: return run
-        time.sleep(0.5)
-    raise RunError("the short run on the demo world was begun and did not end", file=folder, remedy="remove this folder and try again")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..evaluation.plan import find_model
+from .promptable_eval import find_model
 from ..core import CheckpointError, DatasetError, ParameterError, RunError, check_recipe, did_you_mean, read_json, workspace, write_json
 from ..datasets.catalog import dataset_folder, dataset_info, dataset_names, require_dataset
 from .promptable_recipe import backbone_values
@@ -125,7 +125,7 @@ def rsam_run(name: str | None) -> Run:
     "The run that is meant; raises `RunError`."
     from sam_nb.zoo import ZOO
     if name in (None, "last"):
-        from sam_nb.evaluation.semantic import find_or_make_run
+        from sam_nb.evaluation.plan import find_or_make_run
         return find_or_make_run(None, "rsam", test_images=6, **({} if ZOO["tiny_sam2"].present else {"checkpoint": "scratch"}))
     run = find_run(name)
     method = run.info["method"]

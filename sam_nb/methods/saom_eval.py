@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..evaluation.plan import Plan, backbone_of, find_model, find_split, open_split, plan_evaluation
+from .promptable_eval import Plan, backbone_of, find_model, find_split, open_split, plan_evaluation
 from ..core import CheckpointError, ParameterError, check_recipe, read_json, write_json
 from ..training.runs import find_run
 

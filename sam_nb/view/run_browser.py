@@ -219,7 +219,7 @@ def runs_to_compare(records: Sequence[Mapping[str, Any]],  # newest first
 # %% ../../nbs/lib/71_view.run_browser.ipynb #ee6c43e1
 def make_two_short_runs() -> list[str]:  # their names
     "Two runs of SARTM on the demo world, of different learning rates, unless they are there; about a minute on a CPU."
-    from sam_nb.evaluation.semantic import make_short_run
+    from sam_nb.evaluation.plan import make_short_run
     print("there are no two runs to compare yet; `sam_nb train METHOD` makes real ones")
     other = make_short_run("sartm", name="sartm-demo-short-lr", lr=2e-3)
     return [make_short_run("sartm").name, other.name]
