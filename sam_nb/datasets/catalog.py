@@ -259,9 +259,10 @@ def _own_names() -> list[str]:
     data = workspace().data
     return sorted({p.parent.name for f in DATASET_FILES for p in data.glob(f"*/{f}")} - set(_REGISTRY)) if data.is_dir() else []
 
-def dataset_names() -> list[str]:
-    "Every name that can be asked for: the catalog and the described folders in `data/`."
-    return [*_REGISTRY, *_own_names()]
+def dataset_names(own: bool = True,  # also the described folders in `data/`
+                  ) -> list[str]:
+    "Every name of a dataset."
+    return [*_REGISTRY, *(_own_names() if own else [])]
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #d59c7194
 _EXPRESSIONS = (("", "refs(*).json"), ("", "refs(*).p"), ("", "*/refs(*).json"), ("", "*/refs(*).p"), ("masks", "output_phrase_*.txt"),

@@ -63,7 +63,9 @@ def type_names(annotation: str,  # "float | None", "Optional[int]", "list[int]"
         if isinstance(node, ast.BinOp): return walk(node.left) + walk(node.right)
         if isinstance(node, ast.Constant) and isinstance(node.value, str): return type_names(node.value)
         if not isinstance(node, ast.Subscript): return [ast.unparse(node)]
-        if ast.unparse(node.value).endswith("Optional"): return [*walk(node.slice), "None"]
+        kind = ast.unparse(node.value).rpartition(".")[2]
+        if kind == "Optional": return [*walk(node.slice), "None"]
+        if kind == "Union": return [name for part in node.slice.elts for name in walk(part)]
         return [ast.unparse(node.value)]
     return walk(ast.parse(annotation, mode="eval").body)
 
@@ -73,10 +75,14 @@ def _truth(text: str) -> bool: return {"true": True, "false": False}[text.lower(
 _READERS: dict[str, Callable[[str], Any]] = {"bool": _truth, "int": int, "float": float, "list": ast.literal_eval, "tuple": ast.literal_eval,
                                              "dict": ast.literal_eval, "str": str}
 
+def _is_choice(text: str, parameter: Parameter) -> bool:
+    return "str" in type_names(parameter.annotation) and re.search(rf"\b{text}\b", parameter.help) is not None
+
 def to_value(parameter: Parameter, text: str) -> Any:
     "Convert `text` to the parameter's type; raises `ParameterError`. Where the comment lists `none` as a choice, only `None` means None."
     allowed = type_names(parameter.annotation)
-    if "None" in allowed and (text == "None" or text.lower() in ("none", "null") and not re.search(r"\bnone\b", parameter.help)): return None
+    if "None" in allowed and (text == "None" or text.lower() in ("none", "null") and not _is_choice("none", parameter)): return None
+    if "list[str]" in parameter.annotation and not text.startswith("["): return [part.strip() for part in text.split(",")]
     for name, read in _READERS.items():
         if name not in allowed: continue
         with contextlib.suppress(ValueError, KeyError, SyntaxError):
