@@ -39,7 +39,7 @@ from sam_nb.heads.promptable import ImageFeatures
 from sam_nb.methods.promptable import Promptable, answer_losses, covered
 from sam_nb.methods.promptable_recipe import PromptableRecipe
 from sam_nb.prompts import Prompts, sample_points
-from sam_nb.training.loader import Drawn, Draws, batches
+from sam_nb.training.loader import AugmentedSamples, StepSampler, batches
 
 TRAINABLE = ("decoder", "lora", "encoder_last_n", "all")
 QUIET = dict(say=lambda text: None)
@@ -232,8 +232,8 @@ def measure_click(options: argparse.Namespace) -> list[str]:
 def trained_steps(model: Promptable, data: Scenes, transform: Callable, collate: Callable, options: argparse.Namespace) -> tuple[list[float], list[float]]:
     "Losses and seconds of steps, loading included."
     optimizer, losses, seconds = optimizer_of(model), [], []
-    draws = Draws(len(data), options.batch, 0, 0, options.warmup + options.repeats)
-    stream, start = batches(Drawn(data, transform, 0), draws, options.workers, collate), time.perf_counter()
+    draws = StepSampler(len(data), options.batch, 0, 0, options.warmup + options.repeats)
+    stream, start = batches(AugmentedSamples(data, transform, 0), draws, options.workers, collate), time.perf_counter()
     for number, batch in enumerate(stream):
         batch.pop("image") if "features" in batch else None  # it is not needed on the device
         batch = {k: v.to(options.device) if isinstance(v, Tensor) else tuple(t.to(options.device) for t in v) if isinstance(v, tuple) else v

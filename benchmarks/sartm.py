@@ -40,7 +40,7 @@ from sam_nb.heads.fusion import enlarge
 from sam_nb.heads.semantic import object_gate
 from sam_nb.losses import semantic_cross_entropy
 from sam_nb.methods.sartm import SARTM, distillation_losses
-from sam_nb.training.loop import decay_groups
+from sam_nb.optim import decay_groups
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RECIPE = Recipe(dataset="demo", lr=1e-4, weight_decay=0.01)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sam_nb.training.loop import load_training_state, save_training_state
+from sam_nb.training.state import load_training_state, save_training_state
 
 KILLS, MEGABYTES = 100, 4
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sam_nb.training.loop import Callback, Losses
+from sam_nb.training.callbacks import Callback
+from sam_nb.training.loop import Losses
 from tests import toy
 
 

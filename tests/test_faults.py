@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from sam_nb.core import RunError, SamNbError, TrainingError
-from sam_nb.training.loop import NaNGuard, TrainingInterrupted, load_training_state
+from sam_nb.training.callbacks import NaNGuard
 from sam_nb.training.runs import Run, list_runs
+from sam_nb.training.state import load_training_state
+from sam_nb.training.stop import TrainingInterrupted
 from tests import toy
 
 SMALL = dict(epochs=2, workers=0)

@@ -13,12 +13,14 @@ import papermill
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from sam_nb.training.loop import Callback, Progress, Trainer
+from sam_nb.training.callbacks import Callback
+from sam_nb.training.loop import Trainer
+from sam_nb.training.progress import Progress
 from tests import toy
 from tests.command import CHECKOUT, environment, write_notebook
 
 TRAIN = '''from pathlib import Path
-from sam_nb.training.loop import front_end
+from sam_nb.training.progress import front_end
 from tests import toy
 toy.trainer(Path(folder), name, size=24, epochs=2, workers=0, accumulate=1).fit()
 print("reader:", front_end())'''
@@ -66,7 +68,7 @@ def test_a_page_is_told_of_a_failure(client, tmp_path):
 
 
 def test_nobody_reads_a_kernel_that_cannot_ask(client):
-    assert "reader: lines" in text(answers(client, "from sam_nb.training.loop import front_end\nprint('reader:', front_end())", allow_stdin=False))
+    assert "reader: lines" in text(answers(client, "from sam_nb.training.progress import front_end\nprint('reader:', front_end())", allow_stdin=False))
 
 
 def test_papermill_stores_a_line_an_epoch(tmp_path):

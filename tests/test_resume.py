@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import sam_nb.training.loop
+import sam_nb.training.state
 from tests import promptable, toy
 
 
@@ -64,8 +64,8 @@ def test_logged_numbers_are_identical(runs):
 def test_a_wrong_resume_is_noticed(runs, monkeypatch, name, changes, broken_part):
     "Negative controls: another seed, or forgotten moments, must give other weights; else the test above proves nothing."
     torch.set_num_threads(1)
-    state = sam_nb.training.loop.load_training_state(runs / name / "last" / "training.safetensors")[1]
-    monkeypatch.setattr(sam_nb.training.loop, broken_part, lambda *a: state["recipe"])
+    state = sam_nb.training.state.load_training_state(runs / name / "last" / "training.safetensors")[1]
+    monkeypatch.setattr(sam_nb.training.state, broken_part, lambda *a: state["recipe"])
     monkeypatch.setattr("sam_nb.training.runs.recipe_changes", lambda *a: {})
     toy.trainer(runs, name, resume=True, **changes).fit()
     assert any(n.startswith("model.body") for n in differences(runs / "whole", runs / name))

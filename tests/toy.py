@@ -15,7 +15,8 @@ import torchmetrics
 from torch import nn
 
 from sam_nb.core import Recipe, derive_seed
-from sam_nb.training.loop import Callback, Trainer
+from sam_nb.training.callbacks import Callback
+from sam_nb.training.loop import Trainer
 from sam_nb.training.runs import Run
 
 RECIPE = dict(dataset="shapes", epochs=4, batch_size=4, accumulate=2, lr=3e-3, warmup_epochs=0.5, clip_norm=1.0, ema_decay=0.9, save_every=3,

@@ -348,7 +348,7 @@ class Place:
 PLACES: dict[str, Place] = {}
 
 # %% ../../nbs/lib/11_demo.engine.ipynb #05e5e36c
-_MODULES = {"street": "demo_street", "room": "demo_room", "things": "demo_things", "aerial": "demo_aerial"}  # imported when asked for
+_MODULES = ("street", "room", "things", "aerial")  # of this package; imported at first use
 
 def register_place(place: Place) -> Place:
     "Make a place known by its name."
@@ -357,8 +357,8 @@ def register_place(place: Place) -> Place:
 
 def find_place(name: str) -> Place:
     "A place by its name; `ParameterError` with the nearest name otherwise."
-    if name not in PLACES and name in _MODULES: import_module(f"sam_nb.datasets.{_MODULES[name]}")  # registers it
-    if name not in PLACES: raise ParameterError(f"no place named {name!r} in the demo world", remedy=did_you_mean(name, {**_MODULES, **PLACES}))
+    if name not in PLACES and name in _MODULES: import_module(f"sam_nb.demo.{name}")  # registers it
+    if name not in PLACES: raise ParameterError(f"no place named {name!r} in the demo world", remedy=did_you_mean(name, {*_MODULES, *PLACES}))
     return PLACES[name]
 
 # %% ../../nbs/lib/11_demo.engine.ipynb #92a2fe7f

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core import ParameterError, pick_device, write_json
 from ..metrics import SemanticScores, class_scores, confusion_matrix
-from ..training.loader import Drawn, batches, default_workers
+from ..training.loader import AugmentedSamples, batches, default_workers
 
 # %% auto #0
 __all__ = ['SCALES', 'predictions', 'Evaluation', 'sample_miou', 'evaluate_semantic', 'EvalRecipe']
@@ -39,7 +39,7 @@ def predictions(method: nn.Module,  # has predict(batch) -> list of [H, W] or [K
     workers = min(default_workers(device) if workers is None else workers, len(draws) // 2)
     was_training = method.training
     method.to(device).eval()
-    for batch, draw in zip(batches(Drawn(data, transform, 0, keep_target=True), draws, workers), draws, strict=True):
+    for batch, draw in zip(batches(AugmentedSamples(data, transform, 0, keep_target=True), draws, workers), draws, strict=True):
         batch = send_to_device(batch, device)
         with torch.autocast(device.type, _TYPES[precision], enabled=precision != "fp32"): answers = method.predict(batch, **options)
         for j, ((_, i), answer) in enumerate(zip(draw, answers, strict=True)):

@@ -18,7 +18,8 @@ from torch.utils.data import default_collate
 
 from ..core import pick_device, seed_everything
 from ..datasets.object_masks import MaskSet, ObjectTransform, draw_window, picture_in_square
-from ..training.loader import Drawn, Draws, batches, schedule
+from ..optim import schedule
+from ..training.loader import AugmentedSamples, StepSampler, batches
 from ..heads.promptable import AUTOCAST, ImageFeatures
 from ..losses import iou_target
 from .promptable import Promptable, answer_losses, covered
@@ -166,11 +167,11 @@ def learn_segments(model: Promptable, recipe: PromptableRecipe, data: Any, trans
                    steps: int) -> Iterator[dict[str, Tensor]]:  # the losses of every step, on the model's device
     "The encoder learns what belongs together, without the decoder."
     head = SegmentHead(model, len(data.classes) + 1).to(model.device)
-    drawn = Drawn(data, SegmentTransform(transform, head.side), recipe.seed)
+    drawn = AugmentedSamples(data, SegmentTransform(transform, head.side), recipe.seed)
     parameters = [p for p in [*model.encoder_parameters(), *head.parameters()] if p.requires_grad]
     optimizer = make_optimizer([dict(params=[p for p in parameters if p.ndim > 1], lr=recipe.lr, weight_decay=recipe.weight_decay),
                                 dict(params=[p for p in parameters if p.ndim < 2], lr=recipe.lr, weight_decay=0.0)], recipe)
-    draws = Draws(len(data), recipe.batch_size * MORE, recipe.seed, 0, steps)
+    draws = StepSampler(len(data), recipe.batch_size * MORE, recipe.seed, 0, steps)
     for step, batch in enumerate(batches(drawn, draws, 0, default_collate)):
         for group in optimizer.param_groups: group["lr"] = group["base_lr"] * schedule("cosine", step, steps, 1, min(30, steps // 4))
         batch = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}

@@ -23,9 +23,8 @@ from sam_nb.heads.promptable import ImageFeatures, enlarged
 from sam_nb.methods.rsam import RSAM, RsamSwitches, gated, load_released, referring_losses, released_state
 from sam_nb.methods.rsam_recipe import RsamRecipe
 from sam_nb.metrics import ReferringScores
-from sam_nb.optim import make_optimizer
+from sam_nb.optim import make_optimizer, schedule
 from sam_nb.prompts import Prompts
-from sam_nb.training.loader import schedule
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
 

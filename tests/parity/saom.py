@@ -22,8 +22,8 @@ from sam_nb.heads.promptable import ImageFeatures, embed_prompts, in_steps
 from sam_nb.losses import mask_dice, sigmoid_focal
 from sam_nb.masks import crop_boxes, mask_to_rle, masks_to_boxes, near_crop_edge, nms, remove_small_regions, rle_area, stability_score
 from sam_nb.methods.saom import SAOM, _freeze
+from sam_nb.optim import schedule
 from sam_nb.prompts import Prompts
-from sam_nb.training.loader import schedule
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
 

@@ -33,8 +33,7 @@ from sam_nb.losses import (
 from sam_nb.methods.sartm import SARTM, released_name
 from sam_nb.methods.sartm_recipe import RELEASED, SARTM_PRESETS, SartmRecipe
 from sam_nb.metrics import SemanticScores
-from sam_nb.training.loader import schedule
-from sam_nb.training.loop import decay_groups
+from sam_nb.optim import decay_groups, schedule
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
 
