@@ -16,8 +16,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from ..core import CheckpointError, ParameterError, did_you_mean
-from ..weights import LoadReport, describe_family, guess_family, load_state, read_state_dict
-from ..zoo import find_weights
+from ..weights import Checkpoint, LoadReport, load_state, open_weights
 
 # %% auto #0
 __all__ = ['SAM_SIZES', 'SamSize', 'sam_size', 'DecoderSteps', 'SamMaskDecoder', 'check_sam_side', 'build_sam',
@@ -159,12 +158,11 @@ def stretch_positions(name: str, value: Tensor, goal: torch.Size) -> Tensor | No
 
 # %% ../../nbs/lib/20_encoders.sam.ipynb #c949d97d
 def load_sam_weights(sam: nn.Module,  # of `build_sam`
-                     source: str | Path | Mapping[str, Tensor],  # a name of the zoo ("sam-vit-b"), a SAM file, or its state dict
+                     source: str | Path | Mapping[str, Tensor] | Checkpoint,  # a name of the zoo ("sam-vit-b"), a SAM file, or its state dict
                      allow_partial: bool = False) -> LoadReport:
     "SAM weights into a model of the same size, whatever its input side. Raises `CheckpointError` when they do not fit."
-    file = None if isinstance(source, Mapping) else find_weights(source)
-    state = source if file is None else read_state_dict(file)
-    if guess_family(state) != "sam" and not allow_partial:
-        raise CheckpointError(f"not a SAM checkpoint: this looks like {describe_family(state)}", file=file,
+    weights = open_weights(source)
+    if weights.family != "sam" and not allow_partial:
+        raise CheckpointError(f"not a SAM checkpoint: this looks like {weights.title}", file=weights.path,
                               remedy="`sam_nb fetch sam-vit-b` gets SAM's weights")
-    return load_state(sam, state, reshape=stretch_positions, allow_partial=allow_partial, source="state dict" if file is None else file.name)
+    return load_state(sam, weights, reshape=stretch_positions, allow_partial=allow_partial)

@@ -22,8 +22,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from ..core import CheckpointError, ParameterError, did_you_mean
-from ..weights import LoadReport, describe_family, guess_family, load_state, read_state_dict
-from ..zoo import find_weights
+from ..weights import Checkpoint, LoadReport, load_state, open_weights
 
 # %% auto #0
 __all__ = ['SAM2_SIZES', 'VIDEO_KEYS', 'Sam2Size', 'sam2_size', 'check_image_size', 'LeanHiera', 'NoPositions',
@@ -250,7 +249,7 @@ VIDEO_KEYS = (r"^memory_attention\.", r"^memory_encoder\.", r"^obj_ptr_proj\.", 
               r"^maskmem_tpos_enc$", r"^no_mem_embed$", r"^no_mem_pos_enc$", r"^no_obj_ptr$", r"^no_obj_embed_spatial$")
 _PARTS = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
 
-def load_sam2_weights(source: str | Path | Mapping[str, Tensor],  # a name of the zoo ("sam2-b+"), a SAM 2 or 2.1 file, or its state dict
+def load_sam2_weights(source: str | Path | Mapping[str, Tensor] | Checkpoint,  # a name of the zoo ("sam2-b+"), a SAM 2 or 2.1 file, or its state dict
                       image_encoder: ImageEncoder | None = None,  # load into these; what is None is left out of the file
                       prompt_encoder: PromptEncoder | None = None,
                       mask_decoder: MaskDecoder | None = None,
@@ -258,19 +257,14 @@ def load_sam2_weights(source: str | Path | Mapping[str, Tensor],  # a name of th
                       allow_partial: bool = False,
                       ) -> LoadReport:
     "Official SAM 2 weights into the parts of an image model, with a report. Raises `CheckpointError` when they do not fit."
-    file = None if isinstance(source, Mapping) else find_weights(source)
-    state = source if file is None else read_state_dict(file)
+    weights = open_weights(source)
     parts = dict(zip(_PARTS, (image_encoder, prompt_encoder, mask_decoder), strict=True))
     given = nn.ModuleDict({k: v for k, v in parts.items() if v is not None})
-    if guess_family(state) not in ("sam2", "sam2.1") and not allow_partial: _refuse_family(state, file)
+    if weights.family not in ("sam2", "sam2.1") and not allow_partial:
+        raise CheckpointError(f"not a SAM 2 checkpoint: this looks like {weights.title}", file=weights.path,
+                              remedy="`sam_nb fetch sam2-b+` gets SAM 2's weights")
     drop = [*VIDEO_KEYS, *fresh, *(rf"^{name}\." for name in _PARTS if name not in given)]
-    return load_state(given, state, drop=drop, optional=list(fresh), allow_partial=allow_partial,
-                      source="state dict" if file is None else file.name)
-
-# %% ../../nbs/lib/20_encoders.sam2.ipynb #3a24b745
-def _refuse_family(state: Mapping[str, Tensor], file: Path | None) -> None:
-    raise CheckpointError(f"not a SAM 2 checkpoint: this looks like {describe_family(state)}", file=file,
-                          remedy="`sam_nb fetch sam2-b+` gets SAM 2's weights")
+    return load_state(given, weights, drop=drop, optional=list(fresh), allow_partial=allow_partial)
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #5d8fa565
 def sam2_config(size: str | Sam2Size | Mapping,
