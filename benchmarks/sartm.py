@@ -33,7 +33,6 @@ import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from torch import Tensor, nn
 
-from sam_nb.core import Recipe
 from sam_nb.encoders.lora import QVLoRA, SeparatePairsQV, lora_to_released, merge_lora
 from sam_nb.encoders.sam2 import build_image_encoder, prompt_constants, sam2_size
 from sam_nb.heads.fusion import enlarge
@@ -41,6 +40,7 @@ from sam_nb.heads.semantic import object_gate
 from sam_nb.losses import semantic_cross_entropy
 from sam_nb.methods.sartm import SARTM, distillation_losses
 from sam_nb.optim import decay_groups
+from sam_nb.recipe import Recipe
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RECIPE = Recipe(dataset="demo", lr=1e-4, weight_decay=0.01)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .core import ParameterError, Recipe
+from .core import ParameterError
+from .recipe import Recipe
 
 # %% auto #0
 __all__ = ['MUON_RATE', 'decay_groups', 'MuonAdamW', 'with_muon', 'make_optimizer', 'schedule']

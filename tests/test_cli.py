@@ -18,7 +18,7 @@ epochs: int | None = 2
 slow: float = 0.0  # seconds a step
 resume: str | None = None
 run_name: str | None = None'''
-TRAIN = '''from sam_nb.core import Recipe
+TRAIN = '''from sam_nb.recipe import Recipe
 from sam_nb.training.runs import Run
 from tests import toy
 recipe = Recipe(**{**toy.RECIPE, "dataset": dataset, "epochs": epochs, "resume": resume, "run_name": run_name, "workers": 0})
@@ -27,7 +27,7 @@ toy.torch.manual_seed(recipe.seed)
 trainer = toy.Trainer(toy.Toy(), recipe, run, toy.Shapes(60), toy.augment, toy.Shapes(10, "val"), metric=toy.Score(), callbacks=[toy.Slow(slow)])
 trainer.fit()'''
 QUICK = '''import time
-from sam_nb.core import Recipe
+from sam_nb.recipe import Recipe
 from sam_nb.training.runs import Run
 recipe = Recipe(dataset=dataset, epochs=epochs, run_name=run_name)
 run = Run.create("quick", recipe)

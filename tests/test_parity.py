@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sam_nb.core import count_skip, golden
+from sam_nb.testing import count_skip, golden
 from tests.parity import rsam, saom, sartm
 
 OWN = Path(__file__).parent / "golden" / "sartm"

@@ -14,7 +14,8 @@ import torch
 import torchmetrics
 from torch import nn
 
-from sam_nb.core import Recipe, derive_seed
+from sam_nb.core import derive_seed
+from sam_nb.recipe import Recipe
 from sam_nb.training.callbacks import Callback
 from sam_nb.training.loop import Trainer
 from sam_nb.training.runs import Run

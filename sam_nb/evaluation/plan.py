@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..contract import Job
-from ..core import CheckpointError, DatasetError, ParameterError, RunError, check_recipe, did_you_mean, workspace
+from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, workspace
 from ..datasets.catalog import dataset_folder, dataset_info, dataset_names, is_metadata, load_dataset, require_dataset
+from ..recipe import check_recipe
 from ..training.runs import Run, find_run
 from ..zoo import find_weights
 

@@ -15,7 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ..contract import Job, jobs
-from ..core import Recipe, SamNbError, atomic_path, workspace
+from ..core import SamNbError, atomic_path, workspace
+from ..recipe import Recipe
 
 # %% auto #0
 __all__ = ['cell_annotation', 'cell_comment', 'parameters_cell', 'write_parameters_cell', 'job_cells', 'write_parameters']

@@ -18,10 +18,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from ..core import ParameterError, pick_device, seed_everything, validated, workspace
+from ..core import ParameterError, pick_device, seed_everything, workspace
 from ..datasets.catalog import dataset_names, load_dataset
-from ..datasets.object_masks import ObjectTransform, collate_objects
 from ..datasets.mask_pictures import image_array
+from ..datasets.object_masks import ObjectTransform, collate_objects
 from ..datasets.objects import load_objects, require_objects
 from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_original
 from ..encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, precompute
@@ -34,6 +34,7 @@ from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable_recipe import PromptableRecipe, PromptableSwitches, backbone_values
 from ..metrics import CandidateScores
 from ..prompts import Prompts, centre_points, correct_points, mask_boxes, noised_boxes, rough_masks, sample_points
+from ..recipe import validated
 from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 from ..zoo import ZOO, find_weights
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..core import CheckpointError, DatasetError, ParameterError, RunError, check_recipe, did_you_mean, read_json, workspace
+from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, read_json, workspace
 from ..datasets.catalog import dataset_folder, dataset_info, dataset_names, is_metadata, load_dataset, require_dataset
+from ..recipe import check_recipe
 from ..training.runs import Run, find_run
 from ..zoo import ZOO, find_weights
 

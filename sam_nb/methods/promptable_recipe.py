@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import CheckpointError, DatasetError, ParameterError, Recipe, check_recipe, did_you_mean
+from ..core import CheckpointError, DatasetError, ParameterError, did_you_mean
+from ..recipe import Recipe, check_recipe
 
 # %% auto #0
 __all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableRecipe', 'backbone_values', 'promptable_recipe',

@@ -20,7 +20,7 @@ from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core import CheckpointError, ParameterError, validated
+from ..core import CheckpointError, ParameterError
 from ..datasets.mask_pictures import image_array
 from ..datasets.transforms import Normalise, ResizeSquare
 from ..encoders.sam2 import VIDEO_KEYS, build_image_encoder, build_mask_decoder, check_image_size, image_features, sam2_size
@@ -33,6 +33,7 @@ from ..masks import masks_to_boxes
 from .promptable import covered
 from .promptable_recipe import backbone_values
 from ..prompts import Prompts, correct_points
+from ..recipe import validated
 from ..weights import LoadReport, load_state, parameter_table, read_state_dict
 from ..zoo import ZOO, find_weights
 

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..core import CheckpointError, validated
+from ..core import CheckpointError
 from ..heads.everything import Everything, EverythingOptions, as_grid
 from ..heads.grid_assignment import Assignment
 from ..heads.promptable import ImageFeatures, MaskPrediction, features_of
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable import Promptable, load_weights, sized_model
 from ..prompts import Prompts
+from ..recipe import validated
 from ..weights import LoadReport, read_metadata, read_state_dict, save_state, state_hash
 from ..zoo import find_weights
 

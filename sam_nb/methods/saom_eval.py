@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..core import CheckpointError, ParameterError, read_json, write_json
 from .promptable_eval import Plan, backbone_of, find_model, find_split, open_split, plan_evaluation
-from ..core import CheckpointError, ParameterError, check_recipe, read_json, write_json
+from ..recipe import check_recipe
 from ..training.runs import find_run
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ from pydantic import Field
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..core import ParameterError, Recipe, check_recipe, seed_everything
+from ..core import ParameterError, seed_everything
 from ..datasets.catalog import is_metadata
 from ..datasets.saom_files import load_saom_metadata, metadata_splits
 from ..heads.everything import as_grid
+from .promptable import promptable_data
 from .promptable_recipe import check_objects_data, check_start_weights, check_side
 from .saom import SAOM, SaomSwitches, load_saom
-from .promptable import promptable_data
+from ..recipe import Recipe, check_recipe
 from ..weights import LoadReport
 
 # %% auto #0

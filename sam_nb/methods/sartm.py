@@ -19,10 +19,11 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from ..core import CheckpointError, ParameterError, validated
+from ..core import CheckpointError, ParameterError
 from ..datasets.mask_pictures import image_array
 from ..datasets.transforms import Normalise, PadTo, SegmentationAugment, to_original
 from ..encoders.lora import add_lora, lora_from_released, merge_lora
+from ..recipe import validated
 from ..encoders.sam2 import (SAM2_SIZES, VIDEO_KEYS, build_image_encoder, build_prompt_encoder, check_image_size, image_features,
                                   prompt_constants, sam2_size)
 from ..encoders.text import class_text_features

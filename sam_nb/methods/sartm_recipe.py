@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import ParameterError, Recipe, check_recipe
+from ..core import ParameterError
+from ..recipe import Recipe, check_recipe
 
 # %% auto #0
 __all__ = ['RELEASED', 'SARTM_PRESETS', 'PUBLISHED', 'SartmSwitches', 'SartmRecipe', 'sartm_recipe']

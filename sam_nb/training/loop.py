@@ -16,9 +16,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
-from ..core import ParameterError, Recipe, derive_seed, pick_device
+from ..core import ParameterError, derive_seed, pick_device
 from ..datasets.transforms import collate
 from ..optim import decay_groups, make_optimizer, schedule
+from ..recipe import Recipe
 from .callbacks import EMA, BestWeights, Callback, Checkpoint, EarlyStop, Log, MemoryReport, NaNGuard, Scores, update_semantic
 from .loader import AugmentedSamples, StepSampler, batches, default_workers
 from .progress import Progress

@@ -24,7 +24,8 @@ from typing import Any
 
 import psutil
 
-from ..core import ParameterError, Recipe, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, read_json, workspace, write_json
+from ..core import ParameterError, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, read_json, workspace, write_json
+from ..recipe import Recipe
 
 # %% auto #0
 __all__ = ['MAY_DIFFER', 'git_state', 'package_versions', 'hardware', 'fingerprint', 'this_process', 'is_alive', 'recipe_changes',

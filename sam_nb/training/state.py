@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..core import CheckpointError, Recipe, RunError, disk_errors
+from ..core import CheckpointError, RunError, disk_errors
+from ..recipe import Recipe
 from .runs import MAY_DIFFER, cut_metrics, fingerprint
 from ..weights import read_metadata, save_state
 

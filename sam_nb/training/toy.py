@@ -13,8 +13,9 @@ import torch
 import torchmetrics
 from torch import Tensor, nn
 
-from ..core import Recipe, derive_seed
+from ..core import derive_seed
 from ..optim import decay_groups
+from ..recipe import Recipe
 from .runs import Run
 
 if TYPE_CHECKING:

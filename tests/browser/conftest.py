@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from sam_nb.core import count_skip
+from sam_nb.testing import count_skip
 
 from .lab import FLAGS, Lab, Notebook, find_chromium, missing, screenshots
 

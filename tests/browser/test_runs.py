@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sam_nb import show
-from sam_nb.core import Recipe
+from sam_nb.recipe import Recipe
 from sam_nb.training.runs import Run
 from sam_nb.view.run_browser import SCRIPT, STYLE, run_picture, run_records, save_report
 

@@ -294,7 +294,7 @@ def mapping(checks: Checks, folder: Path) -> None:
 # --- parts -----------------------------------------------------------------------------------------------------------------------
 
 def tokens(checks: Checks, folder: Path) -> None:
-    from sam_nb.core import samples
+    from sam_nb.testing import samples
     golden, place = json.loads((folder / "tokenizer.json").read_text()), samples("text/bert_base_uncased")
     if place is None: return checks.absent("tokenizer", "BERT's vocabulary")
     tokenizer = word_pieces(read_vocabulary(place))

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
-from sam_nb.core import check_recipe
 from sam_nb.datasets.rgbt import RGBTDataset
 from sam_nb.datasets.transforms import AugmentParams, Normalise, PadTo, SegmentationAugment
 from sam_nb.encoders.lora import lora_from_released, lora_to_released, merge_lora
@@ -34,6 +33,7 @@ from sam_nb.methods.sartm import SARTM, released_name
 from sam_nb.methods.sartm_recipe import RELEASED, SARTM_PRESETS, SartmRecipe
 from sam_nb.metrics import SemanticScores
 from sam_nb.optim import decay_groups, schedule
+from sam_nb.recipe import check_recipe
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
 
@@ -380,8 +380,8 @@ def prototypes(checks: Checks, folder: Path, about: Mapping, io: Mapping[str, Te
 
 
 def tokens(checks: Checks, folder: Path, about: Mapping, io: Mapping[str, Tensor]) -> None:
-    from sam_nb.core import samples
     from sam_nb.encoders.text import clip_tokenizer, clip_tokens
+    from sam_nb.testing import samples
     place = samples("text/clip")
     if place is None: return checks.absent("tokens", "CLIP's vocabulary (SAM_NB_SAMPLES/text/clip)")
     tokenizer = clip_tokenizer(place)
