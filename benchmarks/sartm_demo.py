@@ -46,28 +46,25 @@ def one(name: str, seed: int, steps: int) -> None:
     "Train one variant and score each head on the test split."
     import torch
 
-    from sam_nb.core import seed_everything
+    from sam_nb.contract import job
     from sam_nb.evaluation.semantic import evaluate_semantic
-    from sam_nb.methods.sartm import build_sartm, sartm_data
-    from sam_nb.methods.sartm_recipe import sartm_recipe
-    from sam_nb.metrics import SemanticScores
-    from sam_nb.training.loop import Trainer
+    from sam_nb.training.loop import trainer_for
     from sam_nb.training.runs import Run
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     parameters = dict(VARIANTS[name])
     normalised = parameters.pop("thermal_normalised", False)
-    recipe = sartm_recipe(dict(dataset="demo", seed=seed, steps=steps, workers=0, eval_every=steps, run_name=run_name(name, seed, steps)) | parameters)
-    data, transforms = sartm_data(recipe), transforms_of(recipe, normalised)
+    card = job("sartm")
+    recipe = card.check(dict(dataset="demo", seed=seed, steps=steps, workers=0, eval_every=steps, run_name=run_name(name, seed, steps)) | parameters)
+    data, transforms = card.data(recipe), transforms_of(recipe, normalised)
     with Run.create("sartm", recipe) as run:
-        seed_everything(seed)
-        model, _ = build_sartm(recipe, data["train"].classes, data["train"].palette)
+        model, _ = card.build(recipe, data)
         begun = time.process_time()
-        Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], SemanticScores(len(model.classes))).fit()
+        trainer_for(card, model, recipe, run, data, transforms).fit()
         seconds, scores = time.process_time() - begun, {}
         for head in ("decoder", "aux", "both"):
             if head != "decoder" and recipe.aux_random: continue
             model.switches.output = head
-            result = evaluate_semantic(model, data["test"], transforms["test"], len(model.classes), batch_size=10, workers=0).scores
+            result = evaluate_semantic(model, data["test"], transforms["test"], model.classes, batch_size=10, workers=0).figures
             scores[head] = {"miou": result["miou"], "iou": result["iou"].tolist()}
         run.record(study=scores, cpu_seconds=seconds)
 
@@ -75,7 +72,7 @@ def one(name: str, seed: int, steps: int) -> None:
 def transforms_of(recipe, normalised: bool) -> dict:
     "The method's transforms; with thermal at mean 0 and deviation 1, about, where asked."
     from sam_nb.datasets.transforms import Normalise
-    from sam_nb.methods.sartm import sartm_transforms
+    from sam_nb.methods.sartm_job import sartm_transforms
     like_colours = Normalise(thermal_mean=(0.45,), thermal_std=(0.225,))
     return {split: replace(t, normalise=like_colours) if normalised else t for split, t in sartm_transforms(recipe).items()}
 

@@ -25,8 +25,9 @@ from sam_nb.demo.files import make_demo
 from sam_nb.masks import mask_to_rle
 from sam_nb.methods.promptable import Promptable, promptable_transforms
 from sam_nb.methods.saom import SAOM
-from sam_nb.methods.sartm import SARTM, load_any
+from sam_nb.methods.sartm import SARTM
 from sam_nb.methods.sartm_recipe import sartm_recipe
+from sam_nb.methods.sartm_weights import load_any
 from sam_nb.weights import save_state
 from tests.command import CHECKOUT, Said, run, sam_nb, workspace_is_empty
 

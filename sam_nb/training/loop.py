@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
+from ..contract import Job
 from ..core import ParameterError, derive_seed, pick_device
 from ..datasets.transforms import collate
 from ..optim import decay_groups, make_optimizer, schedule
@@ -28,7 +29,7 @@ from .state import start_run
 from .stop import catch_signals, check_interrupt, report_errors
 
 # %% auto #0
-__all__ = ['Losses', 'usual_callbacks', 'Trainer', 'accelerator_for', 'begin', 'prepare', 'set_learning_rate']
+__all__ = ['Losses', 'usual_callbacks', 'Trainer', 'trainer_for', 'accelerator_for', 'begin', 'prepare', 'set_learning_rate']
 
 # %% ../../nbs/lib/42_training.loop.ipynb #05a794d7
 class Losses(nn.Module):
@@ -108,6 +109,17 @@ class Trainer:
 
     def call(self, moment: str) -> None:
         for callback in self.callbacks: getattr(callback, moment)(self)
+
+# %% ../../nbs/lib/42_training.loop.ipynb #fb184b19
+def trainer_for(card: Job, model: nn.Module, recipe: Recipe, run: Run, data: Mapping[str, Any],  # splits
+                transforms: Mapping[str, Any] | None = None,  # "train", "val"; None: the card's
+                collate: Callable | None = None,  # None: the card's
+                **options: Any,  # of `Trainer`: callbacks, log_every
+                ) -> Trainer:
+    "The trainer of a method."
+    transforms = card.transforms(model, recipe, data) if transforms is None else transforms
+    return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], card.metric(recipe, data),
+                   collate or card.collate(recipe), card.monitor, update=card.update(recipe), **options)
 
 # %% ../../nbs/lib/42_training.loop.ipynb #5f7f1fc8
 def accelerator_for(recipe: Recipe,  # device, precision

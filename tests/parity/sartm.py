@@ -29,8 +29,9 @@ from sam_nb.losses import (
     semantic_cross_entropy,
     semantic_dice,
 )
-from sam_nb.methods.sartm import SARTM, released_name
+from sam_nb.methods.sartm import SARTM
 from sam_nb.methods.sartm_recipe import RELEASED, SARTM_PRESETS, SartmRecipe
+from sam_nb.methods.sartm_weights import released_name
 from sam_nb.metrics import SemanticScores
 from sam_nb.optim import decay_groups, schedule
 from sam_nb.recipe import check_recipe
@@ -427,7 +428,7 @@ def mini_datasets(checks: Checks, folder: Path, about: Mapping, io: Mapping[str,
 def full_layout(checks: Checks, folder: Path) -> None:
     import re
 
-    from sam_nb.methods.sartm import _DEAD_MLP, DEAD
+    from sam_nb.methods.sartm_weights import _DEAD_MLP, DEAD
     layout = json.loads((folder / "layout_full_bplus.json").read_text())
     alive = {k: v for k, v in layout.items() if not any(re.search(d, k) for d in (*DEAD, *_DEAD_MLP))}
     meta = lora_from_released({k: torch.empty(v[0], device="meta") for k, v in alive.items()})
