@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..contract import jobs
 from ..core import ParameterError, did_you_mean, workspace
+from .job_notebooks import write_job_notebook
 
 # %% auto #0
 __all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebooks', 'find_notebook', 'Parser', 'job_parser',
@@ -108,11 +110,12 @@ def job_notebooks(job: str,  # "train" or "eval"
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #746b0aa7
 def find_notebook(job: str, method: str) -> Path:
-    "The notebook of a job and method; raises `ParameterError`."
+    "The notebook of a job and method, written from the method's card where it has none of its own. Raises `ParameterError`."
     there = job_notebooks(job)
-    if method not in there:
-        raise ParameterError(f"there is no {job}_{method}.ipynb", file=_notebook_folders()[0], remedy=did_you_mean(method, there) if there else None)
-    return there[method]
+    if method in there: return there[method]
+    cards = jobs()
+    if method in cards: return write_job_notebook(cards[method], job, workspace().runs / ".notebooks" / f"{job}_{method}.ipynb")
+    raise ParameterError(f"there is no {job}_{method}.ipynb", file=_notebook_folders()[0], remedy=did_you_mean(method, {*there, *cards}))
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #6f4d4e85
 class Parser(argparse.ArgumentParser):
