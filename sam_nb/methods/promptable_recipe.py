@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import CheckpointError, DatasetError, ParameterError, did_you_mean
+from ..core import CheckpointError, ParameterError, did_you_mean
 from ..recipe import Recipe, check_recipe
 
 # %% auto #0
@@ -122,14 +121,8 @@ def check_side(backbone: str | Mapping[str, Any], image_size: int | None) -> Non
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #d722ab2c
 def check_objects_data(dataset: str, data_root: str | None) -> None:
     "Raises `ParameterError` or `DatasetError` where there are no object masks."
-    from sam_nb.datasets.catalog import require_task
-    if dataset == "demo": _check_demo(data_root)
-    require_task(dataset, data_root, "objects", "object masks")
-
-def _check_demo(root: str | None) -> None:
-    if root is None or (Path(root) / "dataset.json").is_file() or not Path(root).exists(): return
-    raise DatasetError("this folder was not made by the demo world", file=root,
-                       remedy="dataset='objects' (--dataset objects) is for a folder of your own")
+    from sam_nb.datasets.catalog import resolve_dataset
+    resolve_dataset(dataset, data_root, "objects", "demo_objects")
 
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #de21a218
 def check_start_weights(checkpoint: str | None, backbone: str | Mapping[str, Any] | None) -> None:

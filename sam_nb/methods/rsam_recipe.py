@@ -70,11 +70,11 @@ RSAM_PRESETS: dict[str, dict[str, Any]] = {
 def rsam_recipe(values: Mapping[str, Any],  # parameter names and values
                 ) -> RsamRecipe:
     "A checked recipe. Raises `ParameterError`, `DatasetError` or `CheckpointError`."
-    from sam_nb.datasets.catalog import require_task
+    from sam_nb.datasets.catalog import resolve_dataset
     recipe = check_recipe(RsamRecipe, values, RSAM_PRESETS)
     if recipe.released: recipe = check_recipe(RsamRecipe, {**RELEASED, **{k: v for k, v in values.items() if v is not None}}, RSAM_PRESETS)
     rsam_size(recipe)
-    require_task(recipe.dataset, recipe.data_root, "referring", "expressions")
+    resolve_dataset(recipe.dataset, recipe.data_root, "referring", "demo_aerial")
     _check_text(recipe)
     check_start_weights(recipe.checkpoint, recipe.backbone)
     return _like_start(recipe, values)

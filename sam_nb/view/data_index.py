@@ -173,7 +173,7 @@ def open_sets(dataset: Any,  # name of the catalog, folder, an open dataset, or 
         raise ParameterError(f"a {type(dataset).__name__} cannot be looked through", remedy="a name of the catalog, a folder, or an open dataset")
     name, folder = named_folder(str(dataset)) if data_root is None else (str(dataset), Path(data_root))
     info, sets, errors = dataset_info(name, folder), {}, []
-    lenient = {"strict": False} if info.task == "rgbt_semantic" else {}
+    lenient = {"strict": False} if info.task == "semantic" else {}
     for s in (split,) if split else _splits(info, prepare_dataset(name, folder, info.splits[0])):
         try: sets[s] = load_dataset(name, s, folder, **lenient)
         except DatasetError as error: errors.append((s, error))
