@@ -46,7 +46,7 @@ def discs(points: Tensor, side: int, low: int) -> tuple[Tensor, Tensor]:  # [B, 
 def exchanged(model, family: str, side: int):
     "While it lasts, both decoders answer with discs."
     prompts, decoder = (model.prompt_encoder, model.mask_decoder) if family == "sam" else (model.sam_prompt_encoder, model.sam_mask_decoder)
-    kept, original = {}, (prompts.forward, decoder.predict_masks, PointDecoder.ask, PointDecoder.ious, PointDecoder.paint)
+    kept, original = {}, (prompts.forward, decoder.predict_masks, PointDecoder.attend, PointDecoder.predicted_iou, PointDecoder.mask_logits)
 
     def forward(points, boxes, masks, **words):
         kept["points"] = points[0][:, 0].float()
@@ -57,25 +57,25 @@ def exchanged(model, family: str, side: int):
         logits, drawn = discs(kept["points"], side, masks.shape[-1])
         return (torch.cat([masks[:, :1], logits], 1), torch.cat([ious[:, :1], drawn], 1), *rest)
 
-    def ask(self, points):
+    def attend(self, points):
         tokens, cells = original[2](self, points)
         kept["last"] = points
         return tokens, cells
 
-    def ious(self, tokens):
+    def predicted_iou(self, tokens):
         original[3](self, tokens)
         return discs(kept["last"], side, 4)[1]
 
-    def paint(self, tokens, cells):
+    def mask_logits(self, tokens, cells):
         painted = original[4](self, tokens, cells)
         wanted = (discs(kept["last"], side, 4)[1] > THRESHOLDS["pred_iou_thresh"]).any(1)
         return discs(kept["last"][wanted], side, painted.shape[-1])[0]
 
-    prompts.forward, decoder.predict_masks, PointDecoder.ask, PointDecoder.ious, PointDecoder.paint = forward, predict_masks, ask, ious, paint
+    prompts.forward, decoder.predict_masks, PointDecoder.attend, PointDecoder.predicted_iou, PointDecoder.mask_logits = forward, predict_masks, attend, predicted_iou, mask_logits
     try: yield
     finally:
         del prompts.forward, decoder.predict_masks
-        PointDecoder.ask, PointDecoder.ious, PointDecoder.paint = original[2:]
+        PointDecoder.attend, PointDecoder.predicted_iou, PointDecoder.mask_logits = original[2:]
 
 
 # ---- the two sides ----------------------------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 
 from benchmarks.sartm import machine
 from sam_nb.encoders.sentences import vocabulary_of
-from sam_nb.heads.promptable import embed_prompts, enlarged
+from sam_nb.heads.promptable import embed_prompts, resize_logits
 from sam_nb.launch.parameters import find_notebook, read_command, read_parameters
 from sam_nb.losses import iou_target, mask_dice, sigmoid_focal
 from sam_nb.methods.rsam import RSAM, gated
@@ -75,9 +75,9 @@ def released_answer(model: RSAM, levels: tuple, index: torch.Tensor, said: list[
     sparse, dense = embed_prompts(model, nothing)
     decoder = model.sam_mask_decoder
     tokens, image = decoder.attend(decoder.tokens(sparse, n, text[:, :1]), seen + dense, pe)
-    masks = decoder.paint(tokens, decoder.upscale(image, (s0, s1)), range(4))[:, :1]
+    masks = decoder.mask_logits(tokens, decoder.upscale(image, (s0, s1)), range(4))[:, :1]
     logits = torch.where(decoder.object_logit(tokens)[..., None, None] > 0, masks, -1024.0)
-    return logits, decoder.ious(tokens)[:, :1], decoder.object_logit(tokens)
+    return logits, decoder.predicted_iou(tokens)[:, :1], decoder.object_logit(tokens)
 
 
 def turns(sides: dict, repeats: int, device: str) -> dict[str, list[float]]:
@@ -113,20 +113,20 @@ def speed(chosen: argparse.Namespace) -> str:
 
     @torch.inference_mode()
     def one_by_one():
-        with auto: return torch.cat([enlarged(released_answer(model, released_encode(model, image), zero[:1], [s])[0], chosen.size) for s in said])
+        with auto: return torch.cat([resize_logits(released_answer(model, released_encode(model, image), zero[:1], [s])[0], chosen.size) for s in said])
 
     @torch.inference_mode()
     def batched():
-        with auto: return enlarged(released_answer(model, released_encode(model, image), zero, said)[0], chosen.size)
+        with auto: return resize_logits(released_answer(model, released_encode(model, image), zero, said)[0], chosen.size)
 
     @torch.inference_mode()
     def ours():
         model.reader.kept.clear()
-        with auto: return enlarged(gated(model.decode(model.encode(image), zero, words=model.read(said))), chosen.size)
+        with auto: return resize_logits(gated(model.decode(model.encode(image), zero, words=model.read(said))), chosen.size)
 
     @torch.inference_mode()
     def asked_again():
-        with auto: return enlarged(gated(model.decode(kept, zero, words=model.read(said))), chosen.size)
+        with auto: return resize_logits(gated(model.decode(kept, zero, words=model.read(said))), chosen.size)
     with torch.inference_mode(), auto: kept = model.encode(image)
     model.reader.memory, model.switches = 2**30, model.switches.model_copy(update={"mask_text_padding": True})  # as alone: a padded batch of the release gives other answers
     a, b = one_by_one(), ours()
@@ -151,7 +151,7 @@ def step(chosen: argparse.Namespace) -> dict:
 
     def released() -> torch.Tensor:
         logits, ious, objects = released_answer(model, released_encode(model, batch["image"]), batch["image_index"], batch["expressions"])
-        large, truth = enlarged(logits, size), batch["masks"][:, None]
+        large, truth = resize_logits(logits, size), batch["masks"][:, None]
         s, n = model.switches, len(batch["masks"])
         terms = s.focal_weight * sigmoid_focal(large, truth) + s.dice_weight * mask_dice(large, truth) + (ious - iou_target(large, truth)).abs()
         return terms.sum() / n + F.binary_cross_entropy_with_logits(objects, torch.ones_like(objects), reduction="sum") / n

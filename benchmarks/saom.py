@@ -189,8 +189,8 @@ def steps(chosen: argparse.Namespace) -> str:
                        (model, "postprocess_masks", "masks to the image's size")):
                 start = time.perf_counter(); generate(image); total["package"] = time.perf_counter() - start
             ours_generator = Everything(model, grid=chosen.grid, **THRESHOLDS)
-            with timed(ours, (model.image_encoder, "forward", "encoder"), (PointDecoder, "ask", "decoder"), (PointDecoder, "ious", "decoder"),
-                       (PointDecoder, "paint", "decoder"), (Enlarger, "window", "masks to the image's size")):
+            with timed(ours, (model.image_encoder, "forward", "encoder"), (PointDecoder, "attend", "decoder"), (PointDecoder, "predicted_iou", "decoder"),
+                       (PointDecoder, "mask_logits", "decoder"), (Enlarger, "window", "masks to the image's size")):
                 start = time.perf_counter(); ours_generator.generate(image, output_mode="coco_rle"); total["sam_nb"] = time.perf_counter() - start
         theirs["thresholds, boxes, run lengths, competition"] = total["package"] - sum(theirs.values())
         ours["thresholds, boxes, run lengths, competition"] = total["sam_nb"] - sum(ours.values())

@@ -89,28 +89,28 @@ class DecoderSteps:
     def upscale(self, image: Tensor,  # [N, D, g, g]
                 high_res_features: tuple[Tensor, ...] | None = None,  # [N, D/8, 4g, 4g], [N, D/4, 2g, 2g]
                 ) -> Tensor:  # [N, D/8, 4g, 4g]
-        "The canvas that masks are painted on."
+        "The image embedding at four times the resolution."
         if not self.use_high_res_features: return self.output_upscaling(image)
         up1, norm, act1, up2, act2 = self.output_upscaling
         fine, middle = high_res_features
         return act2(up2(act1(norm(up1(image) + middle))) + fine)
 
-    def paint(self, tokens: Tensor,  # [N, T, D] after `attend`
-              canvas: Tensor,  # [N, C, h, w]
+    def mask_logits(self, tokens: Tensor,  # [N, T, D] after `attend`
+              upscaled: Tensor,  # [N, C, h, w]
               which: range,  # numbers of the mask tokens to paint
               ) -> Tensor:  # [N, len(which), h, w] logits
-        "One logit map for each wanted mask token: inner product of its hypernetwork and the canvas."
+        "One logit map for each wanted mask token: inner product of its hypernetwork and the upscaled."
         first = 1 + self.pred_obj_scores
         hyper = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, first + i]) for i in which], 1)
-        return (hyper @ canvas.flatten(2)).unflatten(2, canvas.shape[-2:])
+        return (hyper @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
 
     def object_logit(self, tokens: Tensor) -> Tensor:  # [N, T, D] -> [N, 1]
         "Is there an object at all? Positive: yes."
         if not self.pred_obj_scores: return tokens.new_full((tokens.shape[0], 1), 10.0)
         return self.pred_obj_score_head(tokens[:, 0])
 
-    def ious(self, tokens: Tensor) -> Tensor:  # [N, T, D] -> [N, M]
-        "The predicted quality of every mask."
+    def predicted_iou(self, tokens: Tensor) -> Tensor:  # [N, T, D] -> [N, M]
+        "The predicted IoU of every mask."
         return self.iou_prediction_head(tokens[:, int(self.pred_obj_scores)])
 
 # %% ../../nbs/lib/20_encoders.sam.ipynb #be726798

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,8 @@ from ..weights import Checkpoint, LoadReport, load_state, open_weights
 
 # %% auto #0
 __all__ = ['SAM2_SIZES', 'VIDEO_KEYS', 'Sam2Size', 'sam2_size', 'check_image_size', 'LeanHiera', 'NoPositions',
-           'build_image_encoder', 'build_prompt_encoder', 'build_mask_decoder', 'ImageFeatures', 'image_features',
-           'prompt_constants', 'load_sam2_weights', 'sam2_config', 'build_sam2_model']
+           'build_image_encoder', 'build_prompt_encoder', 'build_mask_decoder', 'image_features', 'prompt_constants',
+           'load_sam2_weights', 'sam2_config', 'build_sam2_model']
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #4059905d
 @dataclass(frozen=True)
@@ -206,26 +205,20 @@ def build_mask_decoder(size: str | Sam2Size,
                          iou_head_depth=3, iou_head_hidden_dim=size.iou_hidden, **{**options, **extra})
 
 # %% ../../nbs/lib/20_encoders.sam2.ipynb #92b2d6a9
-class ImageFeatures(NamedTuple):
-    "What the decoder needs of an image, D = d_model: stride 4 [B,D/8,H/4,W/4], stride 8 [B,D/4,H/8,W/8], stride 16 [B,D,H/16,W/16]."
-    f0: Tensor
-    f1: Tensor
-    f2: Tensor
-
 def image_features(encoder: ImageEncoder,
                    decoder: MaskDecoder,  # owner of conv_s0 and conv_s1
                    images: Tensor,  # [B,3,H,W] float, normalised
-                   ) -> ImageFeatures:
-    "Encode images; the fine levels already thinned by the decoder's convolutions."
+                   ) -> tuple[Tensor, Tensor, Tensor]:  # strides 4, 8, 16: [B,D/8,H/4,W/4], [B,D/4,H/8,W/8], [B,D,H/16,W/16]; D = d_model
+    "Encode images; the two fine levels are reduced by the decoder's convolutions."
     check_image_size(images.shape[-2:])
     neck, levels = encoder.neck, encoder.trunk(images)
     if {0, 1} & set(neck.fpn_top_down_levels):
         f0, f1, f2 = neck(levels)[0][:3]
-        return ImageFeatures(decoder.conv_s0(f0), decoder.conv_s1(f1), f2)
+        return decoder.conv_s0(f0), decoder.conv_s1(f1), f2
     coarsest, coarse, middle, fine = (conv.conv for conv in neck.convs)
     f2 = coarse(levels[2])
     if 2 in neck.fpn_top_down_levels: f2 = f2 + F.interpolate(_precise(coarsest(levels[3])), scale_factor=2, mode="nearest")
-    return ImageFeatures(_one_convolution(levels[0], fine, decoder.conv_s0), _one_convolution(levels[1], middle, decoder.conv_s1), f2)
+    return _one_convolution(levels[0], fine, decoder.conv_s0), _one_convolution(levels[1], middle, decoder.conv_s1), f2
 
 def _one_convolution(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:  # [B,C,H,W]
     "What two 1x1 convolutions in a row compute."

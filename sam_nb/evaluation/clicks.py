@@ -83,9 +83,9 @@ def converse(view: View,
     for r in range(rounds):
         answer = view.ask(prompts, multimask=start == "point" and r == 0)
         real = _real_iou(answer.masks, truth)
-        first = first or (real, answer.predicted)
+        first = first or (real, answer.predicted_iou)
         mask = answer.pick(answer.masks)
-        ious.append(answer.pick(real)); predicted.append(answer.pick(answer.predicted))
+        ious.append(answer.pick(real)); predicted.append(answer.pick(answer.predicted_iou))
         if keep: kept.append(mask)
         if r + 1 < rounds: prompts = prompts.add(*correct_points(mask, truth, where="centre")).with_masks(answer.pick(answer.logits))
     return Conversation(prompts, torch.stack(ious, 1), torch.stack(predicted, 1), *first, kept)

@@ -44,7 +44,7 @@ class WholeObjects:
         if tuple(masks.shape[1:]) != tuple(found.size):
             raise ParameterError(f"{name or 'an image'}: masks of {tuple(masks.shape[1:])} and proposals of {tuple(found.size)} pixels",
                                  remedy="score at the image's own size")
-        order = found.predicted.argsort(descending=True, stable=True)
+        order = found.predicted_iou.argsort(descending=True, stable=True)
         proposed = torch.from_numpy(found[order].masks())
         overlap = mask_iou(masks, proposed) if len(proposed) else torch.zeros(len(masks), 0)
         for i, mask in enumerate(masks):

@@ -88,11 +88,11 @@ def answer_objects(model: Any,  # SAOM
 def _answered(model: Any, view: View, objects: Tensor, truth: Tensor, points: Tensor, answer: Any) -> Answered:
     (h, w), (full_h, full_w) = view.content_size, view.original_size
     logits = model.to_original(answer.logits.flatten(0, 1), view.content_size, view.original_size)
-    masks = (logits > 0).unflatten(0, answer.ious.shape)
+    masks = (logits > 0).unflatten(0, answer.predicted_iou.shape)
     shared, covered = mask_counts(masks, truth[:, None].expand_as(masks))
     best, real = masks[torch.arange(len(masks), device=masks.device), answer.chosen], shared / covered.clamp(min=1)
     outputs = None if model.classify is None else model.classify(answer.iou_tokens).argmax(1).cpu()
-    return Answered(objects, points * torch.tensor([full_w / w, full_h / h]), best.cpu(), real.cpu(), answer.ious.cpu(), outputs)
+    return Answered(objects, points * torch.tensor([full_w / w, full_h / h]), best.cpu(), real.cpu(), answer.predicted_iou.cpu(), outputs)
 
 # %% ../../nbs/lib/50_evaluation.object_points.ipynb #f3505ec5
 @dataclass

@@ -21,7 +21,7 @@ from ..core import ParameterError
 from ..datasets.mask_pictures import image_array
 from ..datasets.transforms import ResizeLongest, ResizeSquare
 from .point_decoder import PointDecoder
-from .promptable import ImageFeatures, encode_images, family_of, in_steps, prompt_encoder_of
+from .promptable import ImageFeatures, encode_images, family_of, with_decoder_steps, prompt_encoder_of
 from ..masks import connected_components, crop_boxes, mask_to_rle, near_crop_edge, nms, rle_area, stability_score
 
 # %% auto #0
@@ -172,7 +172,7 @@ class Candidates:
     size: tuple[int, int]  # H, W
     windows: list[Window]
     boxes: Tensor  # int64 [N, 4] x0, y0, x1, y1 inclusive, in the image
-    predicted: Tensor  # float32 [N] predicted IoU
+    predicted_iou: Tensor  # float32 [N] predicted IoU
     stability: Tensor  # float32 [N]
     points: Tensor  # float64 [N, 2] x, y in the image
     crops: Tensor  # int64 [N, 4] x0, y0, x1, y1 (exclusive) of the crop
@@ -208,10 +208,10 @@ class Candidates:
                 raise ParameterError(f"{name}={getattr(options, name):g}, but these candidates were gathered at {lowest:g}",
                                      remedy=f"ask for candidates with the lower {name}")
         kept = self
-        if options.pred_iou_thresh > 0: kept = kept[kept.predicted > options.pred_iou_thresh]
+        if options.pred_iou_thresh > 0: kept = kept[kept.predicted_iou > options.pred_iou_thresh]
         if options.stability_score_thresh > 0: kept = kept[kept.stability >= options.stability_score_thresh]
         if options.crop_n_layers: best = _nms_by_crop(kept, crop_boxes(self.size, options.crop_n_layers, options.crop_overlap_ratio)[0], options)
-        else: best = nms(kept.boxes, kept.predicted, options.box_nms_thresh)
+        else: best = nms(kept.boxes, kept.predicted_iou, options.box_nms_thresh)
         kept = kept[best]
         return without_small_regions(kept, options) if options.min_mask_region_area > 0 else kept
 
@@ -221,7 +221,7 @@ def _nms_by_crop(kept: Candidates, crops: Tensor, options: EverythingOptions) ->
     order = []
     for crop in crops:
         own = (kept.crops == crop).all(1).nonzero()[:, 0]
-        order.append(own[nms(kept.boxes[own], kept.predicted[own], options.box_nms_thresh)])
+        order.append(own[nms(kept.boxes[own], kept.predicted_iou[own], options.box_nms_thresh)])
     order = torch.cat(order)
     x0, y0, x1, y1 = kept.crops[order].unbind(1)
     return order[nms(kept.boxes[order], 1 / ((x1 - x0) * (y1 - y0)).float(), options.crop_nms_thresh)]
@@ -319,7 +319,7 @@ class Everything:
                  options: EverythingOptions | None = None,
                  classify: Callable[[Tensor], Tensor] | None = None,  # IoU tokens [B, C] -> class logits [B, K]; None: the model's own, if it has one
                  **changes: Any):  # of the options, by name
-        self.method, self.model = model, in_steps(getattr(model, "model", model))
+        self.method, self.model = model, with_decoder_steps(getattr(model, "model", model))
         self.family, self.options = family_of(self.model), replace(options or EverythingOptions(), **changes)
         self.classify = classify or getattr(model, "classify", None)
         self.image_size = prompt_encoder_of(self.model).input_image_size[0]
@@ -357,7 +357,7 @@ class Everything:
         asked = (points * torch.tensor([content[1] / size[1], content[0] / size[0]], dtype=torch.float64)).float().to(device)
         rows, classes, queue = [], {}, PointQueue(points.numpy(), grid[0], options.fast)
         for batch in queue.batches(options.points_per_batch or (8 if device.type == "cpu" else 256)):
-            tokens, cells = decoder.ask(asked[batch])
+            tokens, cells = decoder.attend(asked[batch])
             new = [(int(batch[p]), *row) for p, *row in _passed(decoder, tokens, cells, cutter, options)]
             queue.learn(new); rows += new
             if self.classify: classes |= zip(batch.tolist(), self.classify(decoder.iou_token(tokens)).float().cpu(), strict=True)
@@ -392,11 +392,11 @@ Everything.generate_many = _generate_many
 def _passed(decoder: PointDecoder, tokens: Tensor, cells: Tensor, cutter: Enlarger,
             options: EverythingOptions) -> Iterator[tuple[int, int, float, float, Window, tuple[int, int, int, int]]]:
     "Point, candidate, predicted IoU, stability, window and box (in the crop) of what is above the thresholds."
-    predicted = decoder.ious(tokens).float()
+    predicted = decoder.predicted_iou(tokens).float()
     passed = predicted > options.pred_iou_thresh if options.pred_iou_thresh > 0 else torch.ones_like(predicted, dtype=torch.bool)
     wanted = passed.any(1)
     if not wanted.any(): return
-    logits = decoder.paint(tokens[wanted], cells[wanted]).float()[passed[wanted]]
+    logits = decoder.mask_logits(tokens[wanted], cells[wanted]).float()[passed[wanted]]
     for (p, k), value, kept in zip(passed.nonzero().tolist(), predicted[passed].tolist(), cutter.stable(logits, options), strict=True):
         if kept is None: continue
         stability, mask, y, x = kept
@@ -439,7 +439,7 @@ def records(kept: Candidates, output_mode: str = "binary_mask") -> list[dict[str
     for i, window in enumerate(kept.windows):
         (x0, y0, x1, y1), (cx0, cy0, cx1, cy1), mask = kept.boxes[i].tolist(), kept.crops[i].tolist(), window.paste(kept.size)
         made.append({"segmentation": mask if output_mode == "binary_mask" else mask_to_rle(mask, output_mode == "coco_rle"),
-                     "area": areas[i], "bbox": [x0, y0, x1 - x0, y1 - y0], "predicted_iou": kept.predicted[i].item(),
+                     "area": areas[i], "bbox": [x0, y0, x1 - x0, y1 - y0], "predicted_iou": kept.predicted_iou[i].item(),
                      "point_coords": [kept.points[i].tolist()], "stability_score": kept.stability[i].item(),
                      "crop_box": [cx0, cy0, cx1 - cx0, cy1 - cy0]})
         if kept.classes is not None: made[-1] |= {"class": kept.classes[i].item(), "class_score": kept.class_scores[i].item()}

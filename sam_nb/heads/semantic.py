@@ -22,14 +22,14 @@ __all__ = ['TokenMaskDecoder', 'ClassMasks', 'ClassMaskDecoder', 'object_gate', 
 
 # %% ../../nbs/lib/30_heads.semantic.ipynb #ab32cf24
 class TokenMaskDecoder(DecoderSteps, MaskDecoder):
-    "SAM 2's mask decoder, in steps (`DecoderSteps`: tokens, attend, upscale, paint, object_logit, ious)."
+    "SAM 2's mask decoder, in steps (`DecoderSteps`: tokens, attend, upscale, mask_logits, object_logit, ious)."
 
 # %% ../../nbs/lib/30_heads.semantic.ipynb #4f6b4dcd
 class ClassMasks(NamedTuple):
     "What the decoder says about N images."
     logits: Tensor  # [N, K, 4g, 4g]
     object_logit: Tensor  # [N, 1]
-    ious: Tensor | None = None  # [N, K] predicted quality, only when asked for
+    predicted_iou: Tensor | None = None  # [N, K] predicted quality, only when asked for
 
 # %% ../../nbs/lib/30_heads.semantic.ipynb #45e71300
 class ClassMaskDecoder(TokenMaskDecoder):
@@ -52,11 +52,11 @@ class ClassMaskDecoder(TokenMaskDecoder):
                 sparse: Tensor,  # [1 or N, P, D]
                 dense: Tensor,  # [1 or N, D, g, g]
                 high_res_features: Sequence[Tensor],  # [N, D/8, 4g, 4g], [N, D/4, 2g, 2g], after conv_s0 and conv_s1
-                with_ious: bool = False) -> ClassMasks:
+                with_predicted_iou: bool = False) -> ClassMasks:
         "Low-resolution logits of every class. The object gate is not applied yet."
         tokens, image = self.attend(self.tokens(sparse, image_embeddings.shape[0]), image_embeddings + dense, image_pe)
-        logits = self.paint(tokens, self.upscale(image, high_res_features), range(1, self.num_mask_tokens))
-        return ClassMasks(logits, self.object_logit(tokens), self.ious(tokens)[:, 1:] if with_ious else None)
+        logits = self.mask_logits(tokens, self.upscale(image, high_res_features), range(1, self.num_mask_tokens))
+        return ClassMasks(logits, self.object_logit(tokens), self.predicted_iou(tokens)[:, 1:] if with_predicted_iou else None)
 
     @property
     def unused(self) -> list[str]:

@@ -29,7 +29,8 @@ from ..encoders.lora import QVLoRA, add_lora, fold_lora
 from ..encoders.sam import build_sam, stretch_positions
 from ..encoders.sam2 import build_sam2_model
 from ..heads.promptable import ImageFeatures, MaskPrediction, View
-from ..heads.promptable import decode_masks, encode_images, enlarged, family_of, features_of, in_steps, mask_decoder_of, prompt_encoder_of
+from ..heads.promptable import (decode_masks, encode_images, resize_logits, family_of,
+                                      features_of, with_decoder_steps, mask_decoder_of, prompt_encoder_of)
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from .promptable_recipe import PromptableRecipe, PromptableSwitches, backbone_values
 from ..metrics import CandidateScores
@@ -52,7 +53,7 @@ def sized_model(backbone: str | Mapping[str, Any],  # a name of BACKBONES, or it
     about = backbone_values(backbone)
     side = image_size or about["image_size"]
     build = build_sam(about["size"], side) if about["family"] == "sam" else build_sam2_model(about["size"], side, about.get("version", "2.1"))
-    return in_steps(build), family_of(build), side
+    return with_decoder_steps(build), family_of(build), side
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #e00e8c04
 class Promptable(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["mask-generation", "segment-anything"], license="apache-2.0"):
@@ -140,12 +141,12 @@ def answer_losses(switches: PromptableSwitches, family: str, answer: MaskPredict
                   truth: Tensor,  # [N, L, L] 0..1: the share of each cell that the object covers
                   ) -> dict[str, Tensor]:  # name -> [N], weighted
     "The losses of each object's answer."
-    logits = enlarged(answer.logits, truth.shape[-1])
+    logits = resize_logits(answer.logits, truth.shape[-1])
     target = truth[:, None]
     masks = switches.focal_weight * sigmoid_focal(logits, target), switches.dice_weight * mask_dice(logits, target)
     best = (masks[0] + masks[1]).argmin(1, keepdim=True)
     kind = {"auto": "mse" if family == "sam" else "l1"}.get(switches.iou_loss, switches.iou_loss)
-    off = answer.ious.float() - iou_target(logits, target > 0.5)
+    off = answer.predicted_iou.float() - iou_target(logits, target > 0.5)
     off = switches.iou_weight * (off.square() if kind == "mse" else off.abs())
     terms = {"focal": masks[0].gather(1, best)[:, 0], "dice": masks[1].gather(1, best)[:, 0],
              "iou": off.mean(1) if switches.all_ious else off.gather(1, best)[:, 0]}
@@ -194,7 +195,7 @@ def conversation(model: Promptable, features: ImageFeatures, image_index: Tensor
         if number == len(rounds): break
         chosen = answer.pick().logits.detach()
         if rounds[number]:
-            points, labels = correct_points(enlarged(chosen, truth.shape[-1])[:, 0] > 0, truth > 0.5, generator)
+            points, labels = correct_points(resize_logits(chosen, truth.shape[-1])[:, 0] > 0, truth > 0.5, generator)
             prompts = prompts.add((points + 0.5) * scale - 0.5, labels)
         prompts = prompts.with_masks(chosen)
     return {name: total / (1 + len(rounds)) for name, total in totals.items()}
@@ -231,7 +232,7 @@ def _predict(model: Promptable, batch: Mapping[str, Any]) -> list[dict[str, Tens
     features = features_of(model, batch)
     asked = {"point": Prompts.from_points(centre_points(masks)), "box": Prompts.from_boxes(mask_boxes(masks))}
     answers = {kind: model.decode(features, index, p, multimask_output=kind == "point") for kind, p in asked.items()}
-    return [{"kind": kind, "ious": iou_target(enlarged(a.logits, masks.shape[-1]), masks[:, None]), "predicted": a.ious}
+    return [{"kind": kind, "ious": iou_target(resize_logits(a.logits, masks.shape[-1]), masks[:, None]), "predicted": a.predicted_iou}
             for kind, a in answers.items()]
 
 Promptable.predict = _predict
@@ -291,10 +292,10 @@ class EmbeddedImage:
         prompts = _asked(points, labels, boxes, mask)
         many = prompts.num_points == 1 if multimask_output is None else multimask_output
         with torch.no_grad(): answer = self.view.ask(prompts, many)
-        order = answer.predicted.argsort(1, descending=True)
+        order = answer.predicted_iou.argsort(1, descending=True)
         rows = (order + order.shape[1] * torch.arange(len(order), device=order.device)[:, None]).flatten()
         def sort(of: Tensor) -> Tensor: return of.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape)
-        return Segments(sort(answer.masks).cpu().numpy(), sort(answer.predicted).cpu().numpy(), sort(answer.logits), self.array[..., :3])
+        return Segments(sort(answer.masks).cpu().numpy(), sort(answer.predicted_iou).cpu().numpy(), sort(answer.logits), self.array[..., :3])
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #87cb6e91
 def _asked(points: Any, labels: Any, boxes: Any, mask: Tensor | None) -> Prompts:
@@ -334,7 +335,7 @@ def _to_original(model: Promptable, logits: Tensor,  # [N, h, w] low-resolution
     "Logits at the size of the image, as the packages' predictors enlarge them."
     size = tuple(int(s) for s in original_size)
     if model.family == "sam2": return F.interpolate(logits[None].float(), size, mode="bilinear", align_corners=False)[0]
-    return to_original(enlarged(logits[None], model.image_size)[0], content_size, original_size)
+    return to_original(resize_logits(logits[None], model.image_size)[0], content_size, original_size)
 
 Promptable.frame, Promptable.transform, Promptable.to_original = _frame, _transform, _to_original
 Promptable.embed, Promptable.segment = _embed, _segment

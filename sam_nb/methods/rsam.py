@@ -25,7 +25,7 @@ from ..datasets.mask_pictures import image_array
 from ..datasets.transforms import Normalise, ResizeSquare
 from ..encoders.sam2 import VIDEO_KEYS, build_image_encoder, build_mask_decoder, check_image_size, image_features, sam2_size
 from ..encoders.sentences import SentenceReader, Words, build_bert, check_sentence, read_vocabulary, word_pieces
-from ..heads.promptable import ImageFeatures, MaskPrediction, answer_prompts, embed_prompts, enlarged, features_of
+from ..heads.promptable import ImageFeatures, MaskPrediction, decode_embedded, embed_prompts, resize_logits, features_of
 from ..heads.semantic import TokenMaskDecoder, object_gate
 from ..heads.text_guidance import GuidanceOptions, TextGuidance
 from ..losses import iou_target, mask_dice, sigmoid_focal
@@ -231,7 +231,7 @@ def answer_guided(model: RSAM, guided: Guided, prompts: Prompts | None = None, m
         prompts = Prompts(nowhere, -torch.ones(nowhere.shape[:2], dtype=torch.int64, device=device), prompts.masks, False)
     sparse, dense = embed_prompts(model, prompts)
     if guided.sparse is not None: sparse = torch.cat([sparse, guided.sparse.to(sparse)], 1)
-    return answer_prompts(model, sparse, dense, guided.own, multimask_output, guided.added)
+    return decode_embedded(model, sparse, dense, guided.own, multimask_output, guided.added)
 
 def gated(answer: MaskPrediction) -> Tensor:  # [N, K, h, w]
     "Logits, -1024 everywhere where the decoder sees no object."
@@ -261,7 +261,7 @@ def referring_losses(logits: Tensor,  # [N, K, h, w], gated or not
 
 # %% ../../nbs/lib/60_methods.rsam.ipynb #48e4b883
 def _mask_terms(s: RsamSwitches, logits: Tensor, ious: Tensor, truth: Tensor) -> Tensor:  # [3, n] focal, dice, quality
-    large, target = enlarged(logits, truth.shape[-1]), truth[:, None]
+    large, target = resize_logits(logits, truth.shape[-1]), truth[:, None]
     focal, dice = sigmoid_focal(large, target), mask_dice(large, target)
     quality = (ious.float() - iou_target(large, target > 0.5)).abs().mean(1)
     best = (s.focal_weight * focal + s.dice_weight * dice).argmin(1, keepdim=True)
@@ -287,7 +287,7 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
     for turn in range(turns):
         answer = answer_guided(model, guided, prompts)
         logits = gated(answer) if s.gate and s.gate_in_training else answer.logits
-        terms = referring_losses(logits, answer.ious, answer.object_logits, truth, s, count, there)
+        terms = referring_losses(logits, answer.predicted_iou, answer.object_logits, truth, s, count, there)
         if s.which_weight and not turn:
             terms["which"] = turns * s.which_weight * which_object(answer.logits[:, 0], batch["masks"], index).sum() / count
         for name, term in terms.items(): totals[name] = totals.get(name, 0) + term / turns
@@ -298,7 +298,7 @@ def corrected(model: RSAM, prompts: Prompts | None, answer: MaskPrediction, mask
     "The prompts so far, the answer as a mask, and a click on what is wrong with it."
     logits = answer.logits.detach()
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-    points, labels = correct_points(enlarged(logits, masks.shape[-1])[:, 0] > 0, masks, generator)
+    points, labels = correct_points(resize_logits(logits, masks.shape[-1])[:, 0] > 0, masks, generator)
     prompts = Prompts.none(len(masks), masks.device) if prompts is None else prompts
     return prompts.add(points, labels).with_masks(logits)
 
@@ -338,7 +338,7 @@ def ask_sentences(model: RSAM, features: ImageFeatures,  # of one image
     parts, device = [], features.embedding.device
     for some in torch.arange(len(words.hidden), device=device).split(chunk):
         answer = model.decode(features, torch.zeros_like(some), words=words.of(some))
-        parts.append((gated(answer) if model.switches.gate else answer.logits, answer.ious[:, 0], answer.object_logits[:, 0]))
+        parts.append((gated(answer) if model.switches.gate else answer.logits, answer.predicted_iou[:, 0], answer.object_logits[:, 0]))
     return tuple(torch.cat(p).float() for p in zip(*parts, strict=True))
 
 @torch.no_grad()
@@ -422,7 +422,7 @@ class SpokenImage:
         logits = gated(answer) if self.model.switches.gate and not told else answer.logits  # who clicks has seen it
         masks = F.interpolate(logits.float(), self.size, mode="bilinear", align_corners=False)[:, 0] > threshold
         present, pixels = answer.object_logits.float().sigmoid()[:, 0].cpu().numpy(), masks.cpu().numpy()
-        return Referred(said, pixels, answer.ious[:, 0].float().cpu().numpy(), present, _boxes(pixels), answer.logits, self.array[..., :3])
+        return Referred(said, pixels, answer.predicted_iou[:, 0].float().cpu().numpy(), present, _boxes(pixels), answer.logits, self.array[..., :3])
 
 # %% ../../nbs/lib/60_methods.rsam.ipynb #d78043b9
 def _asked(count: int, points: Any, labels: Any, boxes: Any) -> Prompts:

@@ -125,7 +125,7 @@ def saom_losses(model: SAOM, batch: Mapping[str, Any]) -> dict[str, Tensor]:
 def _image_losses(model: SAOM, answer: MaskPrediction, own: Tensor, batch: Mapping[str, Any], b: int, chosen: Tensor) -> dict[str, Tensor]:
     s, target, device = model.switches, batch["target"][b], answer.logits.device
     masks = torch.from_numpy(target.planes(chosen.tolist()).astype(bool)).to(device)
-    best = answer.ious[own].argmax(1)
+    best = answer.predicted_iou[own].argmax(1)
     logits = _original(model, answer.logits[own, best], batch, b)
     count = 1 if s.reduction == "sum" else len(own)
     terms = {"dice": mask_dice(logits, masks).sum() / count, "focal": sigmoid_focal(logits, masks).sum() / count}
@@ -135,7 +135,7 @@ def _image_losses(model: SAOM, answer: MaskPrediction, own: Tensor, batch: Mappi
     if s.iou_weight:
         candidates = answer.logits[own].detach().unbind(1)
         real = torch.stack([iou_target(_original(model, logits, batch, b), masks) for logits in candidates], 1)
-        terms["iou"] = s.iou_weight * F.mse_loss(answer.ious[own].float(), real)
+        terms["iou"] = s.iou_weight * F.mse_loss(answer.predicted_iou[own].float(), real)
     return terms
 
 def _original(model: SAOM, logits: Tensor, batch: Mapping[str, Any], b: int) -> Tensor:
@@ -153,7 +153,7 @@ def _predict(model: SAOM, batch: Mapping[str, Any]) -> list[dict[str, Tensor]]: 
         own = (index == b).nonzero()[:, 0]
         if not len(own): continue
         masks = torch.from_numpy(batch["target"][b].planes(chosen.tolist()).astype(bool)).to(index.device)
-        logits = _original(model, answer.logits[own, answer.ious[own].argmax(1)], batch, b)
+        logits = _original(model, answer.logits[own, answer.predicted_iou[own].argmax(1)], batch, b)
         right = model.classify(answer.iou_tokens[own]).argmax(1).cpu() == batch["target"][b].categories[chosen]
         found.append({"iou": iou_target(logits, masks).cpu(), "right": right.float()})
     return found

@@ -188,7 +188,7 @@ def _read_candidates(name: str, value: Any) -> Read:  # of everything mode
     def of(window: Any) -> Windowed:
         part = coco.decode(window.rle)
         return slice(window.y, window.y + part.shape[0]), slice(window.x, window.x + part.shape[1]), part.astype(bool)
-    columns = {"score": value.predicted.tolist(), "stability": value.stability.tolist()}
+    columns = {"score": value.predicted_iou.tolist(), "stability": value.stability.tolist()}
     if value.classes is not None: columns["class"] = value.classes.tolist()
     return (of(w) for w in value.windows), value.size, columns
 

@@ -19,7 +19,7 @@ from sam_nb.datasets.transforms import Normalise
 from sam_nb.encoders.sam2 import VIDEO_KEYS
 from sam_nb.encoders.sentences import read_vocabulary, word_pieces
 from sam_nb.encoders.text import sentence_tokens
-from sam_nb.heads.promptable import ImageFeatures, enlarged
+from sam_nb.heads.promptable import ImageFeatures, resize_logits
 from sam_nb.methods.rsam import RSAM, RsamSwitches, gated, load_released, referring_losses, released_state
 from sam_nb.methods.rsam_recipe import RsamRecipe
 from sam_nb.metrics import ReferringScores
@@ -105,8 +105,8 @@ def forward(checks: Checks, folder: Path) -> None:
     checks.close("decoder's tokens", taken["tokens"], t["mid.dec_tokens_in"], 1e-5, relative=False)
     checks.close("decoder's masks", answer.logits, t["mid.dec_masks"], 5e-5, relative=False)
     checks.close("gated masks", gated(answer), t["out.low_res_masks"], 5e-5, relative=False)
-    checks.close("full-size masks", enlarged(gated(answer), images.shape[-1]), t["out.high_res_masks"], 5e-5, relative=False)
-    checks.close("predicted IoU", answer.ious, t["out.ious"], 5e-6, relative=False)
+    checks.close("full-size masks", resize_logits(gated(answer), images.shape[-1]), t["out.high_res_masks"], 5e-5, relative=False)
+    checks.close("predicted IoU", answer.predicted_iou, t["out.ious"], 5e-6, relative=False)
     checks.close("object logits", answer.object_logits, t["out.obj_logits"], 5e-5, relative=False)
     padded = golden_rsam(folder, mask_text_padding=True).eval()
     with torch.no_grad(): apart = padded.decode(features, index, words=words).logits[t["alone.index"]]
@@ -160,11 +160,11 @@ def prompts(checks: Checks, folder: Path) -> None:
     for name, (asked, said, multimask) in cases.items():
         if f"{name}.ious" not in t: continue
         with torch.no_grad(): answer = model.decode(features, torch.tensor([0]), asked, said, multimask)
-        best = answer.logits[:, answer.ious[0].argmax()][:, None]
+        best = answer.logits[:, answer.predicted_iou[0].argmax()][:, None]
         checks.close(f"{name}: masks", answer.logits, t[f"{name}.dec_masks_before_gate"], 5e-5, relative=False)
         checks.close(f"{name}: gated", gated(answer), t[f"{name}.low_res_multimasks"], 5e-5, relative=False)
         checks.close(f"{name}: best", torch.where(answer.object_logits[..., None, None] > 0, best, -1024.0), t[f"{name}.low_res_masks"], 5e-5, relative=False)
-        checks.close(f"{name}: predicted IoU", answer.ious, t[f"{name}.ious"], 5e-6, relative=False)
+        checks.close(f"{name}: predicted IoU", answer.predicted_iou, t[f"{name}.ious"], 5e-6, relative=False)
         checks.close(f"{name}: object logit", answer.object_logits, t[f"{name}.obj_logits"], 5e-5, relative=False)
 
 

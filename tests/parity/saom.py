@@ -18,7 +18,7 @@ from sam_nb.datasets.saom_files import load_saom_metadata
 from sam_nb.evaluation.everything import name_scores, released_lines
 from sam_nb.heads.everything import Everything, EverythingOptions, point_grid
 from sam_nb.heads.grid_assignment import GRID_PIXELS, Assignment, likeness, mask_cells, mask_pictures, prior_points
-from sam_nb.heads.promptable import ImageFeatures, embed_prompts, in_steps
+from sam_nb.heads.promptable import ImageFeatures, embed_prompts, with_decoder_steps
 from sam_nb.losses import mask_dice, sigmoid_focal
 from sam_nb.masks import crop_boxes, mask_to_rle, masks_to_boxes, near_crop_edge, nms, remove_small_regions, rle_area, stability_score
 from sam_nb.methods.saom import SAOM, _freeze
@@ -59,7 +59,7 @@ def golden_saom(config: dict, state: dict[str, Tensor], **switches) -> SAOM:
     "SAOM with the golden's weights (released layout: `model.*`, `classifier.*`)."
     names = [f"class {i}" for i in range(config["class_num"])]
     model = SAOM(backbone="tiny_sam", classes=names, grid_frame="released", truncate_coords=True, **switches)
-    model.model, model.image_size = in_steps(package_sam(config)), config["img_size"]
+    model.model, model.image_size = with_decoder_steps(package_sam(config)), config["img_size"]
     model.classifier = nn.Linear(config["prompt_embed_dim"], config["class_num"])
     load_state(model, state)
     _freeze(model)
@@ -122,8 +122,8 @@ def with_points(checks: Checks, case: str, grid: str, own: dict, about: dict, mo
         checks.close(f"{name}: point embeddings", embed_prompts(model.model, prompts)[0], get("sparse"), 1e-5, relative=False)
         answer = model.decode(features, index, prompts)
     checks.close(f"{name}: quality tokens", answer.iou_tokens, get("iou_token"), 1e-5, relative=False)
-    checks.close(f"{name}: predicted IoU", answer.ious, get("iou_pred"), 1e-5, relative=False)
-    checks.equal(f"{name}: chosen masks", answer.ious.argmax(1), get("best").long())
+    checks.close(f"{name}: predicted IoU", answer.predicted_iou, get("iou_pred"), 1e-5, relative=False)
+    checks.equal(f"{name}: chosen masks", answer.predicted_iou.argmax(1), get("best").long())
     checks.close(f"{name}: class logits", model.classify(answer.iou_tokens), get("entity_logits"), 1e-5, relative=False)
     size, content = batch["original_size"][0].tolist(), batch["content_size"][0].tolist()
     if f"{grid}.low_res_logits" in own: checks.close(f"{name}: low-resolution logits", answer.logits, get("low_res_logits"), 1e-5, relative=False)
