@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .core import CheckpointError, ParameterError, atomic_path, read_json
+from .frozen import own_parameters
 from .zoo import ZOO, find_weights
 
 # %% auto #0
@@ -354,10 +355,11 @@ def parameter_table(model: nn.Module,
                     parts: Mapping[str, nn.Module],  # by name
                     rest: str = "rest",  # what to call that which is in none of them
                     ):  # -> pandas.DataFrame: parameters, trained
-    "Parameters of every part: total and trained."
+    "Parameters of every part: total and trained; frozen helpers and teachers do not count."
     import pandas as pd
+    own = {id(p) for p in own_parameters(model).values()}
     def count(module: nn.Module) -> np.ndarray:
-        return np.array([(p.numel(), p.numel() * p.requires_grad) for p in module.parameters()], np.int64).reshape(-1, 2).sum(0)
+        return np.array([(p.numel(), p.numel() * p.requires_grad) for p in module.parameters() if id(p) in own], np.int64).reshape(-1, 2).sum(0)
     rows, total = {name: count(part) for name, part in parts.items()}, count(model)
     rows |= {rest: total - sum(rows.values()), "total": total}
     table = pd.DataFrame(rows, index=["parameters", "trained"]).T.rename_axis("part")

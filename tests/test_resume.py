@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import sam_nb.training.state
+from sam_nb.core import RunError
+from sam_nb.training.state import load_training_state
 from tests import promptable, toy
 
 
@@ -93,3 +95,55 @@ def test_a_promptable_run_resumes_bit_identically(promptable_runs):
     assert (promptable_runs / "broken.log").read_text().count("goes on at step") == 1
     losses = {row["loss"] for row in toy.lines(promptable_runs, "whole") if "loss" in row}
     assert len(losses) == 18  # else nothing was learned or drawn
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["0 workers", "2 workers"])
+def semi_runs(request, tmp_path_factory) -> Path:
+    "Two runs with labelled and unlabelled images, `whole` and `broken` (killed once)."
+    root, chance = tmp_path_factory.mktemp("semi"), random.Random(os.environ.get("SAM_NB_TEST_SEED", time.time()))
+    options = dict(make=toy.semi_trainer, workers=request.param, epochs=3)
+    broken = toy.train(root, "broken", slow=0.03, **options)
+    print("killed at step", kill_after(broken, root, "broken", chance.randint(4, 14), chance.random() * 0.06))
+    shutil.copytree(root / "broken", root / "other")
+    again, whole = toy.train(root, "broken", resume=True, **options), toy.train(root, "whole", **options)
+    toy.finish(again, root, "broken")
+    toy.finish(whole, root, "whole")
+    return root
+
+
+def test_two_streams_and_a_teacher_resume_bit_identically(semi_runs):
+    assert differences(semi_runs / "whole", semi_runs / "broken") == []
+    assert toy.lines(semi_runs, "whole") == toy.lines(semi_runs, "broken")
+    assert [row["step"] for row in toy.lines(semi_runs, "whole") if "loss_unlabelled" in row] == list(range(1, 22))
+    assert (semi_runs / "broken.log").read_text().count("goes on at step") == 1
+
+
+def test_a_teacher_is_saved_and_a_frozen_helper_is_not(semi_runs):
+    for file in ("last/training.safetensors", "weights.safetensors"):
+        names = load_file(semi_runs / "whole" / file).keys()
+        assert any("teacher." in n for n in names) and not any("smooth." in n for n in names)
+    state, about = load_training_state(semi_runs / "whole/last/training.safetensors")
+    trained = {n.split(".", 2)[2].split(".")[0] for n in state if n.startswith("optimizer.")}
+    averaged = {n.split(".", 2)[2].split(".")[0] for n in state if n.startswith("callback.EMA.")}
+    assert trained == averaged == {"student"} and about["frozen"].keys() == {"smooth"} and about["streams"] == {"unlabelled": 12}
+
+
+@pytest.mark.parametrize("changes, message", [(dict(helper=2.0), "does not fit: frozen"), (dict(unlabelled=51), "dataset of run 'other' has changed")])
+def test_another_helper_or_stream_is_refused(semi_runs, changes, message):
+    with pytest.raises(RunError, match=message):
+        toy.semi_trainer(semi_runs, "other", resume=True, workers=0, epochs=3, **changes).fit()
+
+
+def test_each_stream_counts_its_own_epochs(tmp_path):
+    "60 labelled images are 7 steps of 8; 50 unlabelled ones are 4 steps of 12. Every image is seen once an epoch, at most."
+    class Look(toy.Callback):
+        labelled, unlabelled = [], []
+        def after_loss(self, t):
+            self.labelled.append(t.batch["name"]), self.unlabelled.append(t.batch["unlabelled"]["name"])
+    look = Look()
+    toy.semi_trainer(tmp_path, "look", workers=0, epochs=2, callbacks=[look]).fit()
+    for seen, of_epoch, size in ((look.labelled, 14, 4), (look.unlabelled, 8, 6)):
+        names = [name for batch in seen for name in batch]
+        assert len(seen) == 28 and all(len(batch) == size for batch in seen)
+        first, second = names[:of_epoch * size], names[of_epoch * size:2 * of_epoch * size]
+        assert len(set(first)) == len(first) and len(set(second)) == len(second) and first != second

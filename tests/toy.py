@@ -1,6 +1,7 @@
 """A toy method on generated images, and processes that train it."""
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -15,8 +16,11 @@ import torchmetrics
 from torch import nn
 
 from sam_nb.core import derive_seed
+from sam_nb.frozen import FrozenParts
+from sam_nb.optim import average_into
 from sam_nb.recipe import Recipe
 from sam_nb.training.callbacks import Callback
+from sam_nb.training.loader import TrainStream
 from sam_nb.training.loop import Trainer
 from sam_nb.training.runs import Run
 
@@ -96,6 +100,40 @@ def trainer(root: str | Path, name: str, resume: bool = False, size: int = 60, p
     return Trainer(Toy(plain), recipe, run, Shapes(size, bad=bad), augment, Shapes(10, "val"), metric=Score(), callbacks=callbacks)
 
 
+class SemiToy(FrozenParts):
+    "A student, its mean teacher, and a frozen network that smooths the teacher's maps."
+    frozen_parts, teacher_parts = ("smooth",), ("teacher",)
+
+    def __init__(self, helper: float = 1.0):
+        super().__init__()
+        self.student, self.smooth = Toy(), nn.Conv2d(3, 3, 3, padding=1)
+        self.teacher = copy.deepcopy(self.student)
+        nn.init.constant_(self.smooth.bias, helper)
+
+    def losses(self, batch: dict) -> dict[str, torch.Tensor]:
+        return {**self.student.losses(batch), "unlabelled": self.student.losses(batch["unlabelled"])["ce"]}
+
+    def predict(self, batch: dict) -> list[torch.Tensor]: return self.student.predict(batch)
+    def parameter_groups(self, recipe: Recipe) -> list[dict]: return self.student.parameter_groups(recipe)
+
+
+class Teach(Callback):
+    "Before each step: the teacher moves towards the student, and labels the unlabelled images."
+    @torch.no_grad()
+    def before_step(self, t: Trainer) -> None:
+        average_into(t.method.teacher, t.method.student, 0.8)
+        for batch in t.batches:
+            more = batch["unlabelled"]
+            more["semantic"] = t.method.smooth(torch.stack(t.method.teacher.predict(more))).argmax(1)
+
+
+def semi_trainer(root: str | Path, name: str, helper: float = 1.0, unlabelled: int = 50, callbacks=(), **options) -> Trainer:
+    "A trainer of the semi-supervised toy: 60 labelled images in batches of 4, 50 unlabelled ones in batches of 6."
+    made = trainer(root, name, callbacks=[Teach(), *callbacks], **options)
+    made.method, made.extra_data = SemiToy(helper), {"unlabelled": TrainStream(Shapes(unlabelled, "unlabelled"), augment, batch_size=6)}
+    return made
+
+
 def lines(root: str | Path, name: str) -> list[dict]:
     "The complete lines of metrics.jsonl, without the one number that depends on the clock."
     path = Path(root) / name / "metrics.jsonl"
@@ -119,9 +157,9 @@ def in_process(function: Callable, log: Path, *arguments, **named) -> multiproce
     return process
 
 
-def train(root: Path, name: str, slow: float = 0, **changes) -> multiprocessing.Process:
+def train(root: Path, name: str, slow: float = 0, make: Callable = trainer, **changes) -> multiprocessing.Process:
     "Start a training of the toy method in a process of its own."
-    return in_process(lambda: trainer(root, name, callbacks=[Slow(slow)], **changes).fit(), root / f"{name}.log")
+    return in_process(lambda: make(root, name, callbacks=[Slow(slow)], **changes).fit(), root / f"{name}.log")
 
 
 def finish(process: multiprocessing.Process, root: Path, name: str) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..core import ParameterError, TrainingError
+from ..optim import average_into
 from .loader import AugmentedSamples, batches
 from .state import is_main, save
 from .stop import check_interrupt
@@ -29,15 +30,16 @@ __all__ = ['Callback', 'EMA', 'averaged', 'update_semantic', 'evaluate', 'NaNGua
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #bc794405
 class Callback:
-    "Something that happens around the loop; `t` is the trainer."
+    "Something that acts around the training loop; `t` is the trainer."
     def begin(self, t: Trainer) -> None: "Before the first step, after a resume."
+    def before_step(self, t: Trainer) -> None: "Before `t.batches` (one per accumulation) are used; they may be changed or replaced."
     def after_loss(self, t: Trainer) -> None: "Before the gradients are computed; `t.loss` is the loss of a batch."
     def after_step(self, t: Trainer) -> None: "`t.step` optimiser steps are done."
     def after_epoch(self, t: Trainer) -> None: "The last step of an epoch (or of the run) is done."
     def before_save(self, t: Trainer) -> None: "Something is about to be written; raise to prevent it."
     def finish(self, t: Trainer) -> None: "The run ends well."
     def broke(self, t: Trainer, error: BaseException) -> None: "The run does not end well."
-    def saved(self) -> dict[str, Any]: return {}
+    def saved(self) -> dict[str, Any]: return {}  # tensors and plain values
     def restore(self, saved: Mapping[str, Any]) -> None: pass
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #3746ea95
@@ -49,10 +51,8 @@ class EMA(Callback):
         live = {n: p.detach() for p, n in t.names.items() if p.requires_grad}
         self.average = {n: self.average[n].to(p.device) if n in self.average else p.clone() for n, p in live.items()}
 
-    @torch.no_grad()
     def after_step(self, t: Trainer) -> None:
-        decay = min(self.decay, (1 + t.step) / (10 + t.step))
-        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in t.names if p.requires_grad], 1 - decay)
+        average_into(self.average, {n: p for p, n in t.names.items() if p.requires_grad}, min(self.decay, (1 + t.step) / (10 + t.step)))
 
     def saved(self) -> dict[str, Any]: return self.average
     def restore(self, saved: Mapping[str, Any]) -> None: self.average = {n: v.clone() for n, v in saved.items()}
@@ -94,12 +94,16 @@ def evaluate(t: Trainer) -> dict[str, Any]:
     return metric.compute()
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #857c598a
+def _names(batch: Mapping[str, Any]) -> list[str]:
+    "The names of a batch's images, those of its further streams included."
+    return [*map(str, batch.get("name", [])), *(name for part in batch.values() if isinstance(part, Mapping) for name in _names(part))]
+
 class NaNGuard(Callback):
     "Stops at the first loss that is not finite, and lets nothing be saved after it."
     def __init__(self): self.first, self.seen = None, {}
 
     def after_loss(self, t: Trainer) -> None:
-        self.seen.setdefault(t.step, []).extend(map(str, t.batch.get("name", [])))
+        self.seen.setdefault(t.step, []).extend(_names(t.batch))
         if self.first is None: self.first = torch.full((), -1, dtype=torch.int64, device=t.loss.device)
         bad = ~torch.isfinite(t.loss.detach()) & (self.first < 0)
         self.first = torch.where(bad, t.step, self.first)
@@ -240,6 +244,8 @@ class MemoryReport(Callback):
 class OneBatch(Callback):
     "For debugging: shows the shapes and losses of the first step, then ends the run."
     def after_step(self, t: Trainer) -> None:
-        for k, v in t.batch.items(): print(f"{k:>14}: {f'{list(v.shape)} {v.dtype}' if isinstance(v, Tensor) else v}")
+        parts = {n: p for n, p in t.batch.items() if isinstance(p, Mapping)}
+        for k, v in [*t.batch.items(), *((f"{n}.{k}", v) for n, p in parts.items() for k, v in p.items())]:
+            if k not in parts: print(f"{k:>14}: {f'{list(v.shape)} {v.dtype}' if isinstance(v, Tensor) else v}")
         print(f"{'losses':>14}: {({k: round(v.item(), 4) for k, v in t.terms[-1].items()})}")
         t.stopping = "one batch was enough"

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ from ..core import ParameterError, SamNbError, derive_seed, seed_everything
 from ..datasets.transforms import collate
 
 # %% auto #0
-__all__ = ['epoch_order', 'StepSampler', 'AugmentedSamples', 'default_workers', 'batches']
+__all__ = ['StepSampler', 'AugmentedSamples', 'default_workers', 'batches', 'TrainStream']
 
 # %% ../../nbs/lib/40_training.loader.ipynb #4c9dd344
-def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
+def _epoch_order(seed: int, epoch: int, size: int) -> list[int]:
     "The order in which an epoch visits the samples."
     return torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch))).tolist()
 
@@ -30,13 +31,14 @@ class StepSampler:
     "The batches of a run from a step on, as lists of (epoch, index); a batch sampler for a `DataLoader`."
     def __init__(self, size: int, batch: int, seed: int,  # samples; images a batch; the recipe's seed
                  start: int, stop: int,  # steps
-                 accumulate: int = 1, rank: int = 0, processes: int = 1):
+                 accumulate: int = 1, rank: int = 0, processes: int = 1,
+                 split: str = "training"):  # for the error
         self.size, self.batch, self.seed, self.start, self.stop = size, batch, seed, start, stop
         self.accumulate, self.rank, self.processes = accumulate, rank, processes
         self.per_step = batch * accumulate * processes
         self.per_epoch = size // self.per_step  # the rest of an epoch is dropped
         if not self.per_epoch:
-            raise ParameterError(f"{size} training samples do not fill one step of {self.per_step} images",
+            raise ParameterError(f"{size} {split} samples do not fill one step of {self.per_step} images",
                                  remedy=f"batch_size={max(1, size // accumulate // processes)} or less")
 
     def __len__(self) -> int: return (self.stop - self.start) * self.accumulate
@@ -45,7 +47,7 @@ class StepSampler:
         for step in range(self.start, self.stop):
             if epoch != step // self.per_epoch:
                 epoch = step // self.per_epoch
-                order = epoch_order(self.seed, epoch, self.size)
+                order = _epoch_order(self.seed, epoch, self.size)
             first = step % self.per_epoch * self.per_step
             for k in range(self.accumulate):
                 begin = first + (k * self.processes + self.rank) * self.batch
@@ -53,7 +55,7 @@ class StepSampler:
 
 # %% ../../nbs/lib/40_training.loader.ipynb #7a8b4fc9
 class AugmentedSamples:
-    "A dataset indexed by (epoch, index), its samples transformed with that draw's own generator."
+    "A dataset indexed by (epoch, index), each sample transformed with a generator of its own."
     def __init__(self, data: Sequence[dict],  # raw samples
                  transform: Callable | None,  # transform(sample, generator) -> sample
                  seed: int,
@@ -61,11 +63,12 @@ class AugmentedSamples:
         self.data, self.transform, self.seed, self.keep_target = data, transform, seed, keep_target
 
     def __len__(self) -> int: return len(self.data)
-    def __getitem__(self, draw: tuple[int, int]) -> Any:  # a sample, or what makes the error
-        try: return self.sample(*draw)
+    def __getitem__(self, at: tuple[int, int]) -> Any:  # (epoch, index) -> a sample, or a function that makes the error
+        try: return self.sample(*at)
         except SamNbError as error: return functools.partial(type(error), error.fact, file=error.file, remedy=error.remedy)
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
+        "A sample as an epoch sees it; raises the dataset's errors."
         seed = derive_seed(self.seed, "augment", epoch, index)
         seed_everything(seed)
         raw = sample = self.data[index]
@@ -75,7 +78,7 @@ class AugmentedSamples:
 
 # %% ../../nbs/lib/40_training.loader.ipynb #187dfa39
 def default_workers(device: torch.device, processes: int = 1) -> int:
-    "Loader processes that help on this machine."
+    "A good number of loader processes for this machine."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.type == "cpu": return 2 if cores // processes > 4 else 0
     return max(1, min(8, cores // processes - 1))
@@ -88,13 +91,24 @@ def _together(collate: Callable, samples: list[Any]) -> Any:
     "A batch, or the first error among the samples."
     return next((s for s in samples if isinstance(s, functools.partial)), None) or collate(samples)
 
-def batches(data: AugmentedSamples, draws: Any, workers: int,  # draws: an iterable of lists of (epoch, index)
+def batches(data: AugmentedSamples,
+            sampler: Any,  # an iterable of lists of (epoch, index), such as a `StepSampler`
+            workers: int,  # loader processes; 0: in this process
             collate: Callable = collate,
             pin: bool = False,  # page-locked memory, for a GPU
             ) -> Iterator[dict[str, Any]]:
-    "The batches of the given draws, in their order; errors of the dataset are raised here."
+    "The batches of a sampler, in its order; raises the dataset's errors."
     many = dict(worker_init_fn=_quiet_worker, multiprocessing_context="fork" if sys.platform == "linux" else None) if workers else {}
     together = functools.partial(_together, collate)
-    for batch in DataLoader(data, batch_sampler=draws, num_workers=workers, collate_fn=together, pin_memory=pin, **many):
+    for batch in DataLoader(data, batch_sampler=sampler, num_workers=workers, collate_fn=together, pin_memory=pin, **many):
         if isinstance(batch, functools.partial): raise batch()
         yield batch
+
+# %% ../../nbs/lib/40_training.loader.ipynb #5c82c918
+@dataclass(frozen=True)
+class TrainStream:
+    "A further stream of training samples."
+    data: Sequence[dict]  # raw samples
+    transform: Callable | None = None  # transform(sample, generator) -> sample
+    batch_size: int | None = None  # images; None: the recipe's
+    collate: Callable = collate  # list of samples -> batch

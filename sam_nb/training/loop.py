@@ -6,30 +6,34 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
-from ..contract import Job
+from ..contract import Job, check_method
 from ..core import ParameterError, derive_seed, pick_device
 from ..datasets.transforms import collate
-from ..optim import decay_groups, make_optimizer, schedule
+from ..optim import make_optimizer, schedule
 from ..recipe import Recipe
 from .callbacks import EMA, BestWeights, Callback, Checkpoint, EarlyStop, Log, MemoryReport, NaNGuard, Scores, update_semantic
-from .loader import AugmentedSamples, StepSampler, batches, default_workers
+from ..frozen import FrozenParts, own_parameters
+from .loader import AugmentedSamples, StepSampler, TrainStream, batches, default_workers
 from .progress import Progress
 from .runs import Run
 from .state import start_run
 from .stop import catch_signals, check_interrupt, report_errors
 
 # %% auto #0
-__all__ = ['Losses', 'usual_callbacks', 'Trainer', 'trainer_for', 'accelerator_for', 'begin', 'prepare', 'set_learning_rate']
+__all__ = ['Losses', 'usual_callbacks', 'TrainerFields', 'Trainer', 'trainer_for', 'accelerator_for', 'begin', 'make_samplers',
+           'training_batches', 'prepare', 'set_learning_rate']
 
 # %% ../../nbs/lib/42_training.loop.ipynb #05a794d7
 class Losses(nn.Module):
@@ -50,34 +54,69 @@ def usual_callbacks(recipe: Recipe,  # ema_decay, patience, save_every
     patience = [EarlyStop(recipe.patience)] if scored and recipe.patience else []
     return [*average, NaNGuard(), Log(), *scores, *patience, Checkpoint(recipe.save_every), MemoryReport(), Progress()]
 
-# %% ../../nbs/lib/42_training.loop.ipynb #45dff0db
-class Trainer:
-    "Trains a method by its recipe: the loop. Everything else is a callback."
-    def __init__(self, method: nn.Module, recipe: Recipe, run: Run,
-                 train_data: Sequence[dict], train_transform: Callable | None = None,  # raw samples; transform(sample, generator)
-                 val_data: Sequence[dict] | None = None, val_transform: Callable | None = None,
-                 metric: Any = None,  # a torchmetrics.Metric whose compute() gives a dict
-                 collate: Callable = collate,  # list of samples -> batch
-                 monitor: str = "miou",  # the score that decides what is best; higher is better
-                 callbacks: Sequence[Callback] = (),  # beside the usual ones
-                 log_every: int | None = None,  # steps; None: 1 on the CPU, 20 elsewhere
-                 update: Callable = update_semantic,  # update(metric, predictions, batch)
-                 usual: bool = True):  # False: only the given callbacks
-        self.method, self.recipe, self.run, self.train_data, self.val_data = method, recipe, run, train_data, val_data
-        self.train_transform, self.val_transform, self.collate = train_transform, val_transform, collate
-        self.metric, self.monitor, self.log_every, self.update = metric, monitor, log_every, update
-        self.callbacks = [*(usual_callbacks(recipe, scored=metric is not None and val_data is not None) if usual else []), *callbacks]
-        self.step, self.epoch, self.scores, self.line = 0, 0, {}, {}
-        self.stopping = self.signal = None  # why the run ends early; the signal that came
+# %% ../../nbs/lib/42_training.loop.ipynb #23df18c8
+def _made() -> Any: return dataclasses.field(init=False)
 
+@dataclasses.dataclass(eq=False, repr=False)
+class TrainerFields:
+    "What a trainer holds: what it is given, what `begin` makes of it, and what changes while it runs."
+    method: nn.Module  # see `contract.Method`
+    recipe: Recipe
+    run: Run
+    train_data: Sequence[dict]  # raw samples
+    train_transform: Callable | None = None  # transform(sample, generator) -> sample
+    val_data: Sequence[dict] | None = None
+    val_transform: Callable | None = None
+    metric: Any = None  # a torchmetrics.Metric whose compute() gives a dict
+    collate: Callable = collate  # list of samples -> batch
+    monitor: str = "miou"  # the score that decides which weights are best; higher is better
+    callbacks: Sequence[Callback] = ()  # beside the usual ones
+    log_every: int | None = None  # steps; None: 1 on the CPU, 20 elsewhere
+    update: Callable = update_semantic  # update(metric, predictions, batch)
+    usual: dataclasses.InitVar[bool] = True  # False: only the given callbacks
+    extra_data: Mapping[str, TrainStream] = dataclasses.field(default_factory=dict)  # further streams; their batches are in `batch[name]`
+
+    accelerator: Accelerator = _made()  # device, precision, processes
+    device: torch.device = _made()
+    rank: int = _made()  # of this process
+    processes: int = _made()
+    workers: int = _made()  # loader processes of each stream
+    model: nn.Module = _made()  # `Losses(method)`, prepared by Accelerate
+    optimizer: AcceleratedOptimizer = _made()
+    names: dict[nn.Parameter, str] = _made()  # of the method's own parameters
+    stream: Iterator[dict] | None = _made()  # the batches still to come, on the device
+    per_step: int = _made()  # images of the training split, over all processes
+    per_stream: dict[str, int] = _made()  # the same of each further stream
+    per_epoch: int = _made()  # steps
+    steps: int = _made()  # of the whole run
+    epochs: int = _made()  # of the whole run; the last may be a part
+
+    step: int = dataclasses.field(default=0, init=False)  # optimiser steps done
+    epoch: int = dataclasses.field(default=0, init=False)  # epochs done
+    batches: list[dict] = _made()  # of the current step, one per accumulation
+    batch: dict = _made()  # the current one
+    terms: list[dict[str, Tensor]] = _made()  # weighted losses, one dict per batch
+    loss: Tensor = _made()  # sum of the current batch's terms
+    line: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)  # what was logged last
+    scores: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)  # of the last evaluation; at the end, of the best weights
+    stopping: str | None = dataclasses.field(default=None, init=False)  # why the run ends early
+    signal: str | None = dataclasses.field(default=None, init=False)  # the signal that came, such as "SIGTERM"
+
+    def __post_init__(self, usual: bool) -> None:
+        scored = self.metric is not None and self.val_data is not None
+        self.callbacks = [*(usual_callbacks(self.recipe, scored) if usual else []), *self.callbacks]
+
+# %% ../../nbs/lib/42_training.loop.ipynb #45dff0db
+class Trainer(TrainerFields):
+    "Trains a method by its recipe: the loop. Everything else is a callback."
     def fit(self) -> dict[str, Any]:
         "Train to the end, or on from the last checkpoint; the method then holds the best weights. Returns their scores."
         with catch_signals(self), report_errors(self):
             begin(self)
             while self.epoch < self.epochs and not self.stopping:
                 self.model.train()
-                for batches_of_step in self.rest_of_epoch():
-                    self.train_step(batches_of_step)
+                for batches in self.rest_of_epoch():
+                    self.train_step(batches)
                     self.call("after_step")
                     check_interrupt(self)
                     if self.stopping: break
@@ -91,23 +130,27 @@ class Trainer:
         "One optimiser step on `recipe.accumulate` batches."
         torch.manual_seed(derive_seed(self.recipe.seed, "step", self.step, self.rank))
         set_learning_rate(self)
-        self.terms = []
-        for number, self.batch in enumerate(batches, 1):
-            with contextlib.nullcontext() if number == len(batches) else self.accelerator.no_sync(self.model):
+        self.batches, self.terms = batches, []
+        self.call("before_step")
+        for number, batch in enumerate(self.batches, 1):
+            self.batch = batch
+            with contextlib.nullcontext() if number == len(self.batches) else self.accelerator.no_sync(self.model):
                 self.terms.append(self.model(self.batch))
                 self.loss = sum(self.terms[-1].values())
                 self.call("after_loss")
-                self.accelerator.backward(self.loss / len(batches))
+                self.accelerator.backward(self.loss / len(self.batches))
         if self.recipe.clip_norm: self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
 
     def rest_of_epoch(self) -> Iterator[list[dict]]:
+        "The batches of each remaining step of the epoch."
         while self.step < min((self.epoch + 1) * self.per_epoch, self.steps):
-            yield [send_to_device(next(self.stream), self.device, non_blocking=True) for _ in range(self.recipe.accumulate)]
+            yield [next(self.stream) for _ in range(self.recipe.accumulate)]
 
     def call(self, moment: str) -> None:
+        "Call a method of every callback, such as `after_step`."
         for callback in self.callbacks: getattr(callback, moment)(self)
 
 # %% ../../nbs/lib/42_training.loop.ipynb #fb184b19
@@ -140,30 +183,55 @@ def begin(t: Trainer) -> None:
     recipe = t.recipe
     if recipe.batch_size is None or recipe.lr is None or (recipe.epochs or recipe.steps) is None:
         raise ParameterError("batch_size, lr and epochs (or steps) must be known to train", remedy="choose a preset, or give them")
+    check_method(t.method)
     t.accelerator = accelerator_for(recipe, getattr(t.method, "find_unused_parameters", True))
     t.device, t.rank, t.processes = t.accelerator.device, t.accelerator.process_index, t.accelerator.num_processes
     t.log_every = t.log_every or (1 if t.device.type == "cpu" else 20)
-    draws = StepSampler(len(t.train_data), recipe.batch_size, recipe.seed, 0, 0, recipe.accumulate, t.rank, t.processes)
-    t.per_step, t.per_epoch = draws.per_step, draws.per_epoch
+    samplers = make_samplers(t)
+    t.per_step, t.per_epoch = samplers["train"].per_step, samplers["train"].per_epoch
+    t.per_stream = {name: samplers[name].per_step for name in t.extra_data}
     t.steps = recipe.steps or recipe.epochs * t.per_epoch
     t.epochs = math.ceil(t.steps / t.per_epoch)
     prepare(t)
     start_run(t)
-    draws.start, draws.stop = t.step, t.steps
     t.workers = default_workers(t.device, t.processes) if recipe.workers is None else recipe.workers
-    data = AugmentedSamples(t.train_data, t.train_transform, recipe.seed)
-    t.stream = batches(data, draws, t.workers, t.collate, pin=t.device.type == "cuda")
+    t.stream = training_batches(t, samplers)
     t.call("begin")
+
+# %% ../../nbs/lib/42_training.loop.ipynb #9428d70d
+def make_samplers(t: Trainer) -> dict[str, StepSampler]:
+    "The sampler of the training split and of each further stream. Raises `ParameterError` for a name that is taken."
+    if taken := {"train", "val"} & t.extra_data.keys():
+        raise ParameterError(f"extra_data may not be named {' or '.join(sorted(taken))}", remedy="choose another name, such as 'unlabelled'")
+    recipe, samplers = t.recipe, {}
+    for name, stream in {"train": TrainStream(t.train_data), **t.extra_data}.items():
+        seed = recipe.seed if name == "train" else derive_seed(recipe.seed, "stream", name)
+        samplers[name] = StepSampler(len(stream.data), stream.batch_size or recipe.batch_size, seed, 0, 0, recipe.accumulate, t.rank, t.processes,
+                                     "training" if name == "train" else name)
+    return samplers
+
+def training_batches(t: Trainer, samplers: Mapping[str, StepSampler]) -> Iterator[dict]:
+    "The batches from the trainer's step on, on its device; those of further streams lie under their names."
+    streams = {}
+    for name, stream in {"train": TrainStream(t.train_data, t.train_transform, collate=t.collate), **t.extra_data}.items():
+        samplers[name].start, samplers[name].stop = t.step, t.steps
+        samples = AugmentedSamples(stream.data, stream.transform, samplers[name].seed)
+        streams[name] = batches(samples, samplers[name], t.workers, stream.collate, pin=t.device.type == "cuda")
+    for batch, *others in zip(*streams.values(), strict=True):
+        if taken := sorted(t.extra_data.keys() & batch.keys()) if others else []:
+            raise ParameterError(f"extra_data may not be named {taken[0]!r}: the batch has it", remedy="choose another name, such as 'unlabelled'")
+        if others: batch = {**batch, **dict(zip(t.extra_data, others, strict=True))}
+        yield send_to_device(batch, t.device, non_blocking=True)
 
 # %% ../../nbs/lib/42_training.loop.ipynb #dbfd3757
 def prepare(t: Trainer) -> None:
     "Model and optimiser, on the device."
+    if isinstance(t.method, FrozenParts): t.method.freeze_parts()
     t.method.to(t.device)
     if t.processes > 1 and t.device.type == "cuda": t.method = nn.SyncBatchNorm.convert_sync_batchnorm(t.method)
-    groups = t.method.parameter_groups(t.recipe) if hasattr(t.method, "parameter_groups") else decay_groups(t.method, t.recipe)
-    optimizer = make_optimizer(groups, t.recipe, fused=t.device.type == "cuda" or None)
+    optimizer = make_optimizer(t.method.parameter_groups(t.recipe), t.recipe, fused=t.device.type == "cuda" or None)
     t.model, t.optimizer = t.accelerator.prepare(Losses(t.method), optimizer)
-    t.names = {p: n for n, p in t.method.named_parameters()}
+    t.names = {p: n for n, p in own_parameters(t.method).items()}
 
 def set_learning_rate(t: Trainer) -> None:
     "The learning rate of the coming step, in every group; one with `end` stops at that share of its peak instead of at 0."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..core import CheckpointError, RunError, disk_errors
 from ..recipe import Recipe
+from ..frozen import FrozenParts, frozen_digests
 from .runs import MAY_DIFFER, cut_metrics, fingerprint
 from ..weights import read_metadata, save_state
 
@@ -48,7 +49,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
     return {f"optimizer.{key}.{names[p]}": value for p, values in optimizer.state.items() for key, value in values.items()}
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
-    "Put `optimizer_tensors` back."
+    "Restore what `optimizer_tensors` returned."
     by_name = {n: p for p, n in names.items()}
     for name in (n for n in tensors if n.startswith("optimizer.")):
         _, key, parameter = name.split(".", 2)
@@ -57,14 +58,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
         optimizer.state[p][key] = torch.empty_like(tensors[name], device=device, memory_format=torch.preserve_format).copy_(tensors[name])
 
 # %% ../../nbs/lib/41_training.state.ipynb #5afb24be
-def recipe_digest(recipe: Recipe) -> str:
-    "A short hash of everything that a resumed run must have in common with its first part."
-    kept = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in MAY_DIFFER}
+def recipe_digest(recipe: Recipe,
+                  fields: Collection[str] | None = None,  # None: all; those that the run's recipe had, where it is older than some fields
+                  ) -> str:
+    "A short hash of what a resumed run must have in common with its first part."
+    kept = {k: v for k, v in recipe.model_dump(mode="json").items() if k not in MAY_DIFFER and (fields is None or k in fields)}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 def start_run(t: Trainer) -> None:
-    "Mark the run as running, after restoring its state if it has one."
-    data = {"train": fingerprint(t.train_data), "val": fingerprint(t.val_data) if t.val_data is not None else None}
+    "Restore the run's state if it has one, and mark it as running. Raises `RunError` if the data changed."
+    splits = {"train": t.train_data, "val": t.val_data, **{name: stream.data for name, stream in t.extra_data.items()}}
+    data = {name: fingerprint(split) if split is not None else None for name, split in splits.items()}
     before = t.run.info.get("dataset")
     if before not in (None, data):
         raise RunError(f"the dataset of run {t.run.name!r} has changed: {before} -> {data}", file=t.run.folder,
@@ -79,12 +83,19 @@ def is_main() -> bool:
     "Whether this process is the one that writes (the only one, or the first)."
     return os.environ.get("RANK", "0") == "0"
 
+# %% ../../nbs/lib/41_training.state.ipynb #b899d304
+def _must_match(t: Trainer) -> dict[str, Any]:
+    "What a training state and the trainer that resumes from it must have in common."
+    frozen = frozen_digests(t.method) if isinstance(t.method, FrozenParts) else {}
+    return dict(recipe=recipe_digest(t.recipe, t.run.info["recipe"]), per_step=t.per_step, streams=dict(t.per_stream), method=type(t.method).__name__,
+                frozen=frozen)
+
 # %% ../../nbs/lib/41_training.state.ipynb #8a974fa7
 def restore(t: Trainer) -> None:
-    "Put the trainer where its run's training state says."
+    "Restore the trainer from its run's training state. Raises `RunError` or `CheckpointError` where it does not fit."
     tensors, state = load_training_state(t.run.last)
-    wanted = {"recipe": recipe_digest(t.recipe), "per_step": t.per_step, "method": type(t.method).__name__}
-    for key, value in wanted.items():
+    state = {"streams": {}, "frozen": {}, **state}  # a state from before there were these
+    for key, value in _must_match(t).items():
         if state[key] != value:
             raise RunError(f"the training state does not fit: {key} {state[key]!r} -> {value!r}", file=t.run.last, remedy="start a new run")
     def part(prefix: str) -> dict[str, Tensor]: return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -96,14 +107,16 @@ def restore(t: Trainer) -> None:
     t.step, t.epoch = state["step"], state["epoch"]
 
 # %% ../../nbs/lib/41_training.state.ipynb #a30d8eb6
-def save(t: Trainer, epoch: int) -> None:  # the epoch to go on in
-    "Write the training state."
+def save(t: Trainer,
+         epoch: int,  # the epoch to continue in
+         ) -> None:
+    "Write the training state to the run's `last` folder."
     t.call("before_save")
     if not is_main(): return
     saved = {type(c).__name__: c.saved() for c in t.callbacks}
     tensors = {f"model.{k}": v for k, v in t.method.state_dict().items()} | optimizer_tensors(t.optimizer.optimizer, t.names)
     tensors |= {f"callback.{c}.{k}": v for c, values in saved.items() for k, v in values.items() if isinstance(v, Tensor)}
     plain = {c: {k: v for k, v in values.items() if not isinstance(v, Tensor)} for c, values in saved.items()}
-    state = dict(step=t.step, epoch=epoch, recipe=recipe_digest(t.recipe), per_step=t.per_step, method=type(t.method).__name__, callbacks=plain,
+    state = dict(step=t.step, epoch=epoch, **_must_match(t), callbacks=plain,
                  scaler=t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None)
     save_training_state(t.run.last, tensors, state)

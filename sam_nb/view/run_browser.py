@@ -98,7 +98,7 @@ def _published(method: str) -> Mapping[str, Any]:  # dataset -> scores and their
     name = f"sam_nb.methods.{method}_recipe"
     module = importlib.util.find_spec(name) if method.isidentifier() else None
     if module is None or "PUBLISHED: " not in Path(module.origin).read_text(): return {}  # some take seconds to import
-    return importlib.import_module(name).PUBLISHED
+    return next(value for key, value in vars(importlib.import_module(name)).items() if key.endswith("PUBLISHED"))
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #a1e85b9d
 def published_score(method: str, dataset: str | None, score: str) -> dict[str, Any] | None:  # {"value", "source"}
