@@ -1,20 +1,42 @@
-"settings.ini and environment.yml name the same dependencies."
+"settings.ini, environment.yml and pyproject.toml say the same."
+import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 
 import yaml
 
 root = Path(__file__).parents[1]
+FACTS = {"repo", "lib_name", "version", "min_python", "license", "description", "keywords", "author", "author_email", "user", "copyright", "git_url",
+         "doc_host", "doc_baseurl", "status", "audience", "language", "requirements", "onnx_requirements", "dev_requirements", "console_scripts"}  # of setup.py
+
+
+def settings() -> dict[str, str]:
+    parser = ConfigParser(delimiters=["="])
+    parser.read(root / "settings.ini")
+    return dict(parser["DEFAULT"])
 
 
 def test_environment_yml_names_what_settings_ini_names():
-    settings = ConfigParser(delimiters=["="])
-    settings.read(root / "settings.ini")
-    wanted = settings["DEFAULT"]["requirements"].split() + settings["DEFAULT"]["dev_requirements"].split()
+    ini = settings()
+    wanted = ini["requirements"].split() + ini["dev_requirements"].split()
     conda = yaml.safe_load((root / "environment.yml").read_text())["dependencies"]
     pip = next(d["pip"] for d in conda if isinstance(d, dict))
     assert sorted(pip) == sorted(wanted)
-    assert f"python>={settings['DEFAULT']['min_python']}" in conda
+    assert f"python>={ini['min_python']}" in conda
+
+
+def test_pyproject_configures_nbdev_3_as_settings_ini_configures_nbdev_2():
+    ini, pyproject = settings(), tomllib.loads((root / "pyproject.toml").read_text())
+    written = {key: " ".join(value) if isinstance(value, list) else str(value) for key, value in pyproject["tool"]["nbdev"].items()}
+    assert written == {key: value for key, value in ini.items() if key not in FACTS}
+    assert (pyproject["project"]["name"], pyproject["project"]["requires-python"]) == (ini["lib_name"], ">=" + ini["min_python"])
+    assert pyproject["tool"]["ruff"]["target-version"] == "py" + ini["min_python"].replace(".", "")
+
+
+def test_makefile_and_readme_name_the_python_of_settings_ini():
+    major, minor = settings()["min_python"].split(".")
+    assert f"sys.version_info < ({major}, {minor})" in (root / "Makefile").read_text()
+    assert f"Python {major}.{minor}" in (root / "README.md").read_text()
 
 
 def test_settings_keep_papermills_tag():
