@@ -11,9 +11,9 @@ SAY_SKIPPED = if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skip
 
 .PHONY: help setup demo test test-browser chromium lab check export bench clean
 help:
-	@printf '%s\n' 'make demo    install, make demo data, train SARTM on it (papermill), print scores and where everything is' \
+	@printf '%s\n' 'make demo    install, make demo data, train SARTM on it, print scores and where everything is' \
 	 'make test    run every notebook (nbdev_test) and tests/ (pytest)' 'make test-browser  run notebooks in JupyterLab, driven by a browser (installs Chromium where it may)' \
-	 'make lab     JupyterLab' \
+	 'make lab     JupyterLab on this folder, at nbs/index.ipynb' \
 	 'make check   export, clean, lint, test; fails on any difference' 'make export  notebooks -> sam_nb/' 'make bench   timings against the released schedule of calls'
 
 setup: $(INSTALLED)
@@ -30,10 +30,10 @@ $(INSTALLED): settings.ini setup.py
 	@touch $@
 
 demo: setup
+	@echo "1. demo data: 400 + 100 + 100 generated pairs of street scenes"
 	@sam_nb demo-data street --size 128 --train 400 --val 100 --workers 2
-	@name=demo-$$(date +%Y%m%d-%H%M%S); mkdir -p runs/$$name && \
-	 papermill nbs/train_sartm.ipynb runs/$$name/notebook.ipynb -p dataset demo -p run_name $$name --log-output --no-progress-bar && \
-	 sam_nb runs show $$name
+	@echo "2. nbs/train_sartm.ipynb: 250 steps, then scores on the test split (about a minute on two cores)"
+	@sam_nb train sartm --dataset demo --run_name demo-$$(date +%Y%m%d-%H%M%S)
 
 test: setup
 	@rm -f runs/.skipped
@@ -54,6 +54,7 @@ chromium:
 
 check: setup
 	nbdev_export
+	sam_nb write-parameters
 	nbdev_clean
 	ruff check sam_nb nbs tests benchmarks setup.py
 	git diff --exit-code --stat
@@ -61,10 +62,11 @@ check: setup
 
 export: setup
 	nbdev_export
+	sam_nb write-parameters
 	nbdev_clean
 
 lab: setup
-	jupyter lab nbs/index.ipynb
+	jupyter lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 bench: setup
 	python -m benchmarks.sartm

@@ -23,7 +23,7 @@ class Recipe(BaseModel):
     data_root: str | None = Field(None, description="folder of the dataset; None: data/<dataset>")
     preset: str | None = Field(None, description="named set of values; None: the one that fits the dataset")
     backbone: str | None = Field(None, description="encoder size")
-    checkpoint: str | None = Field(None, description="weights file to start from")
+    checkpoint: str | None = Field(None, description="a file, a saved folder, a name of the zoo, 'scratch'; None: the backbone's own weights")
     epochs: int | None = Field(None, gt=0, description="passes over the training split")
     steps: int | None = Field(None, gt=0, description="stop after so many optimiser steps (overrides epochs)")
     batch_size: int | None = Field(None, gt=0, description="images per step and process")
@@ -46,6 +46,12 @@ class Recipe(BaseModel):
     eval_every: int = Field(1, gt=0, description="epochs between evaluations on the validation split")
     save_every: int | None = Field(None, gt=0, description="steps between resumable checkpoints; None: once an epoch")
     patience: int | None = Field(None, gt=0, description="evaluations without a better score before training stops")
+
+    @property
+    def start_weights(self) -> dict[str, str]:  # part of the model -> name or path
+        "The weights that a run starts from; a method adds those of its other parts."
+        name = self.checkpoint or self.backbone
+        return {"model": name} if isinstance(name, str) and name != "scratch" else {}
 
 # %% ../nbs/lib/00_recipe.ipynb #a395e6b0
 def _explain(recipe_type: type[BaseModel], problem: Mapping) -> str:

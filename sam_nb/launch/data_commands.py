@@ -6,21 +6,42 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..core import ParameterError, disk_errors, workspace
 from .parameters import shown_path
+from ..zoo import ZOO, Weights, fetch
 
 # %% auto #0
-__all__ = ['do_fetch', 'do_check', 'do_demo_data', 'do_saom_data', 'do_referring_data', 'add_data_commands']
+__all__ = ['weights_list', 'do_fetch', 'do_check', 'do_demo_data', 'do_saom_data', 'do_referring_data', 'add_data_commands']
+
+# %% ../../nbs/lib/80_launch.data_commands.ipynb #6f4c8ae3
+def _source(weights: Weights) -> str:
+    "Where weights come from, and their licence."
+    hosts = {"own": "part of this repository", "hub": "huggingface.co", "manual": "by hand"}
+    return f"{hosts.get(weights.kind) or urlsplit(weights.url).hostname}, licence: {weights.licence}"
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+
+# %% ../../nbs/lib/80_launch.data_commands.ipynb #5ccf42cf
+def weights_list() -> str:
+    "All published weights by source: name, what they are, size, and their file in checkpoints/."
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for w in ZOO.values():
+        size = f"{w.megabytes} MB" if w.megabytes else "? MB"
+        groups.setdefault(_source(w), []).append((w.name, w.title, size, w.path.name if w.present else "not here"))
+    lines = [line for source, rows in groups.items() for line in (source, *_columns(rows), "")]
+    return "\n".join([*lines, "The last column is the file in checkpoints/; `sam_nb fetch NAME ...` downloads it."])
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #7b339133
 def do_fetch(options: argparse.Namespace) -> None:
     "sam_nb fetch, sam_nb fetch NAME ..."
-    from sam_nb.zoo import fetch, list_zoo
-    if not options.names: print(list_zoo().to_string(na_rep=""))
+    if not options.names: print(weights_list())
     for name in options.names: print(shown_path(fetch(name)))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #f582f710
@@ -98,8 +119,8 @@ def do_referring_data(options: argparse.Namespace) -> None:
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #a1c98d1c
 def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentParser]) -> None:
     "Add these commands and their options; `command(name, help, function)` makes a parser."
-    fetch = command("fetch", "list published weights, or download some into checkpoints/", do_fetch)
-    fetch.add_argument("names", nargs="*", metavar="NAME")
+    weights = command("fetch", "list published weights, or download some into checkpoints/", do_fetch)
+    weights.add_argument("names", nargs="*", metavar="NAME")
     check = command("check", "read a whole dataset and report every problem", do_check)
     check.add_argument("dataset", metavar="DATASET", help="a name of the catalog, or a folder")
     check.add_argument("--data_root", "--data-root", metavar="FOLDER", help="its folder (default: data/DATASET)")

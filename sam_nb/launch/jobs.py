@@ -13,25 +13,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core import ParameterError, RunError, did_you_mean, disk_errors, workspace
+from ..contract import Evaluator, Job
+from ..contract import job as card_of
+from ..core import CheckpointError, ParameterError, RunError, did_you_mean, disk_errors, workspace
 from .kernel import NotebookJob, execute
 from .parameters import Parameter, check_values, find_notebook, shown_path
 
 if TYPE_CHECKING: from sam_nb.training.runs import Run
 
 # %% auto #0
-__all__ = ['new_run_folder', 'resumed_values', 'training_job', 'evaluation_job', 'last_value', 'slurm_options', 'submit',
-           'run_summary']
+__all__ = ['check_run_name', 'new_run_folder', 'resumed_values', 'find_card', 'check_with_card', 'evaluator_of',
+           'training_values', 'training_job', 'evaluation_job', 'last_value', 'slurm_options', 'submit', 'run_summary']
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #0a97f6fb
-def new_run_folder(method: str, values: Mapping[str, Any], dataset: str) -> Path:
-    "Create the folder of a new run under runs/; raises `RunError` if the chosen name is taken."
+def check_run_name(values: Mapping[str, Any]) -> str | None:
+    "The chosen name of a new run; raises `ParameterError` for a bad name and `RunError` for one that is taken."
     root, chosen = workspace().runs, values.get("run_name")
     if chosen is not None and not re.fullmatch(r"[\w+=-][\w.+=-]*", chosen):
         raise ParameterError(f"run_name={chosen!r} is no folder name", remedy="use letters, digits, '-', '_' and '.'")
     if chosen is not None and (root / chosen / "run.json").exists():
         raise RunError(f"a second run with the same name: {chosen!r} exists", file=root / chosen,
                        remedy=f"choose another --run_name, or continue that run with --resume {chosen}")
+    return chosen
+
+def new_run_folder(method: str, values: Mapping[str, Any], dataset: str) -> Path:
+    "Create the folder of a new run under runs/; raises `RunError` if the chosen name is taken."
+    root, chosen = workspace().runs, check_run_name(values)
     automatic = f"{method}-{dataset}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     for name in [chosen] if chosen is not None else [automatic, *(f"{automatic}-{k}" for k in range(2, 100))]:
         with disk_errors(root / name), contextlib.suppress(*[] if chosen is not None else [FileExistsError]):
@@ -52,16 +59,40 @@ def resumed_values(run: Run, values: Mapping[str, Any], parameters: Mapping[str,
     kept = {k: v for k, v in recipe.items() if v != parameters[k].default}
     return {**kept, **values, "resume": run.name, **({"run_name": None} if "run_name" in parameters else {})}
 
+# %% ../../nbs/lib/81_launch.jobs.ipynb #baf86e9c
+def find_card(method: str) -> Job | None:
+    "The card of a method; None: it has a notebook only."
+    try: return card_of(method)
+    except ParameterError: return None
+
+def check_with_card(job: str, method: str, values: Mapping[str, Any]) -> Any:  # the checked recipe; None: there is no card
+    "Check values before a kernel starts; raises what the method's check raises."
+    if (card := find_card(method)) is None: return None
+    check = card.check if job == "train" else evaluator_of(card).check
+    try: return check(values)
+    except CheckpointError as error:
+        if job != "train" or "tiny" not in card.presets or values.get("preset") or values.get("checkpoint"): raise
+        raise CheckpointError(error.fact, file=error.file, remedy=f"{error.remedy}; or start from weights that are here: --preset tiny") from None
+
+def evaluator_of(card: Job) -> Evaluator:
+    "The evaluator whose parameters the evaluation notebook has."
+    return next(iter(card.evaluators.values()))
+
+# %% ../../nbs/lib/81_launch.jobs.ipynb #35e925fe
+def training_values(method: str, values: Mapping[str, Any], parameters: Mapping[str, Parameter],
+                    ) -> tuple[dict[str, Any], Run | None]:  # values for the notebook; the run that is resumed
+    "The values of a training job, those of a resumed run included; raises `SamNbError`."
+    run = None if values.get("resume") is None else _find_run(values["resume"], method)
+    return check_values(values if run is None else resumed_values(run, values, parameters), parameters), run
+
 # %% ../../nbs/lib/81_launch.jobs.ipynb #dfb17ab2
 def training_job(method: str, values: dict[str, Any], parameters: Mapping[str, Parameter]) -> NotebookJob:
     "The job of a new run, or of one that is resumed."
-    notebook = find_notebook("train", method)
-    if values.get("resume") is not None:
-        run = _find_run(values["resume"], method)
-        values = check_values(resumed_values(run, values, parameters), parameters)
+    notebook, (values, run) = find_notebook("train", method), training_values(method, values, parameters)
+    check_with_card("train", method, values)
+    if run is not None:
         parts = len([*run.folder.glob("notebook*.ipynb")]) + 1
         return NotebookJob(notebook, run.folder / f"notebook-{parts}.ipynb", values, run.folder)
-    values = check_values(values, parameters)
     dataset = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else "data")
     folder = new_run_folder(method, values, dataset)
     return NotebookJob(notebook, folder / "notebook.ipynb", {**values, "run_name": folder.name}, folder, new=True)
@@ -75,6 +106,7 @@ def _find_run(name: str | Path, method: str | None = None) -> Run:
 def evaluation_job(method: str, values: dict[str, Any], parameters: Mapping[str, Parameter]) -> NotebookJob:
     "An evaluation of a run (the last one if none is named), or of weights."
     notebook, values = find_notebook("eval", method), check_values(values, parameters)
+    check_with_card("eval", method, values)
     there = contextlib.suppress(RunError) if values.get("run") is None else contextlib.nullcontext()
     with there:
         run = _find_run(values.get("run") or "last", method) if values.get("checkpoint") is None else None

@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contract import jobs
 from ..core import ParameterError, did_you_mean, workspace
-from .job_notebooks import write_job_notebook
 
 # %% auto #0
-__all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebooks', 'find_notebook', 'Parser', 'job_parser',
-           'read_command', 'check_values', 'shown_path']
+__all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebooks', 'find_notebook', 'Parser',
+           'add_job_options', 'job_parser', 'read_command', 'check_values', 'shown_path']
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #8fb33cd4
 @dataclass(frozen=True)
@@ -113,15 +111,22 @@ def find_notebook(job: str, method: str) -> Path:
     "The notebook of a job and method, written from the method's card where it has none of its own. Raises `ParameterError`."
     there = job_notebooks(job)
     if method in there: return there[method]
+    from sam_nb.contract import jobs
     cards = jobs()
+    from sam_nb.launch.job_notebooks import write_job_notebook
     if method in cards: return write_job_notebook(cards[method], job, workspace().runs / ".notebooks" / f"{job}_{method}.ipynb")
     raise ParameterError(f"there is no {job}_{method}.ipynb", file=_notebook_folders()[0], remedy=did_you_mean(method, {*there, *cards}))
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #6f4d4e85
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` that raises `ParameterError`."
-    def __init__(self, *arguments: Any, **named: Any):
+    def __init__(self, *arguments: Any,
+                 more: Callable[[], list[str]] = list,  # lines at the end of the help
+                 **named: Any):
         super().__init__(*arguments, allow_abbrev=False, formatter_class=_wide, **named)
+        self.more = more
+
+    def format_help(self) -> str: return "\n".join([super().format_help(), *self.more()]).rstrip() + "\n"
 
     def error(self, message: str) -> None:
         wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
@@ -131,21 +136,26 @@ class Parser(argparse.ArgumentParser):
 def _wide(prog: str) -> argparse.HelpFormatter: return argparse.HelpFormatter(prog, max_help_position=36, width=150)
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #0cb1eb0d
-def job_parser(job: str, method: str, parameters: Mapping[str, Parameter]) -> Parser:
-    "The options of one job notebook."
-    parser = Parser(f"sam_nb {job} {method}", usage=f"sam_nb {job} {method} [--name value ...]")
+def add_job_options(parser: argparse.ArgumentParser, job: str, method: str, parameters: Mapping[str, Parameter]) -> None:
+    "Give a parser the options of a job notebook."
     how = parser.add_argument_group("how to run it")
     where = "runs/<run>/notebook.ipynb" if job == "train" else "runs/<run>/eval.ipynb"
     how.add_argument("--notebook", metavar="FILE", help=f"where the executed notebook goes (default: {where})")
     how.add_argument("--slurm", metavar="KEY=VALUE,...",
                      help="submit to Slurm, e.g. partition=gpu,gpus_per_node=1,timeout_min=600 (cluster=local: a process here)")
+    how.add_argument("--dry_run", "--dry-run", action="store_true", help="print the resolved recipe, the data and the weights, and start nothing")
     how.add_argument("--no-notebook-log", action="store_true", help="do not repeat here what the notebook prints")
     how.add_argument("-p", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[], help="a parameter, written as for papermill")
     group = parser.add_argument_group(f"parameters of {job}_{method}.ipynb")
     for p in parameters.values():
         bare = dict(nargs="?", const="true") if "bool" in type_names(p.annotation) else {}
-        text = f"{p.help} [{p.default!r}]".replace("%", "%%")
+        text = (p.help if p.default is None else f"{p.help} [{p.default!r}]").replace("%", "%%")
         group.add_argument(f"--{p.name}", metavar="|".join(type_names(p.annotation)), default=argparse.SUPPRESS, help=text, **bare)
+
+def job_parser(job: str, method: str, parameters: Mapping[str, Parameter]) -> Parser:
+    "A parser of one job's options."
+    parser = Parser(f"sam_nb {job} {method}", usage=f"sam_nb {job} {method} [--name value ...]")
+    add_job_options(parser, job, method, parameters)
     return parser
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #52f8eea3

@@ -19,14 +19,17 @@ from ..core import SamNbError, atomic_path, workspace
 from ..recipe import Recipe
 
 # %% auto #0
-__all__ = ['cell_annotation', 'cell_comment', 'parameters_cell', 'write_parameters_cell', 'job_cells', 'write_parameters']
+__all__ = ['choices', 'cell_annotation', 'cell_comment', 'parameters_cell', 'write_parameters_cell', 'job_cells',
+           'write_parameters']
 
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #391c0bb9
 def _members(hint: Any) -> list[Any]:
     "The alternatives of a type, unions flattened."
     return [m for part in get_args(hint) for m in _members(part)] if get_origin(hint) in (Union, UnionType) else [hint]
 
-def _choices(hint: Any) -> list[Any]: return [c for m in _members(hint) if get_origin(m) is Literal for c in get_args(m)]
+def choices(hint: Any) -> list[Any]:
+    "What a `Literal`, alone or in a union, allows."
+    return [c for m in _members(hint) if get_origin(m) is Literal for c in get_args(m)]
 
 def _type_name(hint: Any) -> str:
     if get_origin(hint) is Literal: return type(get_args(hint)[0]).__name__
@@ -46,9 +49,9 @@ def cell_annotation(hint: Any,  # of a recipe's field
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #a69f4113
 def cell_comment(hint: Any, description: str) -> str:
     "The comment behind a parameter."
-    choices = [str(c) for c in _choices(hint)]
-    if all(re.search(rf"(?<!\w){re.escape(c)}(?!\w)", description) for c in choices): return description
-    return f"{', '.join(choices)}{';' if ':' in description else ':'} {description}"
+    allowed = [str(c) for c in choices(hint)]
+    if all(re.search(rf"(?<!\w){re.escape(c)}(?!\w)", description) for c in allowed): return description
+    return f"{', '.join(allowed)}{';' if ':' in description else ':'} {description}"
 
 def _known_comments(card: Job) -> dict[str, str]:
     "Comments that follow from the card: its presets, and the catalog's datasets of its task."
