@@ -1,0 +1,88 @@
+"""How the package is built, in figures: modules, lines, imports, public names, and who knows the methods by name.
+
+    python -m benchmarks.house                  the working tree
+    python -m benchmarks.house e4e183d HEAD     two revisions side by side
+"""
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+METHODS = ("sartm", "promptable", "saom", "rsam")
+_CODE = re.compile(rf"(?<![a-z])({'|'.join(METHODS)})(?![a-z])", re.I)
+
+
+def modules(root: Path) -> dict[str, Path]:
+    paths = [p for p in sorted((root / "sam_nb").rglob("*.py")) if p.name not in ("__init__.py", "_modidx.py")]
+    return {".".join(p.relative_to(root).with_suffix("").parts): p for p in paths}
+
+
+def imports(name: str, path: Path, known: set[str]) -> set[str]:
+    "Modules of the package that a module imports, at the top or inside a function."
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import): found |= {a.name for a in node.names}
+        if isinstance(node, ast.ImportFrom):
+            package = ".".join(name.split(".")[:-node.level]) if node.level else ""
+            base = ".".join(part for part in (package, node.module) if part)
+            found |= {base, *(f"{base}.{a.name}" for a in node.names)}
+    return found & known - {name}
+
+
+def public(path: Path) -> int:
+    "Names in __all__."
+    listed = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"]
+    return len(ast.literal_eval(listed[0].value)) if listed else 0
+
+
+def names_a_method(path: Path) -> bool:
+    "Whether the code (no comment, no text of a docstring) names a published method: an import, a string, a variable."
+    tree = ast.parse(path.read_text())
+    texts = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
+    for node in ast.walk(tree):
+        words = [node.module or ""] if isinstance(node, ast.ImportFrom) else [node.value] if isinstance(node, ast.Constant) else []
+        if isinstance(node, ast.ImportFrom): words += [a.name for a in node.names]
+        if isinstance(node, ast.Name): words = [node.id]
+        if id(node) not in texts and any(isinstance(w, str) and _CODE.search(w) for w in words): return True
+    return False
+
+
+def own(name: str) -> bool: return name.startswith("sam_nb.methods.") or any(m in name.split(".")[-1] for m in METHODS)
+
+
+def figures(root: Path) -> dict[str, object]:
+    there = modules(root)
+    lines = {name: len(path.read_text().splitlines()) for name, path in there.items()}
+    small = {name: n for name, n in lines.items() if "demo" not in name}
+    longest = max(small, key=small.get)
+    return {
+        "modules": len(there), "lines": sum(lines.values()), "median lines of a module": sorted(lines.values())[len(lines) // 2],
+        "longest, demo world apart": f"{small[longest]} ({longest.removeprefix('sam_nb.')})", "modules over 450 lines, demo world apart": sum(n > 450 for n in small.values()),
+        "import edges": sum(len(imports(name, path, set(there))) for name, path in there.items()), "public names": sum(map(public, there.values())),
+        "modules, not a method's own, that name a method": sum(names_a_method(path) for name, path in there.items() if not own(name)),
+        "words in README": len((root / "README.md").read_text().split()),
+    }
+
+
+def at_revision(revision: str) -> dict[str, object]:
+    top = Path(__file__).parents[1]
+    packed = subprocess.run(["git", "archive", revision, "sam_nb", "README.md"], cwd=top, capture_output=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        tarfile.open(fileobj=io.BytesIO(packed)).extractall(folder, filter="data")
+        return figures(Path(folder))
+
+
+def main(revisions: list[str]) -> None:
+    columns = {r: at_revision(r) for r in revisions} or {"working tree": figures(Path(__file__).parents[1])}
+    width = max(len(k) for k in next(iter(columns.values())))
+    print(" " * width, *(f"{name:>36}" for name in columns))
+    for row in next(iter(columns.values())): print(f"{row:{width}}", *(f"{c[row]!s:>36}" for c in columns.values()))
+
+
+if __name__ == "__main__": main(sys.argv[1:])
