@@ -21,9 +21,9 @@ from torchvision import tv_tensors
 from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, read_json, workspace
 from .coco_masks import find_coco_file, lone_coco_file, open_coco, open_panoptic, split_names
 from .mask_pictures import (KINDS, PICTURE_ENDINGS, BinaryReader, InstanceReader, LabelMapReader, kind_of_masks, match_masks,
-                                           pictures_in, read_image)
+                                           pictures_in)
 from .object_masks import Entry, Found, MaskSet, ObjectTransform, candidates, collate_objects, whole_frame
-from .pictures import Problem, problem_lines, problem_table, trouble
+from .pictures import Problem, problem_lines, problem_table, read_image, trouble
 
 # %% auto #0
 __all__ = ['IMAGE_FOLDERS', 'MASK_FOLDERS', 'SMALL', 'held_out', 'choose_split', 'take_part', 'folder_pair', 'split_list',

@@ -19,13 +19,14 @@ from torch.utils.data import Subset
 from torchvision import tv_tensors
 
 from ..core import DatasetError, ParameterError, derive_seed, disk_errors, did_you_mean, write_json
-from .mask_pictures import ids_of, leave_out, read_image
+from .mask_pictures import ids_of, leave_out
 from .object_masks import IdMap, MaskSet
 from .objects import Objects, load_objects, splits_on_disk
+from .pictures import read_image
 from .pictures import trouble
+from .saom_files import write_saom_metadata
 from ..demo.files import GENERATOR_VERSION, make_once
 from ..demo.room import ROOM_CLASSES, room_panorama
-from .saom_files import write_saom_metadata
 
 # %% auto #0
 __all__ = ['WIDEST', 'PROJECTIONS', 'ROOM_FURNITURE', 'Panorama', 'concatenate_views', 'panorama_view', 'cylindrical_panorama',
@@ -79,7 +80,7 @@ def _as_view(view: Any, number: int) -> np.ndarray:
     if array.dtype == bool: array = array.view(np.uint8)
     picture, ids = array.ndim == 3 and array.dtype == np.uint8, array.ndim == 2 and array.dtype.kind in "ui"
     if (picture or ids) and array.size: return array
-    remedy = "pictures are uint8 [H, W, C] (mask_pictures.windowed makes bytes of other numbers), maps of ids are integers [H, W]"
+    remedy = "pictures are uint8 [H, W, C] (pictures.windowed makes bytes of other numbers), maps of ids are integers [H, W]"
     raise ParameterError(f"view {number} is an array {array.shape} of {array.dtype}", remedy=remedy)
 
 def _as_views(views: Sequence[Any]) -> np.ndarray:  # [k, H, W] or [k, H, W, C]

@@ -18,7 +18,7 @@ from pycocotools import mask as coco
 from torch import Tensor, nn
 
 from ..core import ParameterError
-from ..datasets.mask_pictures import image_array
+from ..datasets.pictures import image_array
 from ..datasets.transforms import ResizeLongest, ResizeSquare
 from .point_decoder import PointDecoder
 from .promptable import ImageFeatures, encode_images, family_of, with_decoder_steps, prompt_encoder_of

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from ..core import ParameterError, pick_device, seed_everything, workspace
 from ..datasets.catalog import dataset_names, load_dataset
-from ..datasets.mask_pictures import image_array
 from ..datasets.object_masks import ObjectTransform, collate_objects
 from ..datasets.objects import load_objects, require_objects
+from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_original
 from ..encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, precompute
 from ..encoders.lora import QVLoRA, add_lora, fold_lora

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core import CheckpointError, ParameterError
-from ..datasets.mask_pictures import image_array
+from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, ResizeSquare
 from ..encoders.sam2 import VIDEO_KEYS, build_image_encoder, build_mask_decoder, check_image_size, image_features, sam2_size
 from ..encoders.sentences import SentenceReader, Words, build_bert, check_sentence, read_vocabulary, word_pieces

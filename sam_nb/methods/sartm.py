@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ParameterError
-from ..datasets.mask_pictures import image_array
+from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, PadTo, to_original
 from ..encoders.lora import add_lora
 from ..encoders.sam2 import build_image_encoder, build_prompt_encoder, check_image_size, image_features, prompt_constants, sam2_size

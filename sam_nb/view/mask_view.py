@@ -1136,7 +1136,7 @@ def _first(image: Any) -> Any: return next(iter(image.values())) if isinstance(i
 
 def picture_bytes(image: Any) -> np.ndarray:  # uint8 [H, W, 3]
     "The first image as the static picture shows it."
-    from sam_nb.datasets.mask_pictures import image_array
+    from sam_nb.datasets.pictures import image_array
     if isinstance(image, (str, Path)): return image_array(image)[..., :3]
     pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
     return to_image(pixels if pixels.dtype == np.uint8 or pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1 else _stretched(pixels))

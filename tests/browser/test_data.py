@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_nb.core import read_json
-from sam_nb.datasets.mask_pictures import image_array, read_map
+from sam_nb.datasets.pictures import image_array, read_map
 from sam_nb.demo.aerial import ensure_demo_aerial
 from sam_nb.demo.files import make_demo
 from sam_nb.view.data_index import OKABE_ITO

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from sam_nb.core import read_json
-from sam_nb.datasets.mask_pictures import image_array
 from sam_nb.datasets.objects import load_objects
+from sam_nb.datasets.pictures import image_array
 from sam_nb.masks import rle_to_mask
 from sam_nb.testing import samples
 

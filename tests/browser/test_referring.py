@@ -2,7 +2,7 @@
 import numpy as np
 
 from sam_nb.core import read_json
-from sam_nb.datasets.mask_pictures import image_array
+from sam_nb.datasets.pictures import image_array
 
 from .lab import CHECKOUT, Canvas, changed
 
