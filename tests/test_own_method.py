@@ -26,6 +26,9 @@ def command(words: str, root: Path):
 def test_the_card_is_short(): assert len(CARD.read_text().splitlines()) < 60
 
 
+def test_it_is_listed(root): assert "class maps from colour alone" in command("train --help", root).out
+
+
 def test_it_is_trained_evaluated_and_shown(root):
     trained = command("train brightness --run_name own --epochs 1", root)
     assert trained.code == 0, trained.error

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..contract import Job
 from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, workspace
-from ..datasets.catalog import dataset_folder, dataset_info, dataset_names, is_metadata, load_dataset, require_dataset
+from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
 from ..recipe import check_recipe
 from ..training.runs import Run, find_run
 from ..zoo import find_weights
@@ -75,37 +75,18 @@ def find_model(name: str | Path,  # a run, a name of the zoo, a folder, or a fil
     raise CheckpointError(f"run {str(name)!r} has no model yet", file=run / "model", remedy="wait until it has finished, or name another run")
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #0c2fb20d
-_WANTED = {"objects": ("masks of objects", "'demo', 'coco', or 'objects' with data_root"),
-           "referring": ("expressions", "dataset='referring' with data_root=... takes any folder")}
-
-def find_data(card: Job, dataset: str, root: str | Path | None, split: str) -> Path:
-    "The folder of a dataset of the card's task, or SAOM's metadata file. Raises `DatasetError` or `ParameterError`."
-    name = card.dataset(dataset)
-    if card.task == "objects" and is_metadata(root):
-        if Path(root).is_file(): return Path(root)
-        raise DatasetError("this metadata file is not there", file=root, remedy="data_root=... names a folder, or SAOM's metadata.json")
-    if card.task == "objects" and name not in dataset_names() and dataset_folder(name, root).is_dir(): return dataset_folder(name, root)
-    info = dataset_info(name, root)
-    if info.task == card.task: return require_dataset(name, root, split)
-    wanted, remedy = _WANTED.get(card.task, (card.task, f"dataset='demo', or one that sam_nb check calls {card.task}"))
-    raise ParameterError(f"dataset {dataset!r} is for {info.task}, it has no {wanted}", remedy=remedy)
+def find_data(card: Job, dataset: str, root: str | Path | None, split: str) -> FoundDataset:
+    "A dataset of the card's task: its entry and its folder. Raises `DatasetError` or `ParameterError`."
+    return resolve_dataset(dataset, root, card.task, card.demo, split)
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #f04f9bab
 def choose_split(card: Job, dataset: str, root: str | Path | None, split: str | None) -> str:
     "The split that is meant: the given one, else test where there is one, else val. Raises `DatasetError`."
-    generated = card.dataset(dataset) == card.demo and not is_metadata(root)
-    splits = list(dataset_info(card.demo).splits) if generated else _splits_on_disk(card, dataset, root)
+    found = find_data(card, dataset, root, split or "val")
+    splits = found.splits()
     if split is None: return "test" if "test" in splits else "val"
-    if split in splits or not generated: return split  # opening the data says more
-    raise DatasetError(f"no split {split!r} here; there are: {', '.join(splits)}", file=find_data(card, dataset, root, "test"),
-                       remedy=did_you_mean(split, splits))
-
-def _splits_on_disk(card: Job, dataset: str, root: str | Path | None) -> list[str]:
-    if card.task == "objects": return ["train", "val"]  # COCO's test split has no annotations, and a folder is split in two
-    folder = find_data(card, dataset, root, "val")
-    if card.task != "referring": return list(dataset_info(card.dataset(dataset), root).splits)
-    from sam_nb.datasets.referring import referring_splits
-    return referring_splits(folder)[1]
+    if split in splits or not found.generated: return split  # opening the data says more
+    raise DatasetError(f"no split {split!r} here; there are: {', '.join(splits)}", file=found.folder, remedy=did_you_mean(split, splits))
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #730aa108
 def find_or_make_run(name: str | None,  # None or "last": the newest finished one
@@ -234,20 +215,6 @@ def _short(card: Job, name: str | None) -> dict[str, Any]:
     return few
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #8665178a
-def open_data(card: Job, plan: Plan,
-              kind: str | None = None,  # of objects: what the masks of a folder are
-              **options: Any,  # of the dataset's loader
-              ) -> Any:
+def open_data(card: Job, plan: Plan, **options: Any) -> Any:  # of the dataset's loader
     "The images of a plan; raises `DatasetError`."
-    folder, name = find_data(card, plan.dataset, plan.data_root, plan.split), card.dataset(plan.dataset)
-    if card.task == "objects" and is_metadata(plan.data_root):
-        from sam_nb.datasets.saom_files import load_saom_metadata
-        return load_saom_metadata(folder, plan.split)
-    if name in dataset_names() and (kind is None or plan.generated): return load_dataset(name, plan.split, plan.data_root, **options)
-    if card.task == "objects":
-        from sam_nb.datasets.objects import load_objects
-        return load_objects(folder, plan.split, kind=kind)
-    if card.task == "referring":
-        from sam_nb.datasets.referring import load_referring
-        return load_referring(folder, plan.split, name=name, **options)
-    return load_dataset(name, plan.split, plan.data_root, **options)
+    return find_data(card, plan.dataset, plan.data_root, plan.split).open(plan.split, **options)

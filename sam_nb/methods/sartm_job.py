@@ -121,7 +121,7 @@ def _load(*arguments: Any, **options: Any) -> SARTM:
     return load(*arguments, **options)
 
 JOB = register(Job(
-    name="sartm", title="SARTM", what="RGB-thermal semantic segmentation with SAM 2, adapters and fusion", task="rgbt_semantic", demo="demo",
+    name="sartm", title="SARTM", what="RGB-thermal semantic segmentation with SAM 2, adapters and fusion", task="semantic", demo="demo",
     recipe=SartmRecipe, presets=SARTM_PRESETS, check=sartm_recipe, data=sartm_data, build=build_sartm, load=_load,
     transforms=lambda model, recipe, data: sartm_transforms(recipe), collate=_collate, metric=sartm_metric, update=_update, monitor="miou",
     published=SARTM_PUBLISHED, evaluators={"semantic": Evaluator(

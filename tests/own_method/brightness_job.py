@@ -44,7 +44,7 @@ def build(recipe, data):
 
 
 JOB = register(Job(
-    name="brightness", title="Brightness", what="class maps from colour alone", task="rgbt_semantic", demo="demo", recipe=BrightnessRecipe,
+    name="brightness", title="Brightness", what="class maps from colour alone", task="semantic", demo="demo", recipe=BrightnessRecipe,
     presets={"demo": dict(epochs=2, batch_size=4, lr=1e-2)}, check=lambda values: check_recipe(BrightnessRecipe, values, JOB.presets),
     data=lambda recipe: {s: load_dataset(JOB.dataset(recipe.dataset), s, recipe.data_root) for s in ("train", "val", "test")},
     build=build, load=Brightness.from_pretrained, transforms=lambda model, recipe, data: dict.fromkeys(("train", "val"), PadTo(recipe.size)),
