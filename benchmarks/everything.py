@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.sartm import machine
 from sam_nb.heads.everything import Everything
 from sam_nb.heads.point_decoder import PointDecoder
-from sam_nb.methods.promptable import sized_model
+from sam_nb.heads.promptable import build_backbone
 
 THRESHOLDS = dict(pred_iou_thresh=0.7, stability_score_thresh=0.8)
 
@@ -95,7 +95,7 @@ def same(ours: list[dict], theirs: list[dict]) -> int:
 
 
 def measure(backbone: str, image_size: int, grid: int, size: tuple[int, int], repeats: int) -> dict:
-    model, family, side = sized_model(backbone, image_size)
+    model, family, side = build_backbone(backbone, image_size)
     model.eval()
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     sides = {"package": public(model, family, side, grid),

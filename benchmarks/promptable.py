@@ -36,7 +36,8 @@ from benchmarks.sartm import TYPES, forget_peak, largest_difference, machine, ta
 from sam_nb.datasets.object_masks import IdMap, MaskSet, collate_objects
 from sam_nb.encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, in_bytes, precompute
 from sam_nb.heads.promptable import ImageFeatures
-from sam_nb.methods.promptable import Promptable, answer_losses, covered
+from sam_nb.masks import coverage
+from sam_nb.methods.promptable import Promptable, answer_losses
 from sam_nb.methods.promptable_recipe import PromptableRecipe
 from sam_nb.prompts import Prompts, sample_points
 from sam_nb.training.loader import AugmentedSamples, StepSampler, batches
@@ -130,7 +131,7 @@ def with_points(batch: dict, model: Promptable, options: argparse.Namespace) -> 
     "The clicks that all sides are given, and the truth at the decoder's size."
     generator = torch.Generator(options.device).manual_seed(0)
     points = torch.stack([sample_points(batch["masks"], generator) for _ in range(options.rounds)], 1)
-    return {**batch, "points": points, "truth": covered(batch["masks"], model.prompt_encoder.mask_input_size[0])}
+    return {**batch, "points": points, "truth": coverage(batch["masks"], model.prompt_encoder.mask_input_size[0])}
 
 
 def losses_and_gradients(side: Interactive, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:

@@ -30,8 +30,9 @@ from sam_nb.evaluation.everything import WholeObjects
 from sam_nb.evaluation.object_points import answer_points
 from sam_nb.heads.everything import Enlarger, Everything, EverythingOptions
 from sam_nb.heads.point_decoder import PointDecoder
+from sam_nb.heads.promptable import build_backbone
 from sam_nb.masks import mask_iou
-from sam_nb.methods.promptable import sized_model, with_features
+from sam_nb.methods.promptable import with_features
 from sam_nb.methods.saom import saom_losses
 from sam_nb.methods.saom_recipe import SaomScores, build_saom, everything_of, saom_data, saom_recipe, saom_transform, update_saom
 from sam_nb.training.loop import Trainer
@@ -177,7 +178,7 @@ def timed(times: dict[str, float], *calls: tuple[object, str, str]):  # owner, a
 
 def steps(chosen: argparse.Namespace) -> str:
     "Where both generators spend their time, on the same answers of the decoder."
-    model, family, side = sized_model("sam-vit-b", chosen.image_size)
+    model, family, side = build_backbone("sam-vit-b", chosen.image_size)
     model.eval()
     rows = []
     for size in ((448, 448), (960, 1280)):
@@ -203,7 +204,7 @@ def steps(chosen: argparse.Namespace) -> str:
 
 def panorama(chosen: argparse.Namespace) -> str:
     "One column of the grid; its time times 320; peak memory, and what the candidates of all columns would add."
-    model, family, side = sized_model("sam-vit-b", chosen.image_size)
+    model, family, side = build_backbone("sam-vit-b", chosen.image_size)
     model.eval()
     image = np.random.default_rng(0).integers(0, 255, (820, 4096, 3), np.uint8)
     with exchanged(model, family, side), torch.no_grad():

@@ -21,9 +21,9 @@ from .core import ParameterError
 
 # %% auto #0
 __all__ = ['mask_to_rle', 'rle_to_mask', 'rle_area', 'masks_to_boxes', 'box_iou', 'mask_iou', 'intersections', 'nms', 'mask_nms',
-           'stability_score', 'connected_components', 'split_labels', 'remove_small_regions', 'boundary_band',
-           'tile_windows', 'tile_weights', 'stitch', 'crop_boxes', 'near_crop_edge', 'mask_to_polygons',
-           'polygons_to_mask']
+           'stability_score', 'connected_components', 'split_labels', 'remove_small_regions', 'coverage',
+           'boundary_band', 'tile_windows', 'tile_weights', 'stitch', 'crop_boxes', 'near_crop_edge',
+           'mask_to_polygons', 'polygons_to_mask']
 
 # %% ../nbs/lib/01_masks.ipynb #0d699c14
 def mask_to_rle(masks: Tensor | np.ndarray,  # [H, W] or [N, H, W], bool
@@ -198,6 +198,13 @@ def remove_small_regions(mask: Tensor,  # [H, W] bool
     if not holes and small.all(): small[areas.argmax()] = False
     gone = torch.cat([torch.zeros(1, dtype=torch.bool), small])[labels.long()].to(mask.device)
     return mask.bool() ^ gone, True
+
+# %% ../nbs/lib/01_masks.ipynb #94db68ec
+def coverage(masks: Tensor,  # bool [N, S, S]
+             side: int,  # cells
+             ) -> Tensor:  # float [N, side, side], 0..1
+    "The share of each cell that a mask covers."
+    return masks.float() if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0]
 
 # %% ../nbs/lib/01_masks.ipynb #f5ec5a0c
 def boundary_band(labels: Tensor,  # [..., H, W] bool mask or ids

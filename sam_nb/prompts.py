@@ -18,7 +18,8 @@ from .core import ParameterError, did_you_mean
 from .masks import masks_to_boxes
 
 # %% auto #0
-__all__ = ['Prompts', 'sample_points', 'centre_points', 'mask_boxes', 'noised_boxes', 'correct_points', 'rough_masks']
+__all__ = ['Prompts', 'read_prompts', 'sample_points', 'centre_points', 'mask_boxes', 'noised_boxes', 'correct_points',
+           'rough_masks']
 
 # %% ../nbs/lib/07_prompts.ipynb #1c3ff8d0
 def _points(points: Any, labels: Any, count: int | None = None) -> tuple[Tensor, Tensor]:
@@ -104,6 +105,32 @@ def _joined(prompts: Sequence[Prompts]) -> Prompts:
         raise ParameterError(f"these prompts cannot be one: {list(prompts)}", remedy="join those of equal number of points, all or none with masks")
     masks = None if prompts[0].masks is None else torch.cat([p.masks for p in prompts])
     return Prompts(torch.cat([p.points for p in prompts]), torch.cat([p.labels for p in prompts]), masks)
+
+# %% ../nbs/lib/07_prompts.ipynb #61e1bba1
+def read_prompts(points: Any = None,  # [2], [P, 2] for one object, or [N, P, 2] for N: x, y
+                 labels: Any = None,  # alike: 1 inside, 0 outside; None: all inside
+                 boxes: Any = None,  # [4] or [N, 4]: x0, y0, x1, y1
+                 mask: Tensor | None = None,  # [N, 1, 4g, 4g] logits of an earlier answer
+                 count: int | None = None,  # objects, where something else names them; None: as many as there are prompts
+                 ) -> Prompts:
+    "Prompts from lists or arrays. Raises `ParameterError` where there are none, or not one for each object."
+    if count is None and points is None and boxes is None and mask is None:
+        raise ParameterError("no prompt was given", remedy="give points, boxes or a mask")
+    prompts = None if boxes is None else Prompts.from_boxes(torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4))
+    if points is not None:
+        points, labels = _one_row_each(points, labels, count)
+        prompts = Prompts.from_points(points, labels) if prompts is None else prompts.add(points, labels)
+    if prompts is None: prompts = Prompts.none(len(mask) if count is None else count)
+    if count is not None and len(prompts) != count:
+        raise ParameterError(f"{len(prompts)} boxes for {count} objects", remedy="one box for each object")
+    return prompts.with_masks(mask)
+
+def _one_row_each(points: Any, labels: Any, count: int | None) -> tuple[Tensor, Tensor]:
+    "Points as [N, P, 2] and labels as [N, P]."
+    points = torch.as_tensor(np.asarray(points, np.float32))
+    if count is None: count = len(points) if points.ndim == 3 else 1
+    points = points.reshape(count, -1, 2)
+    return points, torch.ones(points.shape[:2]) if labels is None else torch.as_tensor(np.asarray(labels)).reshape(points.shape[:2])
 
 # %% ../nbs/lib/07_prompts.ipynb #6d713462
 def sample_points(masks: Tensor,  # bool [N, H, W], any device

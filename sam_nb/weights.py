@@ -352,11 +352,12 @@ def _refusal(report: LoadReport, state: Mapping[str, Tensor], file: Path | None)
 
 # %% ../nbs/lib/06_weights.ipynb #9f59096f
 def parameter_table(model: nn.Module,
-                    parts: Mapping[str, nn.Module],  # by name
+                    parts: Mapping[str, nn.Module] | None = None,  # by name; None: its `named_parts()`, or its children
                     rest: str = "rest",  # what to call that which is in none of them
                     ):  # -> pandas.DataFrame: parameters, trained
     "Parameters of every part: total and trained; frozen helpers and teachers do not count."
     import pandas as pd
+    if parts is None: parts = model.named_parts() if hasattr(model, "named_parts") else dict(model.named_children())
     own = {id(p) for p in own_parameters(model).values()}
     def count(module: nn.Module) -> np.ndarray:
         return np.array([(p.numel(), p.numel() * p.requires_grad) for p in module.parameters() if id(p) in own], np.int64).reshape(-1, 2).sum(0)

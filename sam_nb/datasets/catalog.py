@@ -19,7 +19,7 @@ from ..core import DatasetError, ParameterError, did_you_mean, read_json, worksp
 __all__ = ['FMB', 'MFNET', 'PST900', 'REFERRING', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
            'read_dataset_file', 'info_from_folder', 'dataset_names', 'is_referring', 'dataset_folder', 'dataset_info',
            'require_dataset', 'FoundDataset', 'resolve_dataset', 'is_metadata', 'load_dataset', 'prepare_dataset',
-           'check', 'named_folder', 'ExploreRecipe']
+           'check', 'named_folder', 'open_splits', 'selection_note', 'describe_splits', 'ExploreRecipe']
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #7770d667
 @dataclass(frozen=True)
@@ -416,6 +416,24 @@ def named_folder(name: str,  # of the catalog, or a path
     file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
     if file is None: return ("referring" if is_referring(folder) else "objects"), folder
     return _BY_LAYOUT.get(_demo_layout(file), folder.resolve().name), folder
+
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #6603139b
+def open_splits(found: FoundDataset,
+                **options) -> dict[str, Any]:  # train, val, test
+    "The splits that a training takes; without a test split, `test` is the validation split. Raises `DatasetError`."
+    splits = {split: found.open(split, **options) for split in ("train", "val")}
+    return {**splits, "test": found.open("test", **options) if "test" in found.splits() else splits["val"]}
+
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #a6859e6c
+def selection_note(data: Mapping[str, Any],  # datasets named train, val and test, with their `split`
+                   ) -> str:  # "": the test split chose nothing
+    "What to know about the scores at the end, where the test split is also the one that chose the weights."
+    if data["test"].split != data["val"].split: return ""
+    return f"no separate test split: the scores at the end are of the {data['val'].split} split, which also chose the weights"
+
+def describe_splits(data: Mapping[str, Any]) -> str:
+    "A line a split, and the note of `selection_note` where there is one."
+    return "\n".join([*(f"{name}: {images}" for name, images in data.items()), *filter(None, [selection_note(data)])])
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #eb975339
 class ExploreRecipe(BaseModel):

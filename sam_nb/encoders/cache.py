@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Subset
 
-from ..core import DatasetError, ParameterError, SamNbError, write_json
+from ..core import DatasetError, ParameterError, SamNbError, workspace, write_json
 from ..datasets.transforms import collate
 from ..weights import save_state
 
 # %% auto #0
 __all__ = ['STORED', 'MIRRORS', 'SWITCHES', 'content_key', 'encoder_key', 'FeatureCache', 'in_bytes', 'random_switches',
            'picture_variants', 'in_mode', 'as_tensors', 'why_not_cacheable', 'room_for', 'Precomputed', 'precompute',
-           'WithFeatures', 'collate_features']
+           'WithFeatures', 'collate_features', 'keep_features']
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #14796f7a
 def _bytes(values: Tensor) -> Any:
@@ -395,3 +395,12 @@ def collate_features(samples: Sequence[dict[str, Any]],
     "A batch of samples with features."
     features = tuple(torch.stack(level) for level in zip(*(s["features"] for s in samples), strict=True))
     return {**collate([{k: v for k, v in s.items() if k != "features"} for s in samples]), "features": features}
+
+# %% ../../nbs/lib/20_encoders.cache.ipynb #8194ab9d
+def keep_features(model: nn.Module,  # a method with a frozen encoder: `encode`, and `feature_parts()` for the key
+                  data: Mapping[str, Sequence[dict]], transforms: Mapping[str, Callable],  # by split
+                  batch_size: int = 8) -> dict[str, WithFeatures]:  # by split
+    "The same transforms with kept features; what is not kept yet is computed first. Raises `ParameterError` where features cannot be kept."
+    cache = FeatureCache(workspace().data / "features", encoder_key(*model.feature_parts()))
+    for split, transform in transforms.items(): precompute(model.encode, model, data[split], transform, cache, batch_size)
+    return {split: WithFeatures(transform, cache) for split, transform in transforms.items()}

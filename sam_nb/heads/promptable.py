@@ -16,15 +16,16 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from ..core import ParameterError
-from ..encoders.sam import DecoderSteps, SamMaskDecoder
-from ..encoders.sam2 import image_features
+from ..encoders.backbones import backbone_values
+from ..encoders.sam import DecoderSteps, SamMaskDecoder, build_sam
+from ..encoders.sam2 import build_sam2_model, image_features
 from .semantic import TokenMaskDecoder
 from ..prompts import Prompts
 
 # %% auto #0
-__all__ = ['AUTOCAST', 'family_of', 'prompt_encoder_of', 'mask_decoder_of', 'with_decoder_steps', 'ImageFeatures',
-           'encode_images', 'features_of', 'resize_logits', 'embed_prompts', 'MaskPrediction', 'decode_masks',
-           'decode_embedded', 'ImageMasks', 'View']
+__all__ = ['AUTOCAST', 'family_of', 'prompt_encoder_of', 'mask_decoder_of', 'with_decoder_steps', 'build_backbone',
+           'ImageFeatures', 'encode_images', 'features_of', 'resize_logits', 'embed_prompts', 'MaskPrediction',
+           'decode_masks', 'decode_embedded', 'ImageMasks', 'View']
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #d578a15f
 def family_of(model: nn.Module) -> str:  # "sam" or "sam2"
@@ -41,6 +42,16 @@ def with_decoder_steps(model: Sam | SAM2Base) -> Sam | SAM2Base:
     if isinstance(model, SAM2Base): model.sam_mask_decoder.__class__ = TokenMaskDecoder
     elif not isinstance(model.mask_decoder, DecoderSteps): model.mask_decoder.__class__ = SamMaskDecoder
     return model
+
+# %% ../../nbs/lib/30_heads.promptable.ipynb #08b11999
+def build_backbone(backbone: str | Mapping[str, Any],  # a name of BACKBONES, or its values
+                   image_size: int | None = None,  # side of the square input, pixels; None: the backbone's own
+                   ) -> tuple[Sam | SAM2Base, str, int]:  # model with random weights, family, side
+    "A SAM or SAM 2 by name, its decoder in steps."
+    about = backbone_values(backbone)
+    side = image_size or about["image_size"]
+    build = build_sam(about["size"], side) if about["family"] == "sam" else build_sam2_model(about["size"], side, about.get("version", "2.1"))
+    return with_decoder_steps(build), family_of(build), side
 
 # %% ../../nbs/lib/30_heads.promptable.ipynb #b9df5aa8
 @dataclass

@@ -18,42 +18,30 @@ from sam2.modeling.sam2_base import SAM2Base
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from ..core import ParameterError, pick_device, seed_everything, workspace
-from ..datasets.catalog import dataset_names, load_dataset
+from ..core import pick_device, seed_everything
+from ..datasets.catalog import open_splits, resolve_dataset
 from ..datasets.object_masks import ObjectTransform, collate_objects
-from ..datasets.objects import load_objects, require_objects
+from ..datasets.objects import require_objects
 from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_original
-from ..encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, precompute
+from ..encoders.cache import collate_features, keep_features
 from ..encoders.lora import QVLoRA, add_lora, fold_lora
-from ..encoders.sam import build_sam, stretch_positions
-from ..encoders.sam2 import build_sam2_model
-from ..heads.promptable import ImageFeatures, MaskPrediction, View
-from ..heads.promptable import (decode_masks, encode_images, resize_logits, family_of,
-                                      features_of, with_decoder_steps, mask_decoder_of, prompt_encoder_of)
+from ..encoders.sam import stretch_positions
+from ..heads.promptable import ImageFeatures, MaskPrediction, View, build_backbone
+from ..heads.promptable import decode_masks, encode_images, features_of, mask_decoder_of, prompt_encoder_of, resize_logits
+from ..masks import coverage
 from ..losses import iou_target, mask_dice, sigmoid_focal
-from .promptable_recipe import PromptableRecipe, PromptableSwitches, backbone_values
+from .promptable_recipe import PromptableRecipe, PromptableSwitches
 from ..metrics import CandidateScores
-from ..prompts import Prompts, centre_points, correct_points, mask_boxes, noised_boxes, rough_masks, sample_points
+from ..prompts import Prompts, centre_points, correct_points, mask_boxes, noised_boxes, read_prompts, rough_masks, sample_points
 from ..recipe import validated
-from ..weights import LoadReport, load_state, parameter_table, read_state_dict
+from ..weights import LoadReport, load_state, read_state_dict
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['sized_model', 'Promptable', 'thinning', 'freeze', 'part_table', 'parameter_groups', 'answer_losses', 'first_prompts',
-           'sketched', 'conversation', 'promptable_losses', 'covered', 'update_candidates', 'PromptScores', 'Segments',
-           'EmbeddedImage', 'load_weights', 'build_promptable', 'promptable_data', 'promptable_transforms',
-           'with_features']
-
-# %% ../../nbs/lib/60_methods.promptable.ipynb #1e06df81
-def sized_model(backbone: str | Mapping[str, Any],  # a name of BACKBONES, or its values
-                image_size: int | None = None,  # side of the square input, pixels; None: the backbone's own
-                ) -> tuple[Sam | SAM2Base, str, int]:  # model with random weights, family, side
-    "The model of either package."
-    about = backbone_values(backbone)
-    side = image_size or about["image_size"]
-    build = build_sam(about["size"], side) if about["family"] == "sam" else build_sam2_model(about["size"], side, about.get("version", "2.1"))
-    return with_decoder_steps(build), family_of(build), side
+__all__ = ['Promptable', 'thinning', 'freeze', 'parameter_groups', 'answer_losses', 'first_prompts', 'sketched', 'conversation',
+           'promptable_losses', 'update_candidates', 'PromptScores', 'Segments', 'EmbeddedImage', 'load_weights',
+           'build_promptable', 'promptable_transforms', 'promptable_data', 'with_features']
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #e00e8c04
 class Promptable(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["mask-generation", "segment-anything"], license="apache-2.0"):
@@ -61,7 +49,7 @@ class Promptable(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["
     def __init__(self, **switches: Any):  # see `PromptableSwitches`
         super().__init__()
         self.switches = validated(PromptableSwitches, switches)
-        self.model, self.family, self.image_size = sized_model(self.switches.backbone, self.switches.image_size)
+        self.model, self.family, self.image_size = build_backbone(self.switches.backbone, self.switches.image_size)
         self.input_projection = _projection(self.switches.in_channels)
         if self.switches.trainable == "lora": add_lora(self.model.image_encoder, self.switches.lora_rank, targets=self.switches.lora_targets)
         freeze(self)
@@ -76,6 +64,8 @@ class Promptable(nn.Module, PyTorchModelHubMixin, library_name="sam_nb", tags=["
                 "mask decoder": self.mask_decoder}
 
     def encoder_parts(self) -> list[nn.Module]: return [self.input_projection, self.model.image_encoder, *thinning(self.model)]
+    def feature_parts(self) -> list[nn.Module]:  # everything that `encode` computes with
+        return [*self.encoder_parts(), *([self.model.no_mem_embed] if self.family == "sam2" else [])]
     def encoder_parameters(self) -> list[nn.Parameter]: return [p for part in self.encoder_parts() for p in part.parameters()]
 
     def encode(self, images: Tensor) -> ImageFeatures:  # [B, C, S, S] normalised
@@ -118,11 +108,6 @@ def freeze(model: Promptable) -> None:
         blocks = encoder.blocks if isinstance(model.model, Sam) else encoder.trunk.blocks
         for part in [*blocks[-s.last_n:], encoder.neck]: part.requires_grad_(True)
     model.input_projection.requires_grad_(True)
-
-# %% ../../nbs/lib/60_methods.promptable.ipynb #1ca423c3
-def part_table(model: Promptable):  # -> pandas.DataFrame
-    "Parameters of every part: total and trained."
-    return parameter_table(model, model.named_parts(), rest="video memory")
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #494ecacf
 def parameter_groups(model: Promptable, recipe: PromptableRecipe) -> list[dict[str, Any]]:
@@ -209,17 +194,12 @@ def promptable_losses(model: Promptable,
     features = features_of(model, batch)
     if not len(masks): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # on the CPU: nothing has to be waited for
-    truth, totals = covered(masks, s.loss_size or model.image_size), {}
+    truth, totals = coverage(masks, s.loss_size or model.image_size), {}
     clicks = int(torch.randint(s.clicks + 1, (), generator=generator)) if s.vary_clicks else s.clicks
     for which, prompts in first_prompts(s, masks, model.prompt_encoder.mask_input_size[0], generator):
         terms = conversation(model, features, batch["image_index"][which], prompts, truth[which], generator, clicks, s.mask_rounds)
         for name, term in terms.items(): totals[name] = totals.get(name, 0) + term.sum() / len(masks)
     return totals
-
-def covered(masks: Tensor,  # bool [N, S, S]
-            side: int) -> Tensor:  # [N, side, side] float
-    "The share of each cell that a mask covers."
-    return masks.float() if masks.shape[-1] == side else F.interpolate(masks[:, None].float(), (side, side), mode="area")[:, 0]
 
 Promptable.losses = promptable_losses
 
@@ -289,24 +269,13 @@ class EmbeddedImage:
                 multimask_output: bool | None = None,  # three candidates; None: for a single point
                 ) -> Segments:
         "Masks for the prompts."
-        prompts = _asked(points, labels, boxes, mask)
+        prompts = read_prompts(points, labels, boxes, mask)
         many = prompts.num_points == 1 if multimask_output is None else multimask_output
         with torch.no_grad(): answer = self.view.ask(prompts, many)
         order = answer.predicted_iou.argsort(1, descending=True)
         rows = (order + order.shape[1] * torch.arange(len(order), device=order.device)[:, None]).flatten()
         def sort(of: Tensor) -> Tensor: return of.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape)
         return Segments(sort(answer.masks).cpu().numpy(), sort(answer.predicted_iou).cpu().numpy(), sort(answer.logits), self.array[..., :3])
-
-# %% ../../nbs/lib/60_methods.promptable.ipynb #87cb6e91
-def _asked(points: Any, labels: Any, boxes: Any, mask: Tensor | None) -> Prompts:
-    if points is None and boxes is None and mask is None: raise ParameterError("nothing was asked for", remedy="give points, boxes or a mask")
-    prompts = None if boxes is None else Prompts.from_boxes(torch.as_tensor(np.asarray(boxes, np.float32)).reshape(-1, 4))
-    if points is not None:
-        points = torch.as_tensor(np.asarray(points, np.float32))
-        points = points.reshape(-1, *points.shape[-2:]) if points.ndim > 1 else points.reshape(1, 1, 2)
-        labels = torch.ones(points.shape[:2]) if labels is None else torch.as_tensor(np.asarray(labels)).reshape(points.shape[:2])
-        prompts = Prompts.from_points(points, labels) if prompts is None else prompts.add(points, labels)
-    return (prompts or Prompts.none(len(mask))).with_masks(mask)
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #882f2b69
 def _frame(model: Promptable) -> Any:
@@ -382,16 +351,6 @@ _hub_from_pretrained = PyTorchModelHubMixin.from_pretrained.__func__
 Promptable.from_pretrained = classmethod(_from_pretrained)
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #46f75de5
-def promptable_data(recipe: PromptableRecipe, demo: str = "demo_objects") -> dict[str, Any]:  # train, val, test
-    "The splits; where there is no test split, the validation split is scored at the end."
-    def load(split: str) -> Any:
-        if recipe.dataset == "demo": return load_dataset(demo, split, recipe.data_root)
-        kind = {"kind": recipe.kind} if recipe.kind else {}
-        if recipe.dataset in dataset_names(): return load_dataset(recipe.dataset, split, recipe.data_root, **kind)
-        return load_objects(recipe.data_root or workspace().data / recipe.dataset, split, kind=recipe.kind)
-    splits = {"train": load("train"), "val": load("val")}
-    return {**splits, "test": load("test") if recipe.dataset == "demo" else splits["val"]}
-
 def promptable_transforms(model: Promptable, recipe: PromptableRecipe) -> dict[str, ObjectTransform]:
     "Random for training, plain for validation."
     common = dict(min_area=recipe.min_area, parts=recipe.parts)
@@ -400,14 +359,15 @@ def promptable_transforms(model: Promptable, recipe: PromptableRecipe) -> dict[s
     return {"train": train, "val": model.transform(max_objects=32, **common)}
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #1d0334f6
+def promptable_data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, test
+    "The splits; where there is no test split, the validation split is scored at the end."
+    found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", "demo_objects")
+    return open_splits(found, **({"kind": recipe.kind} if recipe.kind and not found.generated else {}))
+
 def with_features(model: Promptable, recipe: PromptableRecipe, data: Mapping[str, Any], transforms: Mapping[str, ObjectTransform],
-                  progress: Any = lambda done, total: None) -> tuple[dict[str, Any], Any]:  # transforms, collate
+                  ) -> tuple[dict[str, Any], Any]:  # transforms, collate
     "With `cache`: the frozen encoder runs once over the images, and training reads its features."
     for split in transforms: require_objects(data[split], transforms["val"])
     model.to(pick_device(recipe.device))
     if not recipe.cache: return dict(transforms), collate_objects
-    parts = [*model.encoder_parts(), *([model.model.no_mem_embed] if model.family == "sam2" else [])]
-    cache = FeatureCache(workspace().data / "features", encoder_key(*parts))
-    encode = lambda images: model.encode(images).tensors
-    for split, transform in transforms.items(): precompute(encode, model, data[split], transform, cache, 8, progress=progress)
-    return {k: WithFeatures(t, cache) for k, t in transforms.items()}, lambda samples: collate_features(samples, collate_objects)
+    return keep_features(model, data, transforms), lambda samples: collate_features(samples, collate_objects)

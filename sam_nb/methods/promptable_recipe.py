@@ -10,20 +10,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..core import CheckpointError, ParameterError, did_you_mean
+from ..core import ParameterError
+from ..datasets.catalog import resolve_dataset
+from ..encoders.backbones import check_side, check_start_weights
 from ..recipe import Recipe, check_recipe
 
 # %% auto #0
-__all__ = ['BACKBONES', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableRecipe', 'backbone_values', 'promptable_recipe',
-           'check_side', 'check_objects_data', 'check_start_weights']
-
-# %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #a054e782
-BACKBONES: dict[str, dict[str, Any]] = {
-    "tiny_sam": dict(family="sam", size="tiny", image_size=192, step=12), "tiny_sam2": dict(family="sam2", size="tiny", image_size=256, step=32),
-    **{f"sam-vit-{s}": dict(family="sam", size=s, image_size=1024, step=16) for s in ("b", "l", "h")},
-    **{f"sam2-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2") for s in ("t", "s", "b+", "l")},
-    **{f"sam2.1-{s}": dict(family="sam2", size=s, image_size=1024, step=32, version="2.1") for s in ("t", "s", "b+", "l")},
-}
+__all__ = ['DEMO', 'PROMPTABLE_PRESETS', 'PromptableSwitches', 'PromptableRecipe', 'promptable_recipe']
 
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #6afd18dd
 class PromptableSwitches(BaseModel):
@@ -78,6 +71,7 @@ _TINY = dict(trainable="all", optimizer="muon", clicks=2, vary_clicks=True, mask
              loss_size=64, objects=8, batch_size=8, lr=1.5e-3, schedule="cosine", warmup_epochs=0.05, weight_decay=0.02, clip_norm=1.0,
              scale_min=0.8, scale_max=1.6, jitter=0.5, ema_decay=0.998, min_area=100, test_images=24)
 _QUARTERS = dict(scale_min=1.6, scale_max=3.2, loss_size=32, affinity_steps=800, steps=3000)  # windows of about a quarter of an image
+DEMO = "demo_objects"  # what dataset="demo" stands for
 PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", trainable="decoder", clicks=1, mask_rounds=0, box_share=0.25, objects=6, batch_size=4, steps=120, lr=1e-3,
                  schedule="cosine", parts="none", loss_size=128, flip=0.0, scale_min=1.0, scale_max=1.0, jitter=0.0, cache=True, test_clicks=3,
@@ -91,19 +85,12 @@ PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "tiny_more": dict(_TINY, backbone="tiny_sam2", batch_size=4, objects=16, scale_min=0.9, lr=1e-3, steps=1000),
 }
 
-# %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #41cb7a2e
-def backbone_values(backbone: str | Mapping[str, Any]) -> dict[str, Any]:  # family, size, image_size, version
-    "What is meant by a backbone's name; raises `ParameterError`."
-    if isinstance(backbone, Mapping): return dict(backbone)
-    if backbone not in BACKBONES: raise ParameterError(f"unknown backbone {backbone!r}", remedy=did_you_mean(backbone, BACKBONES))
-    return dict(BACKBONES[backbone])
-
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #aa8eb1a6
 def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
                       ) -> PromptableRecipe:
     "A checked recipe. Raises `ParameterError`, `DatasetError` or `CheckpointError`."
     recipe = check_recipe(PromptableRecipe, values, PROMPTABLE_PRESETS)
-    check_objects_data(recipe.dataset, recipe.data_root)
+    resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
     check_start_weights(recipe.checkpoint, recipe.backbone)
     _check_cache(recipe)
     if recipe.affinity_steps and (recipe.checkpoint != "scratch" or recipe.trainable != "all"):
@@ -112,27 +99,7 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
     check_side(recipe.backbone, recipe.image_size)
     return recipe
 
-def check_side(backbone: str | Mapping[str, Any], image_size: int | None) -> None:
-    "Raises `ParameterError` where patches do not fill the input."
-    about = backbone_values(backbone)
-    side, step = image_size or about["image_size"], about.get("step", 32 if about["family"] == "sam2" else 16)
-    if side % step: raise ParameterError(f"image_size={side} is not a multiple of {step}", remedy=f"use {max(step, round(side / step) * step)}")
-
-# %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #d722ab2c
-def check_objects_data(dataset: str, data_root: str | None) -> None:
-    "Raises `ParameterError` or `DatasetError` where there are no object masks."
-    from sam_nb.datasets.catalog import resolve_dataset
-    resolve_dataset(dataset, data_root, "objects", "demo_objects")
-
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #de21a218
-def check_start_weights(checkpoint: str | None, backbone: str | Mapping[str, Any] | None) -> None:
-    "Raises `CheckpointError` where the weights to start from are not there."
-    from sam_nb.zoo import find_weights
-    if checkpoint == "scratch": return
-    if checkpoint is None and not isinstance(backbone, str):
-        raise CheckpointError("a backbone given by its values has no published weights", remedy="checkpoint='scratch', or a file")
-    find_weights(checkpoint or backbone)
-
 def _check_cache(recipe: PromptableRecipe) -> None:
     still = {"scale_min": 1, "scale_max": 1, "jitter": 0}
     random = [f"{name}={getattr(recipe, name)}" for name, value in still.items() if getattr(recipe, name) != value]

@@ -22,7 +22,8 @@ from ..optim import schedule
 from ..training.loader import AugmentedSamples, StepSampler, batches
 from ..heads.promptable import AUTOCAST, ImageFeatures
 from ..losses import iou_target
-from .promptable import Promptable, answer_losses, covered
+from ..masks import coverage
+from .promptable import Promptable, answer_losses
 from .promptable_recipe import PromptableRecipe
 from ..optim import make_optimizer
 from ..prompts import Prompts, mask_boxes, sample_points
@@ -86,7 +87,7 @@ def _place_losses(model: Promptable, features: ImageFeatures, index: Tensor, box
     masks = ellipses(len(index), model.image_size, generator).to(model.device)
     prompts = Prompts.from_boxes(mask_boxes(masks)) if box else Prompts.from_points(sample_points(masks, generator))
     answer = model.decode(features, index, prompts, multimask_output=not box)
-    truth = covered(masks, answer.logits.shape[-1])
+    truth = coverage(masks, answer.logits.shape[-1])
     terms = answer_losses(model.switches, model.family, answer, truth)
     return (terms["focal"] + terms["dice"]).mean(), iou_target(answer.logits, truth[:, None] > 0.5).amax(1).mean()
 

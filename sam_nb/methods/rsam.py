@@ -29,9 +29,8 @@ from ..heads.promptable import ImageFeatures, MaskPrediction, decode_embedded, e
 from ..heads.semantic import TokenMaskDecoder, object_gate
 from ..heads.text_guidance import GuidanceOptions, TextGuidance
 from ..losses import iou_target, mask_dice, sigmoid_focal
-from ..masks import masks_to_boxes
-from .promptable import covered
-from .promptable_recipe import backbone_values
+from ..masks import coverage, masks_to_boxes
+from ..encoders.backbones import backbone_values
 from ..prompts import Prompts, correct_points
 from ..recipe import validated
 from ..weights import LoadReport, load_state, parameter_table, read_state_dict
@@ -281,7 +280,7 @@ def rsam_losses(model: RSAM, batch: Mapping[str, Any],  # image [B, 3, S, S]; ma
     s, index = model.switches, batch["image_index"]
     if not len(index): return {"focal": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     guided, prompts, totals = guide(model, features_of(model, batch), index, model.read(batch["expressions"])), None, {}
-    truth, there = covered(batch["masks"], s.loss_size or model.image_size), batch["masks"].flatten(1).any(1)
+    truth, there = coverage(batch["masks"], s.loss_size or model.image_size), batch["masks"].flatten(1).any(1)
     count, turns = mean_count(len(index), index.device), 1 + (int(torch.randint(s.corrections + 1, ())) if s.corrections else 0)
     if model.where: totals["where"] = s.where_weight * where_named(model.where, guided.sentence, batch["masks"]).sum() / count
     for turn in range(turns):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, read_json, workspace, write_json
 from ..datasets.catalog import dataset_folder, dataset_info, dataset_names, require_dataset
 from .promptable_eval import find_model
-from .promptable_recipe import backbone_values
+from ..encoders.backbones import backbone_values
 from ..recipe import check_recipe
 from ..training.runs import Run, find_run
 

@@ -18,7 +18,7 @@ from ..core import ParameterError, did_you_mean, read_json, seed_everything, wor
 from ..datasets.referring_transform import BlackBoxes, Borrowed, ReferringTransform, collate_referring
 from ..encoders.sentences import BERT_SIZES, bert_name, read_vocabulary, vocabulary_of
 from ..encoders.text import find_bert
-from .promptable_recipe import check_start_weights
+from ..encoders.backbones import check_start_weights
 from .rsam import RSAM, RsamSwitches, load_bert_into, load_released, load_sam2_into, rsam_size
 from ..metrics import ReferringScores
 from ..recipe import Recipe, check_recipe

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ..core import CheckpointError
 from ..heads.everything import Everything, EverythingOptions, as_grid
 from ..heads.grid_assignment import Assignment
-from ..heads.promptable import ImageFeatures, MaskPrediction, features_of
+from ..heads.promptable import ImageFeatures, MaskPrediction, build_backbone, features_of
 from ..losses import iou_target, mask_dice, sigmoid_focal
-from .promptable import Promptable, load_weights, sized_model
+from .promptable import Promptable, load_weights
 from ..prompts import Prompts
 from ..recipe import validated
 from ..weights import LoadReport, read_metadata, read_state_dict, save_state, state_hash
@@ -54,7 +54,7 @@ class SAOM(Promptable, library_name="sam_nb", tags=["mask-generation", "segment-
     def __init__(self, **switches: Any):  # see `SaomSwitches`
         nn.Module.__init__(self)
         self.switches = validated(SaomSwitches, switches)
-        self.model, self.family, self.image_size = sized_model(self.switches.backbone, self.switches.image_size)
+        self.model, self.family, self.image_size = build_backbone(self.switches.backbone, self.switches.image_size)
         self.input_projection = nn.Identity()
         self.classifier = nn.Linear(self.prompt_encoder.embed_dim, len(self.switches.classes))
         s = self.switches

@@ -17,8 +17,8 @@ from ..core import ParameterError, seed_everything
 from ..datasets.catalog import is_metadata
 from ..datasets.saom_files import load_saom_metadata, metadata_splits
 from ..heads.everything import as_grid
-from .promptable import promptable_data
-from .promptable_recipe import check_objects_data, check_start_weights, check_side
+from ..datasets.catalog import open_splits, resolve_dataset
+from ..encoders.backbones import check_side, check_start_weights
 from .saom import SAOM, SaomSwitches, load_saom
 from ..recipe import Recipe, check_recipe
 from ..weights import LoadReport
@@ -61,7 +61,7 @@ def saom_recipe(values: Mapping[str, Any],  # parameter names and values
     if recipe.parts not in ("any", "none", "only"): raise ParameterError(f"parts={recipe.parts!r}", remedy="any, none or only")
     as_grid(recipe.grid)
     if is_metadata(recipe.data_root): load_saom_metadata(recipe.data_root)
-    else: check_objects_data(recipe.dataset, recipe.data_root)
+    else: resolve_dataset(recipe.dataset, recipe.data_root, "objects", "demo_rooms")
     check_start_weights(recipe.checkpoint, recipe.backbone)
     check_side(recipe.backbone, recipe.image_size)
     return recipe
@@ -92,9 +92,9 @@ def everything_of(model: SAOM, recipe: SaomRecipe) -> Any:  # Everything
 
 def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     "The splits of a dataset or of a metadata file (`data_root=.../metadata.json`)."
-    return metadata_splits(recipe.data_root) if is_metadata(recipe.data_root) else promptable_data(recipe, demo="demo_rooms")
-
-
+    if is_metadata(recipe.data_root): return metadata_splits(recipe.data_root)
+    found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", "demo_rooms")
+    return open_splits(found, **({"kind": recipe.kind} if recipe.kind and not found.generated else {}))
 
 # %% ../../nbs/lib/60_methods.saom_recipe.ipynb #0ca6dac5
 class SaomScores(Metric):
