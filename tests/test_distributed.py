@@ -75,3 +75,12 @@ def test_losses_are_the_forward():
     "Gradient hooks hang on forward; `Losses` must not be bypassed by a method that has its own forward."
     batch = dict(image=torch.rand(1, 3, 16, 16), semantic=torch.zeros(1, 16, 16, dtype=torch.long))
     assert Losses(toy.Toy(plain=True))(batch).keys() == {"ce", "flat"}
+
+
+def test_two_streams_and_a_teacher_in_two_processes(tmp_path):
+    "Each process takes its slice of both streams; the teachers stay equal."
+    def make(name, batch): return toy.semi_trainer(tmp_path, name, plain=True, epochs=1, batch_size=batch, batch=batch + batch // 2, workers=0, callbacks=[Keep(tmp_path)])
+    one_and_two(tmp_path, make)
+    single, first, second = (load_file(tmp_path / f"rank{name}.safetensors") for name in ("0of1", "0of2", "1of2"))
+    assert all(torch.equal(first[k], second[k]) for k in first) and any(k.startswith("teacher.") for k in first)
+    for k in single: torch.testing.assert_close(first[k], single[k], atol=2e-5, rtol=1e-4)

@@ -62,7 +62,7 @@ def test_logged_numbers_are_identical(runs):
     assert (runs / "broken.log").read_text().count("goes on at step") == 2
 
 
-@pytest.mark.parametrize("name, changes, broken_part", [("reseeded", dict(seed=1), "recipe_digest"), ("forgetful", {}, "restore_optimizer")])
+@pytest.mark.parametrize("name, changes, broken_part", [("reseeded", dict(seed=1), "recipe_digest"), ("forgetful", {}, "_restore_optimizer")])
 def test_a_wrong_resume_is_noticed(runs, monkeypatch, name, changes, broken_part):
     "Negative controls: another seed, or forgotten moments, must give other weights; else the test above proves nothing."
     torch.set_num_threads(1)

@@ -104,9 +104,9 @@ class SemiToy(FrozenParts):
     "A student, its mean teacher, and a frozen network that smooths the teacher's maps."
     frozen_parts, teacher_parts = ("smooth",), ("teacher",)
 
-    def __init__(self, helper: float = 1.0):
+    def __init__(self, helper: float = 1.0, plain: bool = False):
         super().__init__()
-        self.student, self.smooth = Toy(), nn.Conv2d(3, 3, 3, padding=1)
+        self.student, self.smooth = Toy(plain), nn.Conv2d(3, 3, 3, padding=1)
         self.teacher = copy.deepcopy(self.student)
         nn.init.constant_(self.smooth.bias, helper)
 
@@ -127,10 +127,11 @@ class Teach(Callback):
             more["semantic"] = t.method.smooth(torch.stack(t.method.teacher.predict(more))).argmax(1)
 
 
-def semi_trainer(root: str | Path, name: str, helper: float = 1.0, unlabelled: int = 50, callbacks=(), **options) -> Trainer:
+def semi_trainer(root: str | Path, name: str, helper: float = 1.0, plain: bool = False, unlabelled: int = 50, batch: int = 6, callbacks=(),
+                 **options) -> Trainer:
     "A trainer of the semi-supervised toy: 60 labelled images in batches of 4, 50 unlabelled ones in batches of 6."
     made = trainer(root, name, callbacks=[Teach(), *callbacks], **options)
-    made.method, made.extra_data = SemiToy(helper), {"unlabelled": TrainStream(Shapes(unlabelled, "unlabelled"), augment, batch_size=6)}
+    made.method, made.extra_data = SemiToy(helper, plain), {"unlabelled": TrainStream(Shapes(unlabelled, "unlabelled"), augment, batch)}
     return made
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core import ParameterError, TrainingError
 from ..optim import average_into
 from .loader import AugmentedSamples, batches
-from .state import is_main, save
+from .state import is_main, save_trainer
 from .stop import check_interrupt
 from ..weights import save_state
 
@@ -44,7 +44,7 @@ class Callback:
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #3746ea95
 class EMA(Callback):
-    "Keeps an exponential moving average of the trained parameters."
+    "Keep an exponential moving average of the trained parameters."
     def __init__(self, decay: float): self.decay, self.average = decay, {}
 
     def begin(self, t: Trainer) -> None:
@@ -60,7 +60,7 @@ class EMA(Callback):
 # %% ../../nbs/lib/41_training.callbacks.ipynb #0c5b0848
 @contextlib.contextmanager
 def averaged(t: Trainer) -> Iterator[None]:
-    "Inside, the method holds its averaged weights (if an `EMA` keeps some)."
+    "Inside this context the method holds its averaged weights, if there is an `EMA`."
     average = next((c.average for c in t.callbacks if isinstance(c, EMA)), {})
     def swap() -> None:
         for p, n in t.names.items():
@@ -99,7 +99,7 @@ def _names(batch: Mapping[str, Any]) -> list[str]:
     return [*map(str, batch.get("name", [])), *(name for part in batch.values() if isinstance(part, Mapping) for name in _names(part))]
 
 class NaNGuard(Callback):
-    "Stops at the first loss that is not finite, and lets nothing be saved after it."
+    "Stop at the first loss that is not finite, and let nothing be saved after it."
     def __init__(self): self.first, self.seen = None, {}
 
     def after_loss(self, t: Trainer) -> None:
@@ -128,7 +128,7 @@ class NaNGuard(Callback):
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #bf5ab6ba
 class Log(Callback):
-    "Writes the mean losses of the last `log_every` steps to metrics.jsonl."
+    "Write the mean losses of the last `log_every` steps to metrics.jsonl."
     def __init__(self): self.sums, self.count, self.since = {}, 0, time.perf_counter()
 
     def begin(self, t: Trainer) -> None:
@@ -155,7 +155,7 @@ class Log(Callback):
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #30d8392e
 class Scores(Callback):
-    "Evaluates every `eval_every` epochs and at the end."
+    "Evaluate every `eval_every` epochs and at the end."
     def after_epoch(self, t: Trainer) -> None:
         t.scores = {}
         if (t.epoch + 1) % t.recipe.eval_every and t.step < t.steps: return
@@ -168,7 +168,7 @@ class Scores(Callback):
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #808396e5
 class BestWeights(Callback):
-    "Keeps the weights with the best score in weights.safetensors (the last ones if nothing is scored)."
+    "Keep the weights with the best score in weights.safetensors (the last ones if nothing is scored)."
     def __init__(self): self.best, self.step, self.scores = None, None, {}
 
     def after_epoch(self, t: Trainer) -> None:
@@ -197,7 +197,7 @@ class BestWeights(Callback):
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #1200ff79
 class EarlyStop(Callback):
-    "Ends the run after `patience` evaluations without a better score."
+    "End the run after `patience` evaluations without a better score."
     def __init__(self, patience: int): self.patience, self.best, self.waited = patience, None, 0
 
     def after_epoch(self, t: Trainer) -> None:
@@ -215,7 +215,7 @@ class EarlyStop(Callback):
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #eb6fe441
 class Checkpoint(Callback):
-    "Writes the training state every `every` steps (None: every epoch), and at the end."
+    "Write the training state every `every` steps (None: every epoch), and at the end."
     def __init__(self, every: int | None = None): self.every, self.at = every, 0
 
     def begin(self, t: Trainer) -> None: self.at = t.step
@@ -229,20 +229,20 @@ class Checkpoint(Callback):
         if due or t.step == t.steps or t.stopping: self.write(t, t.epoch + 1)
 
     def write(self, t: Trainer, epoch: int) -> None:
-        save(t, epoch)
+        save_trainer(t, epoch)
         self.at = t.step
         t.run.info["steps"] = t.step
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #20a59347
 class MemoryReport(Callback):
-    "Prints how much memory the first step took on a GPU."
+    "Print how much memory the first step took on a GPU."
     def after_step(self, t: Trainer) -> None:
         if t.step == 1 and t.device.type == "cuda" and is_main():
             used, there = torch.cuda.max_memory_allocated() / 2**30, torch.cuda.get_device_properties(t.device).total_memory / 2**30
             print(f"memory: {used:.1f} of {there:.1f} GiB with batch_size={t.recipe.batch_size}, precision={t.recipe.precision}")
 
 class OneBatch(Callback):
-    "For debugging: shows the shapes and losses of the first step, then ends the run."
+    "For debugging: show the shapes and losses of the first step, then end the run."
     def after_step(self, t: Trainer) -> None:
         parts = {n: p for n, p in t.batch.items() if isinstance(p, Mapping)}
         for k, v in [*t.batch.items(), *((f"{n}.{k}", v) for n, p in parts.items() for k, v in p.items())]:

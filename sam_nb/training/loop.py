@@ -32,8 +32,7 @@ from .state import start_run
 from .stop import catch_signals, check_interrupt, report_errors
 
 # %% auto #0
-__all__ = ['Losses', 'usual_callbacks', 'TrainerFields', 'Trainer', 'trainer_for', 'accelerator_for', 'begin', 'make_samplers',
-           'training_batches', 'prepare', 'set_learning_rate']
+__all__ = ['Losses', 'usual_callbacks', 'TrainerFields', 'Trainer', 'trainer_for']
 
 # %% ../../nbs/lib/42_training.loop.ipynb #05a794d7
 class Losses(nn.Module):
@@ -59,7 +58,7 @@ def _made() -> Any: return dataclasses.field(init=False)
 
 @dataclasses.dataclass(eq=False, repr=False)
 class TrainerFields:
-    "What a trainer holds: what it is given, what `begin` makes of it, and what changes while it runs."
+    "What a trainer holds: what it is given, what `_begin` makes of it, and what changes while it runs."
     method: nn.Module  # see `contract.Method`
     recipe: Recipe
     run: Run
@@ -110,9 +109,9 @@ class TrainerFields:
 class Trainer(TrainerFields):
     "Trains a method by its recipe: the loop. Everything else is a callback."
     def fit(self) -> dict[str, Any]:
-        "Train to the end, or on from the last checkpoint; the method then holds the best weights. Returns their scores."
+        "Train to the end, from the last checkpoint if there is one. The method then holds the best weights; returns their scores."
         with catch_signals(self), report_errors(self):
-            begin(self)
+            _begin(self)
             while self.epoch < self.epochs and not self.stopping:
                 self.model.train()
                 for batches in self.rest_of_epoch():
@@ -129,7 +128,7 @@ class Trainer(TrainerFields):
     def train_step(self, batches: list[dict]) -> None:
         "One optimiser step on `recipe.accumulate` batches."
         torch.manual_seed(derive_seed(self.recipe.seed, "step", self.step, self.rank))
-        set_learning_rate(self)
+        _set_learning_rate(self)
         self.batches, self.terms = batches, []
         self.call("before_step")
         for number, batch in enumerate(self.batches, 1):
@@ -159,13 +158,13 @@ def trainer_for(card: Job, model: nn.Module, recipe: Recipe, run: Run, data: Map
                 collate: Callable | None = None,  # None: the card's
                 **options: Any,  # of `Trainer`: callbacks, log_every
                 ) -> Trainer:
-    "The trainer of a method."
+    "The trainer of a method, with the data, metric and score of its card."
     transforms = card.transforms(model, recipe, data) if transforms is None else transforms
     return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], card.metric(recipe, data),
                    collate or card.collate(recipe), card.monitor, update=card.update(recipe), **options)
 
 # %% ../../nbs/lib/42_training.loop.ipynb #5f7f1fc8
-def accelerator_for(recipe: Recipe,  # device, precision
+def _accelerator_for(recipe: Recipe,  # device, precision
                     find_unused_parameters: bool = True,  # whether some parameters may get no gradient in some steps
                     ) -> Accelerator:
     "Accelerate, set up for the recipe's device and precision (and for the processes it was launched with)."
@@ -178,28 +177,28 @@ def accelerator_for(recipe: Recipe,  # device, precision
                        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)])
 
 # %% ../../nbs/lib/42_training.loop.ipynb #6152f1b9
-def begin(t: Trainer) -> None:
-    "Everything the loop needs, in the order in which it can fail."
+def _begin(t: Trainer) -> None:
+    "Make everything the loop needs; what can fail comes first."
     recipe = t.recipe
     if recipe.batch_size is None or recipe.lr is None or (recipe.epochs or recipe.steps) is None:
         raise ParameterError("batch_size, lr and epochs (or steps) must be known to train", remedy="choose a preset, or give them")
     check_method(t.method)
-    t.accelerator = accelerator_for(recipe, getattr(t.method, "find_unused_parameters", True))
+    t.accelerator = _accelerator_for(recipe, getattr(t.method, "find_unused_parameters", True))
     t.device, t.rank, t.processes = t.accelerator.device, t.accelerator.process_index, t.accelerator.num_processes
     t.log_every = t.log_every or (1 if t.device.type == "cpu" else 20)
-    samplers = make_samplers(t)
+    samplers = _make_samplers(t)
     t.per_step, t.per_epoch = samplers["train"].per_step, samplers["train"].per_epoch
     t.per_stream = {name: samplers[name].per_step for name in t.extra_data}
     t.steps = recipe.steps or recipe.epochs * t.per_epoch
     t.epochs = math.ceil(t.steps / t.per_epoch)
-    prepare(t)
+    _prepare(t)
     start_run(t)
     t.workers = default_workers(t.device, t.processes) if recipe.workers is None else recipe.workers
-    t.stream = training_batches(t, samplers)
+    t.stream = _training_batches(t, samplers)
     t.call("begin")
 
 # %% ../../nbs/lib/42_training.loop.ipynb #9428d70d
-def make_samplers(t: Trainer) -> dict[str, StepSampler]:
+def _make_samplers(t: Trainer) -> dict[str, StepSampler]:
     "The sampler of the training split and of each further stream. Raises `ParameterError` for a name that is taken."
     if taken := {"train", "val"} & t.extra_data.keys():
         raise ParameterError(f"extra_data may not be named {' or '.join(sorted(taken))}", remedy="choose another name, such as 'unlabelled'")
@@ -210,7 +209,7 @@ def make_samplers(t: Trainer) -> dict[str, StepSampler]:
                                      "training" if name == "train" else name)
     return samplers
 
-def training_batches(t: Trainer, samplers: Mapping[str, StepSampler]) -> Iterator[dict]:
+def _training_batches(t: Trainer, samplers: Mapping[str, StepSampler]) -> Iterator[dict]:
     "The batches from the trainer's step on, on its device; those of further streams lie under their names."
     streams = {}
     for name, stream in {"train": TrainStream(t.train_data, t.train_transform, collate=t.collate), **t.extra_data}.items():
@@ -224,8 +223,8 @@ def training_batches(t: Trainer, samplers: Mapping[str, StepSampler]) -> Iterato
         yield send_to_device(batch, t.device, non_blocking=True)
 
 # %% ../../nbs/lib/42_training.loop.ipynb #dbfd3757
-def prepare(t: Trainer) -> None:
-    "Model and optimiser, on the device."
+def _prepare(t: Trainer) -> None:
+    "Put the model and its optimiser on the device."
     if isinstance(t.method, FrozenParts): t.method.freeze_parts()
     t.method.to(t.device)
     if t.processes > 1 and t.device.type == "cuda": t.method = nn.SyncBatchNorm.convert_sync_batchnorm(t.method)
@@ -233,8 +232,8 @@ def prepare(t: Trainer) -> None:
     t.model, t.optimizer = t.accelerator.prepare(Losses(t.method), optimizer)
     t.names = {p: n for n, p in own_parameters(t.method).items()}
 
-def set_learning_rate(t: Trainer) -> None:
-    "The learning rate of the coming step, in every group; one with `end` stops at that share of its peak instead of at 0."
+def _set_learning_rate(t: Trainer) -> None:
+    "Set the learning rate of the coming step in every group; a group with `end` stops at that share of its peak instead of at 0."
     recipe = t.recipe
     factor = schedule(recipe.schedule, t.step, t.steps, t.per_epoch, recipe.warmup_epochs * t.per_epoch, recipe.power)
     for group in t.optimizer.param_groups: group["lr"] = group["base_lr"] * (factor + group.get("end", 0) * (1 - factor))

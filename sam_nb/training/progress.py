@@ -21,7 +21,7 @@ from .stop import TrainingInterrupted
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
 
 # %% auto #0
-__all__ = ['front_end', 'Lines', 'TerminalBar', 'PageBar', 'Progress']
+__all__ = ['front_end', 'Progress']
 
 # %% ../../nbs/lib/41_training.progress.ipynb #fa16d545
 def front_end() -> str:  # page, terminal, lines
@@ -32,7 +32,7 @@ def front_end() -> str:  # page, terminal, lines
     return "page" if kernel.get_parent().get("content", {}).get("allow_stdin") else "lines"
 
 # %% ../../nbs/lib/41_training.progress.ipynb #4b4a606a
-class Lines:
+class _Lines:
     "For a file: a line at most every ten seconds."
     every, brief = 10.0, False
     def __init__(self, steps: int): pass
@@ -41,7 +41,7 @@ class Lines:
     def end(self, step: int, text: str, good: bool) -> None: pass
 
 # %% ../../nbs/lib/41_training.progress.ipynb #d6a2c5ce
-class TerminalBar:
+class _TerminalBar:
     "For a terminal: one line on stderr, rewritten a few times a second; notes stay above it, on stdout."
     every, brief = 0.2, True
     def __init__(self, steps: int): self.steps = steps
@@ -59,7 +59,7 @@ class TerminalBar:
     def end(self, step: int, text: str, good: bool) -> None: self.show(step, text, "\n")
 
 # %% ../../nbs/lib/41_training.progress.ipynb #7811aa6a
-class PageBar:
+class _PageBar:
     "For a page: a bar, changed in place a few times a second. At the end plain HTML takes its place: a saved page has no live bars."
     every, brief = 0.25, True
     def __init__(self, steps: int):
@@ -83,7 +83,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 def _memory(device: torch.device) -> str:
-    "The most that the GPU held, or what this process holds now; asks no device."
+    "The most that the GPU held, or what this process holds now; no call waits for the device."
     if device.type == "cuda": return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
     return f"{psutil.Process().memory_info().rss / 2**30:.1f} GiB"
 
@@ -94,8 +94,8 @@ class Progress(Callback):
 
     def begin(self, t: Trainer) -> None:
         self.started, self.first = time.perf_counter(), t.step
-        if is_main(): self.out = {"page": PageBar, "terminal": TerminalBar, "lines": Lines}[front_end()](t.steps)
-        self.shown = self.started if isinstance(self.out, Lines) else -1e9
+        if is_main(): self.out = {"page": _PageBar, "terminal": _TerminalBar, "lines": _Lines}[front_end()](t.steps)
+        self.shown = self.started if isinstance(self.out, _Lines) else -1e9
 
     def text(self, t: Trainer, brief: bool = False) -> str:
         left = (time.perf_counter() - self.started) / max(t.step - self.first, 1) * (t.steps - t.step)

@@ -25,8 +25,7 @@ from ..weights import read_metadata, save_state
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
 
 # %% auto #0
-__all__ = ['save_training_state', 'load_training_state', 'optimizer_tensors', 'restore_optimizer', 'recipe_digest', 'start_run',
-           'is_main', 'restore', 'save']
+__all__ = ['save_training_state', 'load_training_state', 'recipe_digest', 'start_run', 'is_main', 'save_trainer']
 
 # %% ../../nbs/lib/41_training.state.ipynb #6d84c690
 def save_training_state(path: str | Path,  # .../training.safetensors
@@ -44,12 +43,12 @@ def load_training_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, 
     with disk_errors(path): return load_file(path), about["state"]
 
 # %% ../../nbs/lib/41_training.state.ipynb #96002b3d
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     "The optimiser's state by parameter name: `optimizer.exp_avg.<parameter>` and so on."
     return {f"optimizer.{key}.{names[p]}": value for p, values in optimizer.state.items() for key, value in values.items()}
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
-    "Restore what `optimizer_tensors` returned."
+def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
+    "Restore what `_optimizer_tensors` returned."
     by_name = {n: p for p, n in names.items()}
     for name in (n for n in tensors if n.startswith("optimizer.")):
         _, key, parameter = name.split(".", 2)
@@ -73,7 +72,7 @@ def start_run(t: Trainer) -> None:
     if before not in (None, data):
         raise RunError(f"the dataset of run {t.run.name!r} has changed: {before} -> {data}", file=t.run.folder,
                        remedy="restore the data, or start a new run")
-    if t.run.last.exists(): restore(t)
+    if t.run.last.exists(): _restore_trainer(t)
     if is_main():
         cut_metrics(t.run, t.step)
         t.run.start(dataset=data)
@@ -91,7 +90,7 @@ def _must_match(t: Trainer) -> dict[str, Any]:
                 frozen=frozen)
 
 # %% ../../nbs/lib/41_training.state.ipynb #8a974fa7
-def restore(t: Trainer) -> None:
+def _restore_trainer(t: Trainer) -> None:
     "Restore the trainer from its run's training state. Raises `RunError` or `CheckpointError` where it does not fit."
     tensors, state = load_training_state(t.run.last)
     state = {"streams": {}, "frozen": {}, **state}  # a state from before there were these
@@ -101,20 +100,20 @@ def restore(t: Trainer) -> None:
     def part(prefix: str) -> dict[str, Tensor]: return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     try: t.method.load_state_dict(part("model."))
     except RuntimeError as error: raise CheckpointError(f"the training state is of another model: {error}", file=t.run.last) from None
-    restore_optimizer(t.optimizer.optimizer, t.names, tensors)
+    _restore_optimizer(t.optimizer.optimizer, t.names, tensors)
     if t.accelerator.scaler is not None and state["scaler"]: t.accelerator.scaler.load_state_dict(state["scaler"])
     for c in t.callbacks: c.restore({**state["callbacks"].get(type(c).__name__, {}), **part(f"callback.{type(c).__name__}.")})
     t.step, t.epoch = state["step"], state["epoch"]
 
 # %% ../../nbs/lib/41_training.state.ipynb #a30d8eb6
-def save(t: Trainer,
+def save_trainer(t: Trainer,
          epoch: int,  # the epoch to continue in
          ) -> None:
     "Write the training state to the run's `last` folder."
     t.call("before_save")
     if not is_main(): return
     saved = {type(c).__name__: c.saved() for c in t.callbacks}
-    tensors = {f"model.{k}": v for k, v in t.method.state_dict().items()} | optimizer_tensors(t.optimizer.optimizer, t.names)
+    tensors = {f"model.{k}": v for k, v in t.method.state_dict().items()} | _optimizer_tensors(t.optimizer.optimizer, t.names)
     tensors |= {f"callback.{c}.{k}": v for c, values in saved.items() for k, v in values.items() if isinstance(v, Tensor)}
     plain = {c: {k: v for k, v in values.items() if not isinstance(v, Tensor)} for c, values in saved.items()}
     state = dict(step=t.step, epoch=epoch, **_must_match(t), callbacks=plain,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core import SamNbError, TrainingError
-from .state import is_main, save
+from .state import is_main, save_trainer
 
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
 
@@ -37,7 +37,7 @@ def catch_signals(t: Trainer) -> Iterator[None]:
         for number, handler in before.items(): signal.signal(number, handler or signal.SIG_DFL)
 
 def check_interrupt(t: Trainer) -> None:
-    "Raise `TrainingInterrupted` if a signal came; several processes compare notes at log steps only."
+    "Raise `TrainingInterrupted` if a signal came; several processes exchange it at log steps only."
     caught = t.signal is not None
     if t.processes > 1:
         if t.step % t.log_every: return
@@ -56,7 +56,7 @@ def report_errors(t: Trainer) -> Iterator[None]:
     except BaseException as error:
         explained = explain_error(t, error)
         try:
-            if isinstance(explained, TrainingInterrupted): save(t, t.epoch)
+            if isinstance(explained, TrainingInterrupted): save_trainer(t, t.epoch)
         except SamNbError as unsaved: explained = unsaved
         t.run.info["steps"] = t.step
         for callback in t.callbacks: callback.broke(t, explained)
