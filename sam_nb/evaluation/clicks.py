@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..charts import line_figure
 from ..core import ParameterError, did_you_mean, pick_device, write_json
 from ..datasets.object_masks import PARTS
 from ..heads.promptable import AUTOCAST, View
 from ..metrics import CandidateScores, ClickCurve, IoUCalibration, mask_counts
 from ..prompts import Prompts, centre_points, correct_points, mask_boxes, rough_masks
-from ..show import draw_prompts, line_figure, overlay, show_images, to_image
+from ..show import draw_prompts, overlay, show_images, to_image
 
 # %% auto #0
 __all__ = ['STARTS', 'PROMPTS', 'GROUPS', 'view_image', 'Conversation', 'converse', 'chosen_objects', 'measures',

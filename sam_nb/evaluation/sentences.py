@@ -256,7 +256,7 @@ def calibration(rows: Sequence[Mapping[str, Any]], bins: int = 10) -> dict[str, 
 # %% ../../nbs/lib/50_evaluation.sentences.ipynb #ffddaf02
 def show_calibration(found: Mapping[str, Any], width: float = 3.2) -> Any:  # Picture; a sentence where there is nothing to show
     "A point for each bin, as large as it has answers."
-    from sam_nb.show import line_figure
+    from sam_nb.charts import line_figure
     if not found: return "No sentence got a mask: there is nothing to calibrate."
     lines, sizes = {"": (found["predicted"], found["real"])}, {"": found["count"]}
     return line_figure(lines, f"calibration error {found['ece']:.1f}", "predicted IoU (%)", "real IoU (%)", sizes, True,

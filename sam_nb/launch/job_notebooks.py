@@ -40,9 +40,9 @@ from sam_nb.training.loop import trainer_for
 trainer = trainer_for(card, model, recipe, run, data)
 best = trainer.fit()
 """, """
-from sam_nb import show
+from sam_nb import charts
 
-show.training_curves(run.folder)
+charts.training_curves(run.folder)
 """, "## The scores", """
 from sam_nb.evaluation.rows import score_table
 
@@ -50,7 +50,7 @@ how = next(iter(card.evaluators.values()))
 setup = how.check({{"run": run.name}})
 plan = how.plan(setup)
 found = how.run(*how.open(setup, plan), setup, plan)
-show.table(score_table(found))
+charts.table(score_table(found))
 """, """
 run.record(test={{name: result.scores for name, result in found.items()}}, test_split=plan.split)
 {{"run": run.name, "best on val": best, "test split": plan.split}}
@@ -67,17 +67,17 @@ recipe = how.check(notebook_parameters(globals()))
 plan = how.plan(recipe)
 plan
 """, "## The scores", """
-from sam_nb import show
+from sam_nb import charts
 from sam_nb.evaluation.rows import score_table
 
 models, data = how.open(recipe, plan)
 found = how.run(models, data, recipe, plan)
-show.table(score_table(found))
+charts.table(score_table(found))
 """, "By class:", """
 import pandas as pd
 
 result = found.get("after", next(iter(found.values())))
-show.table(pd.DataFrame(result.by_class).T)
+charts.table(pd.DataFrame(result.by_class).T)
 """, "## Where everything is", """
 names = {{name: f"{{plan.name}}{{'' if result is other else '-' + name}}.json" for name, other in found.items()}}
 about = dict(method=card.name, weights=str(plan.weights), dataset=plan.dataset, split=plan.split, parameters=recipe.model_dump())

@@ -364,7 +364,7 @@ def metrics_table(run: Run | str,  # a run or its name
     "The log of a run, one row per step; values that a step did not log are empty."
     import pandas as pd
 
-    from sam_nb.show import read_metrics
+    from sam_nb.charts import read_metrics
     run = run if isinstance(run, Run) else Run.open(run)
     if not run.metrics_file.exists(): return pd.DataFrame(index=pd.Index([], name="step"))
     table = read_metrics(run.metrics_file).groupby("step").last()
