@@ -44,16 +44,15 @@ def build_sartm(recipe: SartmRecipe, data: Mapping[str, Any],  # the train split
     from sam_nb.methods.sartm import SARTM
     from sam_nb.methods.sartm_weights import load_any
     from sam_nb.show import distinct_colours
-    from sam_nb.zoo import find_weights
     classes, palette = list(data["train"].classes), data["train"].palette or distinct_colours(len(data["train"].classes))
     seed_everything(recipe.seed)
     switches = {name: getattr(recipe, name) for name in SartmSwitches.model_fields}
     text = _text_features(classes, recipe)
     if text is not None: switches["text_dim"] = text.shape[1]
-    source = recipe.checkpoint or find_weights("tiny_sam2" if recipe.backbone == "tiny" else f"sam2-{recipe.backbone}")
+    source = recipe.start_weights.get("model")
     model = SARTM(classes, [list(c) for c in palette], **switches)
     if text is not None: model.set_text(text)
-    return model, None if source == "scratch" else load_any(model, source)
+    return model, None if source is None else load_any(model, source)
 
 def _text_features(classes: list[str], recipe: SartmRecipe) -> Any:  # Tensor [K, text_dim]; None: not needed
     if not recipe.use_text_kl: return None

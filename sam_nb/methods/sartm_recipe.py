@@ -82,6 +82,13 @@ class SartmRecipe(SartmSwitches, Recipe):
     absent: Literal["zero", "skip"] = Field("zero",
         description="classes that occur in neither truth nor prediction: 0 in the mean (released), or left out")
 
+    @property
+    def start_weights(self) -> dict[str, str]:  # part -> name of the zoo, or a file or folder
+        "The weights that a run begins with."
+        model = self.checkpoint or ("tiny_sam2" if self.backbone == "tiny" else f"sam2-{self.backbone}")
+        text = {"class names": self.text_checkpoint or "clip-vit-base-patch32"} if self.use_text_kl and self.text_encoder == "clip-vit-b32" else {}
+        return {**({} if model == "scratch" else {"model": model}), **text}
+
 # %% ../../nbs/lib/60_methods.sartm_recipe.ipynb #40c06a99
 _PAPER = dict(backbone="b+", epochs=500, batch_size=8, lr=1e-4, warmup_epochs=10.0, weight_decay=0.01, schedule="warmup_poly", power=0.9,
               seed=3407, image_size=800)

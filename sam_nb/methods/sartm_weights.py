@@ -101,13 +101,14 @@ def from_released(source: str | Path | Mapping[str, Tensor],  # the released fil
 # %% ../../nbs/lib/60_methods.sartm_weights.ipynb #beee09ff
 def load_any(model: SARTM, source: str | Path) -> LoadReport:
     "Weights of SAM 2, of the release, or of this library (file or folder), by what their keys say."
-    state = open_weights(source).state
+    found = open_weights(source)
+    state = found.state
     if any(k.startswith("model.sam_mask_decoder.") for k in state):  # of `promptable`
         state = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     if any(k.startswith("sam.image_encoder.") for k in state): report = load_released(model, state)
     elif any(k.startswith("sam_mask_decoder.") for k in state): report = load_sam2(model, state)
     else: report = load_state(model, state)
-    report.source = Path(source).name
+    report.source = found.name
     return report
 
 # %% ../../nbs/lib/60_methods.sartm_weights.ipynb #97e5f7f2
