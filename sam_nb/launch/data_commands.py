@@ -87,7 +87,7 @@ def _demo_aerial(options: argparse.Namespace) -> None:
     print(shown_path(make_demo_aerial(Path(options.root or workspace().data / "demo_aerial").resolve(), **kept)))
 
 def _demo_panoramas(options: argparse.Namespace) -> None:
-    from sam_nb.datasets.panorama import make_demo_panoramas
+    from sam_nb.datasets.panorama_files import make_demo_panoramas
     if options.place != ["room"]: raise ParameterError("panoramas are made of rooms", remedy="sam_nb demo-data room --layout panorama")
     kept = _for_demo(options, "size train val test seed overwrite", "panoramas")
     print(shown_path(make_demo_panoramas(Path(options.root or workspace().data / "demo_panoramas").resolve(), **kept)))
@@ -99,7 +99,7 @@ def do_saom_data(options: argparse.Namespace) -> None:
     if not options.panoramas and (options.fov or options.roll): raise ParameterError("--fov and --roll are for --panoramas", remedy="add it")
     with disk_errors(Path(options.out)):
         if options.panoramas:
-            from sam_nb.datasets.panorama import make_panoramas
+            from sam_nb.datasets.panorama_files import make_panoramas
             made = make_panoramas(options.folder, options.out, projection=options.panoramas, fov=options.fov, roll=options.roll)
         else:
             from sam_nb.datasets.saom_files import folder_to_saom
