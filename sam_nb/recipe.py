@@ -49,9 +49,11 @@ class Recipe(BaseModel):
 
     @property
     def start_weights(self) -> dict[str, str]:  # part of the model -> name or path
-        "The weights that a run starts from; a method adds those of its other parts."
-        name = self.checkpoint or self.backbone
-        return {"model": name} if isinstance(name, str) and name != "scratch" else {}
+        "The weights that a run starts from: the checkpoint, or those published for the backbone. A method adds those of its other parts."
+        from sam_nb.zoo import ZOO
+        published = self.backbone if isinstance(self.backbone, str) and self.backbone in ZOO else None
+        name = self.checkpoint or published
+        return {"model": name} if name not in (None, "scratch") else {}
 
 # %% ../nbs/lib/00_recipe.ipynb #a395e6b0
 def _explain(recipe_type: type[BaseModel], problem: Mapping) -> str:

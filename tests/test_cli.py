@@ -3,13 +3,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 
+import papermill
 import pytest
 
 from sam_nb.cli import main
+from sam_nb.contract import jobs
 from sam_nb.launch.parameters import find_notebook, read_command, read_parameters
+from sam_nb.launch.parameters_cell import job_cells
 from sam_nb.training.runs import Run
 from tests.command import CHECKOUT, run, sam_nb, start, wait_for, write_notebook
 
@@ -58,6 +62,82 @@ def test_help_is_fast_and_imports_nothing_heavy(root):
     code = "import sys; from sam_nb.cli import main; main(['train', 'sartm', '--help']); print({'torch', 'numpy', 'pandas'} & {*sys.modules})"
     said = run([sys.executable, "-c", code], root)
     assert "--use_text_kl [bool|None]" in said.out and "language-aided distillation" in said.out and said.out.endswith("set()\n") and said.cpu < 1
+
+
+def test_help_says_what_each_method_is_for(root):
+    "From the cards, without PyTorch."
+    for words in ("--help", "train --help", "eval --help"):
+        said = min((sam_nb(words, root) for _ in range(2)), key=lambda s: s.cpu)
+        assert said.code == 0 and said.cpu < 1
+        for card in jobs().values(): assert f"{card.name} " in said.out and card.what in said.out, words
+
+
+def test_cards_need_no_torch(root):
+    code = "import sys; from sam_nb.contract import jobs; jobs(); print({'torch', 'pandas'} & {*sys.modules})"
+    assert run([sys.executable, "-c", code], root).out == "set()\n"
+
+
+def parameters_source(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    return next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+
+
+def test_parameters_cells_are_those_of_the_recipes(monkeypatch):
+    "`make export` writes them."
+    monkeypatch.setenv("SAM_NB_ROOT", str(CHECKOUT))
+    cells = job_cells()
+    assert {f"{job}_{name}.ipynb" for name in jobs() for job in ("train", "eval") if (CHECKOUT / f"nbs/{job}_{name}.ipynb").exists()} < {p.name for p in cells}
+    for notebook, source in cells.items(): assert parameters_source(notebook) == source, notebook.name
+
+
+@pytest.mark.parametrize("name", jobs())
+def test_every_field_can_be_set_by_hand(name):
+    "By the command and by papermill, which shows all of them with --help-notebook."
+    card = jobs()[name]
+    fields = {n: f for n, f in card.recipe.model_fields.items()}
+    notebook = find_notebook("train", name)
+    parameters = read_parameters(notebook)
+    assert {*fields} == {*parameters} == {*papermill.inspect_notebook(notebook)}
+    for field, f in fields.items():
+        value = f.get_default(call_default_factory=True)
+        given = read_command("train", name, [f"--{field}", str(value)], parameters)[1]
+        assert given == {field: value}, (field, given, value)
+
+
+def test_a_dry_run_starts_nothing(root):
+    for job in ("train", "eval"):
+        said = min((sam_nb(f"{job} sartm --dry_run", root) for _ in range(2)), key=lambda s: s.cpu)
+        assert said.code == 0 and said.cpu < 3, said.error
+        assert "parameter " in said.out and "precision " in said.out
+    said = sam_nb("train sartm --dry_run --lr 2e-3", root)
+    for row in (r"lr +0.002 +given", r"steps +250 +preset demo", r"jitter +0.2 +default", r"data .*data/demo", r"weights +model: tiny_sam2, .*checkpoints/tiny_sam2"):
+        assert re.search(row, said.out), row
+    assert not [p for p in (root / "runs").glob("sartm*")]
+    said = sam_nb("train sartm --dry_run --lr fast", root)
+    assert said.code == 1 and "lr='fast' is not a number" in said.error
+    said = sam_nb("train sartm --dry_run --dataset fmb", root)
+    assert said.code == 1 and "dataset 'fmb' is not here" in said.error
+
+
+def test_a_dry_run_says_which_weights_to_fetch(root):
+    for split in ("train", "test"):
+        for part in ("Visible", "Infrared", "Label"): (root / "fmb" / split / part).mkdir(parents=True)
+        (root / "fmb" / split / "Visible/1.png").touch()
+    said = sam_nb("train sartm --dry_run --dataset fmb --data_root fmb", root)
+    assert said.code == 1 and "train 1, test 1" in said.out and "model: sam2-b+, not here" in said.out and "run `sam_nb fetch sam2-b+`" in said.error
+
+
+def test_completion(root):
+    "As the shell calls it."
+    def complete(line):
+        answers = root / "answers"
+        sam_nb([], root, _ARGCOMPLETE="1", _ARGCOMPLETE_IFS="\n", COMP_LINE=line, COMP_POINT=str(len(line)), _ARGCOMPLETE_STDOUT_FILENAME=str(answers))
+        return answers.read_text().split()
+    assert "train" in complete("sam_nb tr")
+    assert {"sartm", "quick"} <= {*complete("sam_nb train ")}
+    assert complete("sam_nb train sartm --optim") == ["--optimizer"] and complete("sam_nb train sartm --optimizer m") == ["muon"]
+    assert complete("sam_nb train sartm --dataset mf") == ["mfnet"] and "pst900" in complete("sam_nb train sartm --preset ")
+    assert "sam2.1-b+" in complete("sam_nb fetch sam2.1")
 
 
 def test_parameters_of_the_real_notebooks_are_understood():
@@ -172,6 +252,7 @@ def test_data_commands(root, monkeypatch, capfd):
 def test_fetch_lists(root):
     said = sam_nb("fetch", root)
     assert said.code == 0 and "sam2-b+" in said.out and "in checkpoints/" in said.out
+    assert max(map(len, said.out.splitlines())) <= 100 and "not here" in said.out and "licence: Apache-2.0" in said.out
 
 
 def test_a_closed_pipe_is_no_error(root):

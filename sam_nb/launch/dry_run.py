@@ -84,14 +84,16 @@ def _length(path: Path) -> int:
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #b3fcee02
 def weights_lines(recipe: Any,  # a `Recipe`: its `start_weights` name what is loaded
-                  ) -> list[str]:
+                  ) -> tuple[list[str], CheckpointError | None]:  # lines; the first file that is missing
     "The files that a run would start from, or how to get them."
     from sam_nb.zoo import find_weights
-    lines = []
+    lines, missing = [], None
     for part, name in recipe.start_weights.items():
         try: lines.append(f"{part}: {name}, {shown_path(find_weights(name))}")
-        except CheckpointError as error: lines.append(f"{part}: {name}, not here: {error.remedy}")
-    return lines or ["none: the model starts from random numbers"]
+        except CheckpointError as error:
+            lines.append(f"{part}: {name}, not here")
+            missing = missing or error
+    return lines or ["none: the model starts from random numbers"], missing
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #17d4fe69
 def training_report(card: Job, values: Mapping[str, Any],
@@ -101,14 +103,15 @@ def training_report(card: Job, values: Mapping[str, Any],
     missing: CheckpointError | None = None
     try: recipe = check_with_card("train", card.name, values)
     except CheckpointError as error: missing, recipe = error, check_recipe(card.recipe, values, card.presets)
-    weights = weights_lines(recipe) if run is None else [f"the last state of {run.name}"]
+    weights, absent = weights_lines(recipe)
+    if run is not None: weights += [f"then the last state of {run.name}, step {run.info['steps']}"]
     name = check_run_name(values) or f"{card.name}-{recipe.dataset}-DATE-TIME"
     folder = run.folder if run is not None else workspace().runs / name
     parts = {"data": dataset_lines(card, recipe.dataset, recipe.data_root), "weights": weights, "run": [shown_path(folder)]}
     report = "\n".join([recipe_table(recipe, values, card.presets), "", *_parts(parts)])
-    if missing is None: return report
+    if missing is None and absent is None: return report
     print(report, end="\n\n", flush=True)
-    raise missing
+    raise missing or absent
 
 def _parts(parts: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{name if i == 0 else '':<9}{line}" for name, lines in parts.items() for i, line in enumerate(lines)]

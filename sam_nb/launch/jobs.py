@@ -18,6 +18,7 @@ from ..contract import job as card_of
 from ..core import CheckpointError, ParameterError, RunError, did_you_mean, disk_errors, workspace
 from .kernel import NotebookJob, execute
 from .parameters import Parameter, check_values, find_notebook, shown_path
+from ..zoo import find_weights
 
 if TYPE_CHECKING: from sam_nb.training.runs import Run
 
@@ -68,10 +69,13 @@ def find_card(method: str) -> Job | None:
 def check_with_card(job: str, method: str, values: Mapping[str, Any]) -> Any:  # the checked recipe; None: there is no card
     "Check values before a kernel starts; raises what the method's check raises."
     if (card := find_card(method)) is None: return None
-    check = card.check if job == "train" else evaluator_of(card).check
-    try: return check(values)
+    if job == "eval": return evaluator_of(card).check(values)
+    try:
+        recipe = card.check(values)
+        if "model" in recipe.start_weights: find_weights(recipe.start_weights["model"])
+        return recipe
     except CheckpointError as error:
-        if job != "train" or "tiny" not in card.presets or values.get("preset") or values.get("checkpoint"): raise
+        if "tiny" not in card.presets or values.get("preset") or values.get("checkpoint"): raise
         raise CheckpointError(error.fact, file=error.file, remedy=f"{error.remedy}; or start from weights that are here: --preset tiny") from None
 
 def evaluator_of(card: Job) -> Evaluator:
