@@ -15,6 +15,7 @@ setup(
     author=ini["author"], author_email=ini["author_email"], url=ini["git_url"], license="Apache-2.0",
     long_description=readme.read_text(encoding="utf-8") if readme.exists() else "", long_description_content_type="text/markdown",
     packages=find_packages(include=["sam_nb", "sam_nb.*"]), python_requires=">=" + ini["min_python"],
+    package_data={"sam_nb.view": ["*.js", "*.css", "*.html"]},  # the pages of the widgets
     install_requires=ini["requirements"].split(),
     extras_require={"dev": ini["dev_requirements"].split(), "onnx": ini["onnx_requirements"].split()},
     entry_points={"console_scripts": ini["console_scripts"].split()}, zip_safe=False,
