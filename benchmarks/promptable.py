@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from benchmarks.sartm import TYPES, forget_peak, largest_difference, machine, table, take_turns
 from sam_nb.datasets.object_masks import IdMap, MaskSet, collate_objects
-from sam_nb.encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, in_bytes, precompute
+from sam_nb.encoders.cache import FeatureCache, WithFeatures, collate_features, encoder_key, format_bytes, precompute
 from sam_nb.heads.promptable import ImageFeatures
 from sam_nb.masks import coverage
 from sam_nb.methods.promptable import Promptable, answer_losses
@@ -266,7 +266,7 @@ def measure_cache(options: argparse.Namespace) -> list[str]:
             for name, way in ways.items():
                 model.load_state_dict(start)
                 taken[name] = trained_steps(model, data, *way, options)
-            each = in_bytes(cache.nbytes() / len(cache))
+            each = format_bytes(cache.nbytes() / len(cache))
         (losses, slow), (kept, fast) = taken["encoding"], taken["kept"]
         off = max(abs(a - b) / abs(a) for a, b in zip(losses, kept, strict=True))
         if options.precision == "fp32" and off > 1e-4: sys.exit(f"not equal: losses of {backbone} differ by {off:.1e}")

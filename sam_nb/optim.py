@@ -16,7 +16,7 @@ from .core import ParameterError
 from .recipe import Recipe
 
 # %% auto #0
-__all__ = ['MUON_RATE', 'decay_groups', 'MuonAdamW', 'with_muon', 'make_optimizer', 'schedule', 'average_into']
+__all__ = ['decay_groups', 'make_optimizer', 'schedule', 'average_into']
 
 # %% ../nbs/lib/04_optim.ipynb #791de22b
 def decay_groups(module: nn.Module,  # any module
@@ -28,7 +28,7 @@ def decay_groups(module: nn.Module,  # any module
     return [dict(name=name, params=params, lr=recipe.lr, weight_decay=decay) for name, decay, params in groups if params]
 
 # %% ../nbs/lib/04_optim.ipynb #65d132ac
-class MuonAdamW(torch.optim.AdamW):
+class _MuonAdamW(torch.optim.AdamW):
     "AdamW whose groups with `muon=True` (matrices only) take Muon's steps."
     def __init__(self, groups: Sequence[Mapping[str, Any]],  # parameter groups: params, lr, weight_decay, muon
                  lr: float, **options: Any):  # of AdamW
@@ -51,16 +51,16 @@ class MuonAdamW(torch.optim.AdamW):
         return super().step(closure)
 
 # %% ../nbs/lib/04_optim.ipynb #6eee14c3
-MUON_RATE = 3  # Muon's learning rate as a multiple of AdamW's
+_MUON_RATE = 3  # Muon's learning rate as a multiple of AdamW's
 
-def with_muon(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _with_muon(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     "Parameter groups, the matrices of those that decay in groups of their own."
     out = []
     for g in groups:
         matrices = [p for p in g["params"] if p.ndim == 2 and min(p.shape) > 1 and g["weight_decay"]]
         taken = {id(p) for p in matrices}
         out.append({**g, "params": [p for p in g["params"] if id(p) not in taken]})
-        out.append({**g, "params": matrices, "lr": g["lr"] * MUON_RATE, "muon": True, "name": f"{g.get('name', 'matrices')}, Muon"})
+        out.append({**g, "params": matrices, "lr": g["lr"] * _MUON_RATE, "muon": True, "name": f"{g.get('name', 'matrices')}, Muon"})
     return [g for g in out if g["params"]]
 
 def make_optimizer(groups: Sequence[Mapping[str, Any]],  # params, lr, weight_decay, name
@@ -71,7 +71,7 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]],  # params, lr, weight_de
     trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups]
     trained = [g for g in trained if g["params"]]
     if recipe.optimizer == "muon":
-        optimizer: torch.optim.Optimizer = MuonAdamW(with_muon(trained), recipe.lr)  # not fused: a scaler must be able to skip the whole step
+        optimizer: torch.optim.Optimizer = _MuonAdamW(_with_muon(trained), recipe.lr)  # not fused: a scaler must be able to skip the whole step
         if not optimizer.turned:
             raise ParameterError("optimizer='muon' finds no matrix that decays", remedy="weight_decay above 0, or optimizer='adamw'")
     else: optimizer = torch.optim.AdamW(trained, lr=recipe.lr, fused=fused)
