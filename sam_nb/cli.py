@@ -22,7 +22,7 @@ from .launch.kernel import NotebookJob, clear_up, execute
 from .launch.parameters import Parser, find_notebook, job_notebooks, read_command, read_parameters, shown_path
 
 # %% auto #0
-__all__ = ['methods_help', 'do_job', 'do_runs', 'do_write_parameters', 'main_parser', 'main']
+__all__ = ['methods_help', 'main_parser', 'main']
 
 # %% ../nbs/lib/90_cli.ipynb #79ff5d77
 def methods_help(job: str) -> list[str]:
@@ -33,7 +33,7 @@ def methods_help(job: str) -> list[str]:
     return ["methods:", *(f"  {name:<{wide}}  {card.what if card else 'a notebook of this workspace'}" for name, card in cards.items())]
 
 # %% ../nbs/lib/90_cli.ipynb #09f94e77
-def do_job(job: str, words: Sequence[str]) -> None:
+def _do_job(job: str, words: Sequence[str]) -> None:
     "sam_nb train METHOD ..., sam_nb eval METHOD ..."
     if not words or words[0] in ("-h", "--help"):
         more = ("--help` lists the parameters of its notebook,", "--dry_run` prints what it would do, and does nothing")
@@ -64,7 +64,7 @@ def _submit_and_tell(job: NotebookJob, options: Mapping[str, Any]) -> None:
     print(f"{job.run.name}: submitted as job {sent.job_id}; logs in {shown_path(job.run / 'slurm')}, notebook in {shown_path(job.output)}")
 
 # %% ../nbs/lib/90_cli.ipynb #db1f0383
-def do_runs(options: argparse.Namespace) -> None:
+def _do_runs(options: argparse.Namespace) -> None:
     "sam_nb runs, runs show NAME, runs compare A B, runs report A B --out FILE"
     from sam_nb.training.runs import compare_runs, find_run, list_runs
     if options.out and options.what != "report": raise ParameterError(f"runs {options.what} writes no file", remedy="leave --out out")
@@ -92,7 +92,7 @@ def _report(names: Sequence[str], out: str | None) -> Path:
     return save_report(names, Path(os.path.abspath(os.path.expanduser(out or f"report-{'-'.join(names)[:80]}.html"))))
 
 # %% ../nbs/lib/90_cli.ipynb #54fe60cd
-def do_write_parameters(options: argparse.Namespace) -> None:
+def _do_write_parameters(options: argparse.Namespace) -> None:
     "sam_nb write-parameters: write the parameters cell of every job notebook from its recipe."
     from sam_nb.launch.parameters_cell import write_parameters
     for path in write_parameters(): print(shown_path(path))
@@ -110,12 +110,12 @@ def main_parser() -> Parser:
         return made
     command("train", "train a method: sam_nb train sartm --dataset fmb", None)
     command("eval", "evaluate a run: sam_nb eval sartm --run last", None)
-    runs = command("runs", "list runs; `runs show [NAME|last]`, `runs compare A B`, `runs report A B [--out FILE]`", do_runs)
+    runs = command("runs", "list runs; `runs show [NAME|last]`, `runs compare A B`, `runs report A B [--out FILE]`", _do_runs)
     runs.add_argument("what", nargs="?", choices=["list", "show", "compare", "report"], default="list")
     runs.add_argument("names", nargs="*", metavar="NAME", help="names of runs, or last")
     runs.add_argument("--out", metavar="FILE", help="of report: the .html file (default: report-A-B.html here)")
     add_data_commands(command)
-    commands.add_parser("write-parameters").set_defaults(do=do_write_parameters)  # for `make export`; not in the help
+    commands.add_parser("write-parameters").set_defaults(do=_do_write_parameters)  # for `make export`; not in the help
     return parser
 
 # %% ../nbs/lib/90_cli.ipynb #a4f13e40
@@ -129,7 +129,7 @@ def main(words: Sequence[str] | None = None,  # None: of the command line
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # threads that wait give way sooner: a third of the time beside other jobs, the same alone
     if "_ARGCOMPLETE" in os.environ: complete(main_parser())
     try:
-        if words[:1] in (["train"], ["eval"]): do_job(words[0], words[1:]); return 0
+        if words[:1] in (["train"], ["eval"]): _do_job(words[0], words[1:]); return 0
         options = main_parser().parse_args(words or ["--help"])
         return options.do(options) or 0
     except SystemExit as done: return done.code or 0  # argparse after --help

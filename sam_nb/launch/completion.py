@@ -14,7 +14,7 @@ from .jobs import evaluator_of, find_card
 from .parameters import Parameter, Parser, add_job_options, find_notebook, job_notebooks, read_parameters, type_names
 
 # %% auto #0
-__all__ = ['run_names', 'parameter_values', 'completing', 'complete']
+__all__ = ['run_names', 'complete']
 
 # %% ../../nbs/lib/82_launch.completion.ipynb #c652dc7a
 def run_names(method: str | None = None) -> list[str]:
@@ -32,7 +32,7 @@ def _datasets() -> list[str]:
     return dataset_names()
 
 # %% ../../nbs/lib/82_launch.completion.ipynb #172ecaa3
-def parameter_values(job: str, method: str, parameter: Parameter) -> list[str]:
+def _parameter_values(job: str, method: str, parameter: Parameter) -> list[str]:
     "Values that a parameter may have, where they can be listed."
     name, card = parameter.name, find_card(method)
     if name == "dataset": return _datasets()
@@ -47,7 +47,7 @@ def parameter_values(job: str, method: str, parameter: Parameter) -> list[str]:
     return [str(c) for c in choices(field.annotation)] if field else []
 
 # %% ../../nbs/lib/82_launch.completion.ipynb #8011dd29
-def completing(parser: Parser,  # of all commands
+def _completing(parser: Parser,  # of all commands
                line: str,  # what was typed so far
                ) -> Parser:
     "Give the parser its methods, their parameters, and what completes them."
@@ -73,9 +73,9 @@ def _complete_job(parser: Parser, job: str, method: str, parameters: Mapping[str
         parameter = parameters.get(action.dest)
         if action.dest == "data_root": action.completer = DirectoriesCompleter()
         elif action.dest in ("text_checkpoint", "bert", "notebook"): action.completer = FilesCompleter()
-        elif parameter: action.completer = lambda p=parameter, **_: parameter_values(job, method, p)
+        elif parameter: action.completer = lambda p=parameter, **_: _parameter_values(job, method, p)
 
 def complete(parser: Parser) -> None:
     "Print completions for the shell, and end the process."
     import argcomplete
-    argcomplete.autocomplete(completing(parser, os.environ.get("COMP_LINE", "")), always_complete_options=False)
+    argcomplete.autocomplete(_completing(parser, os.environ.get("COMP_LINE", "")), always_complete_options=False)

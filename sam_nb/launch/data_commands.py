@@ -16,7 +16,7 @@ from .parameters import shown_path
 from ..zoo import ZOO, Weights, fetch
 
 # %% auto #0
-__all__ = ['weights_list', 'do_fetch', 'do_check', 'do_demo_data', 'do_saom_data', 'do_referring_data', 'add_data_commands']
+__all__ = ['weights_list', 'add_data_commands']
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #6f4c8ae3
 def _source(weights: Weights) -> str:
@@ -39,13 +39,13 @@ def weights_list() -> str:
     return "\n".join([*lines, "The last column is the file in checkpoints/; `sam_nb fetch NAME ...` downloads it."])
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #7b339133
-def do_fetch(options: argparse.Namespace) -> None:
+def _do_fetch(options: argparse.Namespace) -> None:
     "sam_nb fetch, sam_nb fetch NAME ..."
     if not options.names: print(weights_list())
     for name in options.names: print(shown_path(fetch(name)))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #f582f710
-def do_check(options: argparse.Namespace) -> int:
+def _do_check(options: argparse.Namespace) -> int:
     "sam_nb check DATASET, sam_nb check FOLDER, sam_nb check metadata.json"
     from sam_nb.datasets.catalog import check, is_metadata, named_folder, require_dataset
     splits = tuple(options.split) if options.split else None
@@ -60,7 +60,7 @@ def do_check(options: argparse.Namespace) -> int:
     return int(not all(report.ok for report in reports.values()))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #57415a54
-def do_demo_data(options: argparse.Namespace) -> None:
+def _do_demo_data(options: argparse.Namespace) -> None:
     "sam_nb demo-data PLACE ..."
     from sam_nb.demo.files import ensure_demo_objects, make_demo
     if options.layout == "panorama": return _demo_panoramas(options)
@@ -93,7 +93,7 @@ def _demo_panoramas(options: argparse.Namespace) -> None:
     print(shown_path(make_demo_panoramas(Path(options.root or workspace().data / "demo_panoramas").resolve(), **kept)))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #1b80c53f
-def do_saom_data(options: argparse.Namespace) -> None:
+def _do_saom_data(options: argparse.Namespace) -> None:
     "sam_nb saom-data FOLDER OUT ..."
     if options.panoramas and options.parts: raise ParameterError("--parts with --panoramas", remedy="maps of ids hold no parts: leave it out")
     if not options.panoramas and (options.fov or options.roll): raise ParameterError("--fov and --roll are for --panoramas", remedy="add it")
@@ -107,7 +107,7 @@ def do_saom_data(options: argparse.Namespace) -> None:
     print(shown_path(made))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #86d94c3c
-def do_referring_data(options: argparse.Namespace) -> None:
+def _do_referring_data(options: argparse.Namespace) -> None:
     "sam_nb referring-data FOLDER OUT --layout LAYOUT ..."
     for flag, value, layout in (("png", options.png, "risors"), ("name", options.name, "refer")):
         if value and options.layout != layout: raise ParameterError(f"--{flag} is for --layout {layout}", remedy="it would do nothing: leave it out")
@@ -119,14 +119,14 @@ def do_referring_data(options: argparse.Namespace) -> None:
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #a1c98d1c
 def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentParser]) -> None:
     "Add these commands and their options; `command(name, help, function)` makes a parser."
-    weights = command("fetch", "list published weights, or download some into checkpoints/", do_fetch)
+    weights = command("fetch", "list published weights, or download some into checkpoints/", _do_fetch)
     weights.add_argument("names", nargs="*", metavar="NAME")
-    check = command("check", "read a whole dataset and report every problem", do_check)
+    check = command("check", "read a whole dataset and report every problem", _do_check)
     check.add_argument("dataset", metavar="DATASET", help="a name of the catalog, or a folder")
     check.add_argument("--data_root", "--data-root", metavar="FOLDER", help="its folder (default: data/DATASET)")
     check.add_argument("--split", action="append", help="only this split (may be repeated)")
     check.add_argument("--sample", type=int, metavar="N", help="read only N images or pairs of each split")
-    saom = command("saom-data", "write a folder of images and masks as SAOM's metadata.json and red masks, or as panoramas", do_saom_data)
+    saom = command("saom-data", "write a folder of images and masks as SAOM's metadata.json and red masks, or as panoramas", _do_saom_data)
     saom.add_argument("folder", metavar="FOLDER", help="images with object masks; for panoramas the views of each place: NAME_0, NAME_1, ...")
     saom.add_argument("out", metavar="OUT", help="a new folder")
     saom.add_argument("--parts", action="store_true", help="parts of objects too")
@@ -134,13 +134,15 @@ def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentP
                       help="join the views of each place, evenly turned, by their numbers")
     saom.add_argument("--fov", type=float, metavar="DEGREES", help="from the left to the right edge of a view (needed for cylindrical)")
     saom.add_argument("--roll", action="store_true", help="turn each panorama so that its seam cuts few objects")
-    said = command("referring-data", "write a folder of images with expressions in another layout", do_referring_data)
-    said.add_argument("folder", metavar="FOLDER", help="images with expressions: RISORS, REFER (RRSIS-D, RemoteSAM-270K) or RefSegRS, recognised")
-    said.add_argument("out", metavar="OUT", help="a new folder")
-    said.add_argument("--layout", choices=["risors", "refer", "refsegrs"], required=True, help="the one to write")
-    said.add_argument("--png", action="store_true", help="risors: pictures that are not JPEG as PNG, exactly; public readers take JPEG only")
-    said.add_argument("--name", help="refer: of the dataset, which names its folders (default: rrsisd)")
-    demo = command("demo-data", "generate a demo dataset", do_demo_data)
+    sentences = command("referring-data", "write a folder of images with expressions in another layout", _do_referring_data)
+    sentences.add_argument("folder", metavar="FOLDER", help="images with expressions: RISORS, REFER (RRSIS-D, RemoteSAM-270K) or RefSegRS")
+    sentences.add_argument("out", metavar="OUT", help="a new folder")
+    sentences.add_argument("--layout", choices=["risors", "refer", "refsegrs"], required=True, help="the one to write")
+    sentences.add_argument("--png", action="store_true", help="risors: pictures that are not JPEG as PNG, exactly; public readers take JPEG only")
+    sentences.add_argument("--name", help="refer: of the dataset, which names its folders (default: rrsisd)")
+    _add_demo_options(command("demo-data", "generate a demo dataset", _do_demo_data))
+
+def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things, aerial; several are mixed (layout coco)")
     few = "coco and aerial: 60, panorama: 12"
     for name, number, others in (("size", 128, "coco and aerial: 256"), ("train", 400, "coco: 240, panorama: 60"), ("val", 100, few),

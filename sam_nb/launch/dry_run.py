@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sam_nb.training.runs import Run
 
 # %% auto #0
-__all__ = ['origins', 'recipe_table', 'dataset_lines', 'weights_lines', 'training_report', 'evaluation_report', 'dry_run']
+__all__ = ['recipe_table', 'dry_run']
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #f54af108
-def origins(recipe: BaseModel,  # resolved
+def _origins(recipe: BaseModel,  # resolved
             values: Mapping[str, Any],  # given by hand
             presets: Mapping[str, Mapping[str, Any]],
             ) -> dict[str, str]:  # field -> "given", "preset NAME", "default", or "derived" (it follows from other values)
@@ -44,7 +44,7 @@ def origins(recipe: BaseModel,  # resolved
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #e61c3cca
 def recipe_table(recipe: BaseModel, values: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]) -> str:
     "A resolved recipe: parameter, value, origin. What is None is left out."
-    found = origins(recipe, values, presets)
+    found = _origins(recipe, values, presets)
     return _table([("parameter", "value", "from")] + [(n, _short(getattr(recipe, n)), o) for n, o in found.items() if getattr(recipe, n) is not None])
 
 def _short(value: Any) -> str: return f"{value:g}" if isinstance(value, float) else str(value)
@@ -54,26 +54,24 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> str:
     return "\n".join(f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c}" for a, b, c in rows)
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #6c69f4f9
-def dataset_lines(card: Job,
-                  dataset: str | None, data_root: str | None,  # of the recipe
+def _dataset_lines(card: Job,
+                  dataset: str, data_root: str | None,  # of the recipe
                   ) -> list[str]:
     "The dataset's folder, and how many files its splits have where this is cheap to say."
-    from sam_nb.datasets.catalog import dataset_folder, dataset_info, dataset_names, is_metadata
-    if is_metadata(data_root): return [shown_path(Path(data_root))]
-    name = card.dataset(dataset)
-    folder = dataset_folder(name, data_root)
-    info = dataset_info(name, data_root) if name in dataset_names() else None
-    if info is not None and info.generator and not folder.is_dir(): return [f"{info.title}; will be generated in {shown_path(folder)}"]
-    counts = ", ".join(f"{split} {n}" for split, n in _counts(info, folder).items())
-    return [f"{shown_path(folder)}{f' ({info.title})' if info is not None else ''}", *([counts] if counts else [])]
+    from sam_nb.datasets.catalog import resolve_dataset
+    found = resolve_dataset(dataset, data_root, card.task, card.demo)
+    if found.generated and not found.folder.is_dir(): return [f"{found.info.title}; will be generated in {shown_path(found.folder)}"]
+    counts = ", ".join(f"{split} {n}" for split, n in _counts(found.info, found.folder).items())
+    return [f"{shown_path(found.folder)} ({found.info.title})", *([counts] if counts else [])]
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #f5a891b0
-def _counts(info: DatasetInfo | None, folder: Path) -> dict[str, int]:
+def _counts(info: DatasetInfo, folder: Path) -> dict[str, int]:
     "Files or lines of each split; of a folder without known splits, files of each folder in it."
-    if info is not None and (folder / "dataset.json").is_file() and info.generator:
+    if folder.is_file(): return {}
+    if info.generator and (folder / "dataset.json").is_file():
         made = read_json(folder / "dataset.json").get("parameters", {})
         return {split: made[split] for split in info.splits if split in made}
-    if info is not None and info.needs:
+    if info.needs:
         return {s: _length(path) for s in info.splits for paths in info.needs if all((folder / p.format(split=s)).exists() for p in paths)
                 for path in [folder / next((p for p in paths if "{split}" in p), "").format(split=s)] if path != folder}
     return {part.name: _length(part) for part in sorted(folder.iterdir()) if part.is_dir()}
@@ -83,7 +81,7 @@ def _length(path: Path) -> int:
     with path.open(errors="replace") as lines: return sum(bool(line.strip()) for line in lines)
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #b3fcee02
-def weights_lines(recipe: Any,  # a `Recipe`: its `start_weights` name what is loaded
+def _weights_lines(recipe: Any,  # a `Recipe`: its `start_weights` name what is loaded
                   ) -> tuple[list[str], CheckpointError | None]:  # lines; the first file that is missing
     "The files that a run would start from, or how to get them."
     from sam_nb.zoo import find_weights
@@ -96,18 +94,18 @@ def weights_lines(recipe: Any,  # a `Recipe`: its `start_weights` name what is l
     return lines or ["none: the model starts from random numbers"], missing
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #17d4fe69
-def training_report(card: Job, values: Mapping[str, Any],
+def _training_report(card: Job, values: Mapping[str, Any],
                     run: Run | None = None,  # that is resumed
                     ) -> str:
     "What training would do; raises what the method's check raises."
     missing: CheckpointError | None = None
     try: recipe = check_with_card("train", card.name, values)
     except CheckpointError as error: missing, recipe = error, check_recipe(card.recipe, values, card.presets)
-    weights, absent = weights_lines(recipe)
+    weights, absent = _weights_lines(recipe)
     if run is not None: weights += [f"then the last state of {run.name}, step {run.info['steps']}"]
     name = check_run_name(values) or f"{card.name}-{recipe.dataset}-DATE-TIME"
     folder = run.folder if run is not None else workspace().runs / name
-    parts = {"data": dataset_lines(card, recipe.dataset, recipe.data_root), "weights": weights, "run": [shown_path(folder)]}
+    parts = {"data": _dataset_lines(card, recipe.dataset, recipe.data_root), "weights": weights, "run": [shown_path(folder)]}
     report = "\n".join([recipe_table(recipe, values, card.presets), "", *_parts(parts)])
     if missing is None and absent is None: return report
     print(report, end="\n\n", flush=True)
@@ -117,7 +115,7 @@ def _parts(parts: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{name if i == 0 else '':<9}{line}" for name, lines in parts.items() for i, line in enumerate(lines)]
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #5d956435
-def evaluation_report(card: Job, evaluator: Evaluator, values: Mapping[str, Any]) -> str:
+def _evaluation_report(card: Job, evaluator: Evaluator, values: Mapping[str, Any]) -> str:
     "What an evaluation would do; raises what the method's check raises."
     from sam_nb.training.runs import find_run
     recipe = evaluator.check(values)
@@ -134,5 +132,5 @@ def dry_run(job: str, method: str, values: Mapping[str, Any], parameters: Mappin
     "The report of `sam_nb train METHOD --dry_run` or `sam_nb eval METHOD --dry_run`."
     card = find_card(method)
     if card is None: raise ParameterError(f"{method} has no card", remedy="--dry_run reads the recipe from it: see sam_nb.contract.Job")
-    if job == "eval": return evaluation_report(card, evaluator_of(card), check_values(values, parameters))
-    return training_report(card, *training_values(method, values, parameters))
+    if job == "eval": return _evaluation_report(card, evaluator_of(card), check_values(values, parameters))
+    return _training_report(card, *training_values(method, values, parameters))

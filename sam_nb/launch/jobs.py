@@ -169,7 +169,7 @@ def run_summary(run: Run) -> str:
     if about["score"]: line("validation", f"{about['score']['name']} {about['score']['value']:.2f} at step {about['score']['step']}")
     elif about["metrics"]: line("scores", _scores(about["metrics"]))
     others = [v for k, v in (about.get("guesses") or {}).items() if "model" not in k.lower() and "sartm" not in k.lower()]
-    if others: line("guessing", f"at best mIoU {max(others):.2f}, without looking at shapes")
+    if others: line("baseline", f"mIoU {max(others):.2f}, the best predictor that ignores shapes")
     if about["error"] and run.status in ("failed", "interrupted"): line("because", about["error"].splitlines()[0])
     for name, found in _things(run).items():
         if found: line(name, ", ".join(shown_path(f) for f in found))

@@ -21,8 +21,7 @@ from typing import Any
 from ..core import SamNbError, disk_errors, workspace
 
 # %% auto #0
-__all__ = ['running_kernel', 'forwarded_signals', 'NotebookError', 'notebook_error', 'NotebookJob', 'execute', 'run_notebook',
-           'clear_up']
+__all__ = ['running_kernel', 'NotebookError', 'NotebookJob', 'execute', 'clear_up']
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #ee89ca8b
 _LEAVE_QUICKLY = "__import__('atexit').register(__import__('os')._exit, 0)"  # after every other exit function; to take torch apart takes a second
@@ -65,7 +64,7 @@ def _papermill() -> Any:
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #fb3382cd
 @contextlib.contextmanager
-def forwarded_signals(kernel: Any) -> Iterator[list[int]]:  # the signals that came
+def _forwarded_signals(kernel: Any) -> Iterator[list[int]]:  # the signals that came
     "Forward Ctrl-C, SIGTERM and SIGHUP to the kernel as Ctrl-C."
     heard: list[int] = []
     def forward(number: int, frame: Any) -> None:
@@ -90,7 +89,7 @@ class NotebookError(SamNbError):
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #33f73208
-def notebook_error(error: Any,  # papermill's PapermillExecutionError
+def _notebook_error(error: Any,  # papermill's PapermillExecutionError
                    output: Path) -> NotebookError:
     "Shorten the exception of a cell."
     plain = [_ANSI.sub("", part) for part in error.traceback]
@@ -117,7 +116,7 @@ def execute(job: NotebookJob) -> None:
         with disk_errors(job.output):
             job.output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(job.notebook, job.output)
-        with running_kernel(workspace().root) as kernel, forwarded_signals(kernel) as heard: run_notebook(job, kernel, heard)
+        with running_kernel(workspace().root) as kernel, _forwarded_signals(kernel) as heard: _run_notebook(job, kernel, heard)
     except BaseException as error:
         clear_up(job, error, before, kept)
         raise
@@ -128,7 +127,7 @@ def _writer(job: NotebookJob) -> Any:
     return json.loads(about.read_text())["process"] if about and about.exists() and about.stat().st_size else None
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #cc01e384
-def run_notebook(job: NotebookJob, kernel: Any, heard: list[int]) -> None:
+def _run_notebook(job: NotebookJob, kernel: Any, heard: list[int]) -> None:
     "Execute the cells in a running kernel with papermill; raises `NotebookError` or KeyboardInterrupt."
     papermill = _papermill()
     from nbclient.exceptions import DeadKernelError
@@ -141,7 +140,7 @@ def run_notebook(job: NotebookJob, kernel: Any, heard: list[int]) -> None:
             papermill.execute_notebook(source, output, job.parameters, progress_bar=False, km=kernel, on_cell_execute=before_cell, **echo)
     except papermill.PapermillExecutionError as error:
         if error.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None
-        raise notebook_error(error, job.output) from None
+        raise _notebook_error(error, job.output) from None
     except DeadKernelError:
         raise NotebookError("DeadKernelError", "the notebook's process was killed from outside; most often the machine ran out of memory",
                             file=job.output, remedy="lower batch_size or image_size; a training run goes on with --resume") from None

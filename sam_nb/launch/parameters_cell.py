@@ -19,8 +19,7 @@ from ..core import SamNbError, atomic_path, workspace
 from ..recipe import Recipe
 
 # %% auto #0
-__all__ = ['choices', 'cell_annotation', 'cell_comment', 'parameters_cell', 'write_parameters_cell', 'job_cells',
-           'write_parameters']
+__all__ = ['choices', 'parameters_cell', 'write_parameters_cell', 'job_cells', 'write_parameters']
 
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #391c0bb9
 def _members(hint: Any) -> list[Any]:
@@ -37,7 +36,7 @@ def _type_name(hint: Any) -> str:
     return (get_origin(hint) or hint).__name__
 
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #b1dad181
-def cell_annotation(hint: Any,  # of a recipe's field
+def _cell_annotation(hint: Any,  # of a recipe's field
                     optional: bool,  # whether None may be given, too
                     ) -> str:  # "Optional[int]", "str", "Optional[Union[int, str]]"
     "A type as papermill and `to_value` read it."
@@ -47,7 +46,7 @@ def cell_annotation(hint: Any,  # of a recipe's field
     return f"Optional[{plain}]" if optional or type(None) in members else plain
 
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #a69f4113
-def cell_comment(hint: Any, description: str) -> str:
+def _cell_comment(hint: Any, description: str) -> str:
     "The comment behind a parameter."
     allowed = [str(c) for c in choices(hint)]
     if all(re.search(rf"(?<!\w){re.escape(c)}(?!\w)", description) for c in allowed): return description
@@ -55,10 +54,12 @@ def cell_comment(hint: Any, description: str) -> str:
 
 def _known_comments(card: Job) -> dict[str, str]:
     "Comments that follow from the card: its presets, and the catalog's datasets of its task."
+    return {"preset": f"{', '.join(card.presets)}; None: the one that fits the dataset", "dataset": _datasets(card.task)}
+
+def _datasets(task: str | None = None) -> str:
     from sam_nb.datasets.catalog import dataset_info, dataset_names
-    names = [n for n in dataset_names(own=False) if dataset_info(n).task == card.task and not n.startswith("demo")]
-    return {"preset": f"{', '.join(card.presets)}; None: the one that fits the dataset",
-            "dataset": f"{', '.join(['demo', *names])}, or a folder under data/ (or any folder: data_root)"}
+    names = [n for n in dataset_names(own=False) if task in (None, dataset_info(n).task) and not n.startswith("demo")]
+    return f"{', '.join(['demo', *names])}, or a folder under data/ (or any folder: data_root)"
 
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #d542f321
 _SHARED = [*Recipe.model_fields][:[*Recipe.model_fields].index("run_name") + 1]  # the others are about the trainer
@@ -71,7 +72,7 @@ def _line(recipe: type[BaseModel], name: str, preset: bool, comments: Mapping[st
     inherited = next((b.model_fields[name].description for b in reversed(recipe.__mro__) if name in getattr(b, "model_fields", ())), None)
     text = comments[name] if name in comments and f.description in (None, inherited) else f.description or ""
     value = json.dumps(default) if isinstance(default, str) else repr(default)
-    return f"{name}: {cell_annotation(f.annotation, optional)} = {value}  # {cell_comment(f.annotation, text)}"
+    return f"{name}: {_cell_annotation(f.annotation, optional)} = {value}  # {_cell_comment(f.annotation, text)}"
 
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #c418bae8
 def parameters_cell(recipe: type[BaseModel],
@@ -111,7 +112,7 @@ def job_cells() -> dict[Path, str]:  # notebook -> source of its parameters cell
     "Parameters cells of the training and evaluation notebooks of all cards, and of `explore_data`."
     from sam_nb.datasets.catalog import ExploreRecipe
     folder = workspace().notebooks
-    cells = {folder / "explore_data.ipynb": parameters_cell(ExploreRecipe)}
+    cells = {folder / "explore_data.ipynb": parameters_cell(ExploreRecipe, comments={"dataset": _datasets()})}
     for card in jobs().values():
         comments = _known_comments(card)
         cells[folder / f"train_{card.name}.ipynb"] = parameters_cell(card.recipe, card.title, comments)
