@@ -50,7 +50,7 @@ SAOM_PRESETS: dict[str, dict[str, Any]] = {
     "released": dict(_SCRIPT, grid=32, grid_frame="released", truncate_coords=True, decay_unused=True),
     "default": dict(_SCRIPT, grid=32, epochs=20, lr=1e-4, batch_size=1),
     "demo": dict(backbone="tiny_sam", grid=16, batch_size=4, steps=300, lr=1e-3, schedule="cosine", reduction="mean", min_area=40, cache=True,
-                 prior_inside=True, iou_weight=1.0,  # the tiny encoder's likeness leads out of half of the objects; 0.5 below needs a predicted IoU
+                 prior_inside=True, iou_weight=1.0,  # the tiny encoder's prior is outside of half of the objects; 0.5 below needs a predicted IoU
                  test_images=12, pred_iou_thresh=0.5, stability_score_thresh=0.7, box_nms_thresh=0.7, min_mask_region_area=30),
 }
 

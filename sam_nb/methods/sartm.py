@@ -21,7 +21,7 @@ from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, PadTo, to_original
 from ..encoders.lora import add_lora
 from ..encoders.sam2 import build_image_encoder, build_prompt_encoder, check_image_size, image_features, prompt_constants, sam2_size
-from ..heads.fusion import FpnAuxHead, Fusion, MlpAuxHead, enlarge
+from ..heads.fusion import FpnAuxHead, Fusion, MlpAuxHead, resize_bilinear
 from ..heads.semantic import ClassMaskDecoder, object_gate, upsample_mean
 from ..losses import (PrototypeBank, class_counts, class_prototypes, nearest_labels, ohem_cross_entropy, prototype_loss, relation_loss,
                            semantic_cross_entropy)
@@ -115,7 +115,7 @@ def upsample_modalities(low_res: Tensor,  # [m*B, K, h, w]
                         ) -> Tensor:  # [B, K, H, W]
     "One logit map per pair, at full size. Averaging before enlarging is exact (bilinear is linear) and halves the work."
     if reduce == "mean": return upsample_mean(low_res, modalities, size)
-    return enlarge(low_res.float().unflatten(0, (modalities, -1)).amax(0), size)
+    return resize_bilinear(low_res.float().unflatten(0, (modalities, -1)).amax(0), size)
 
 # %% ../../nbs/lib/60_methods.sartm.ipynb #d2782177
 def part_table(model: nn.Module):  # -> pandas.DataFrame
@@ -184,11 +184,11 @@ def multi_scale_probabilities(model: SARTM, batch: Mapping[str, Tensor],
     total, count = 0, 0
     for scale in scales:
         size = max(32, round(side * scale / 32) * 32)
-        resized = {m: enlarge(batch[m], (size, size)) for m in model.modalities}
+        resized = {m: resize_bilinear(batch[m], (size, size)) for m in model.modalities}
         for mirrored in (False, True)[:1 + flip]:
             view = {m: x.flip(-1) for m, x in resized.items()} if mirrored else resized
             probabilities = combined_logits(model, view).softmax(1)
-            total = total + enlarge(probabilities.flip(-1) if mirrored else probabilities, (side, side))
+            total = total + resize_bilinear(probabilities.flip(-1) if mirrored else probabilities, (side, side))
             count += 1
     return total / count
 

@@ -17,7 +17,7 @@ from sam_nb.datasets.object_masks import MaskSet, RunLengths
 from sam_nb.datasets.saom_files import load_saom_metadata
 from sam_nb.evaluation.everything import name_scores, released_lines
 from sam_nb.heads.everything import Everything, EverythingOptions, point_grid
-from sam_nb.heads.grid_assignment import GRID_PIXELS, Assignment, likeness, mask_cells, mask_pictures, prior_points
+from sam_nb.heads.grid_assignment import GRID_PIXELS, Assignment, location_prior, mask_cells, object_similarity, resize_masks
 from sam_nb.heads.promptable import ImageFeatures, embed_prompts, with_decoder_steps
 from sam_nb.losses import mask_dice, sigmoid_focal
 from sam_nb.masks import crop_boxes, mask_to_rle, masks_to_boxes, near_crop_edge, nms, remove_small_regions, rle_area, stability_score
@@ -96,12 +96,12 @@ def one_case(checks: Checks, case: str, own: dict, about: dict, model: SAOM) -> 
     checks.equal(f"{case}: size in the square", tuple(batch["content_size"][0].tolist()), content)
     with torch.no_grad(): features = model.encode(batch["image"])
     checks.close(f"{case}: features", features.embedding, own["features"], 1e-5, relative=False)
-    checks.add(f"{case}: mask pictures, grey levels", (mask_pictures(masks, content).int() - own["ref_masks_ch0"].int()).abs().max(), 1)
+    checks.add(f"{case}: mask pictures, grey levels", (resize_masks(masks, content).int() - own["ref_masks_ch0"].int()).abs().max(), 1)
     cells = mask_cells(own["ref_masks_ch0"], model.image_size, features.embedding.shape[-1])
     checks.equal(f"{case}: cells of masks", cells, own["mask_cells"].bool())
     checks.equal(f"{case}: masks kept", cells.flatten(1).any(1), keep)
-    alike = likeness(own["features"][0], cells[keep])
-    prior, sure = prior_points(alike, model.image_size, content, masks.shape[1:]), torch.tensor(about["prior_top1_margin"]) > 1e-5
+    similarity = object_similarity(own["features"][0], cells[keep])
+    prior, sure = location_prior(similarity, model.image_size, content, masks.shape[1:]), torch.tensor(about["prior_top1_margin"]) > 1e-5
     checks.equal(f"{case}: location priors", prior[sure], own["prior_xy"][sure].long())
     for key in (k for k in own if k.startswith("nearest_xy.")):
         name = key.split(".")[1]
@@ -269,7 +269,7 @@ def dataset(checks: Checks, folder: Path) -> None:
         checks.equal(f"item {i}: image", sample["image"].permute(1, 2, 0).contiguous().as_subclass(Tensor), ours["image"])
         checks.equal(f"item {i}: masks", masks.flatten(1).float(), ours["gt_masks"])
         checks.equal(f"item {i}: classes", sample["masks"].categories, ours["labels"].long())
-        pictures = mask_pictures(masks, tuple(ours["ref_masks"].shape[2:]))
+        pictures = resize_masks(masks, tuple(ours["ref_masks"].shape[2:]))
         checks.close(f"item {i}: resized masks", pictures.float(), ours["ref_masks"][:, 0].float(), 1, relative=False)
 
 
