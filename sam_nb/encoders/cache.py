@@ -32,8 +32,7 @@ from ..datasets.transforms import collate
 from ..weights import save_state
 
 # %% auto #0
-__all__ = ['content_key', 'encoder_key', 'FeatureCache', 'format_bytes', 'why_not_cacheable', 'precompute', 'WithFeatures',
-           'collate_features', 'keep_features']
+__all__ = ['encoder_key', 'FeatureCache', 'format_bytes', 'precompute', 'WithFeatures', 'collate_features', 'cache_features']
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #14796f7a
 def _bytes(values: Tensor) -> Any:
@@ -41,7 +40,7 @@ def _bytes(values: Tensor) -> Any:
     if values.is_meta: raise ParameterError("tensors on the meta device have no content", remedy="load the weights first")
     return values.detach().as_subclass(Tensor).cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
-def content_key(image: Tensor,  # any shape: what enters the encoder
+def _content_key(image: Tensor,  # any shape: what enters the encoder
                 ) -> str:  # 32 hexadecimal digits
     "The key of a tensor's content."
     digest = hashlib.blake2b(f"{image.dtype}{tuple(image.shape)}".encode(), digest_size=16)
@@ -111,7 +110,7 @@ class FeatureCache:
     def folder(self) -> Path: return Path(self.root) / f"{self.key}-{self.dtype}"
     def path(self, key: str) -> Path: return self.folder / key[:2] / f"{key}.safetensors"
 
-    def put(self, key: str,  # of `content_key`
+    def put(self, key: str,  # of `_content_key`
             features: Iterable[Tensor]) -> None:  # of one image, any device
         "Store the features of one image, atomically."
         whole = [f.detach().cpu() for f in features]
@@ -249,7 +248,7 @@ def _is_random(part: nn.Module) -> bool:
 def _agree(a: Sequence[Tensor], b: Sequence[Tensor], tolerance: float) -> bool:  # relative to the largest value
     return [t.shape for t in a] == [t.shape for t in b] and all((x - y).abs().max() <= tolerance * y.abs().max() for x, y in zip(a, b))
 
-def why_not_cacheable(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> features
+def _why_not_cacheable(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> features
                       module: nn.Module,  # what is trained, frozen parts and all
                       image: Tensor,  # [C, S, S], any transformed image
                       device: str | torch.device = "cpu") -> str | None:
@@ -259,16 +258,16 @@ def why_not_cacheable(encode: Callable[[Tensor], Any],  # images [B, C, S, S] ->
 # %% ../../nbs/lib/20_encoders.cache.ipynb #57514fa5
 def _judge(encode: Callable, module: nn.Module, image: Tensor, device: Any) -> tuple[str | None, list[Tensor]]:  # why not; features of the image
     names = {part: name for name, part in [*module.named_modules(), *module.named_parameters()]}
-    def told(found: Iterable[Any]) -> str: return _listed(sorted(names.get(f) or type(f).__name__ for f in found))
+    def names_of(found: Iterable[Any]) -> str: return _listed(sorted(names.get(f) or type(f).__name__ for f in found))
     images = image[None].to(device)
     with _in_mode(module, False), torch.no_grad(), _called() as parts: calm = _as_tensors(encode(images))
     kept = [f[0].float().cpu() for f in calm]
     with _in_mode(module, True), torch.enable_grad():
         if found := [p for p in parts if isinstance(p, _BatchNorm) and p.training]:
-            return f"batch normalisation looks at the batch in training ({told(found)})", kept
-        if found := [p for p in parts if _is_random(p)]: return f"the encoder drops at random in training ({told(found)})", kept
+            return f"batch normalisation looks at the batch in training ({names_of(found)})", kept
+        if found := [p for p in parts if _is_random(p)]: return f"the encoder drops at random in training ({names_of(found)})", kept
         features = _as_tensors(encode(images))
-    if found := _trained(features): return f"the encoder is trained ({told(found)})", kept
+    if found := _trained(features): return f"the encoder is trained ({names_of(found)})", kept
     return None if _agree(features, calm, 1e-3) else "the encoder answers otherwise in training", kept
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #2e592670
@@ -295,7 +294,7 @@ class _Keyed:
         variant = self.variants[index % len(self.variants)]
         try: image = variant(self.data[index // len(self.variants)], torch.Generator().manual_seed(index))["image"]
         except SamNbError as error: return error
-        return content_key(image), image
+        return _content_key(image), image
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #e14efbea
 def _listing(cache: FeatureCache, keyed: _Keyed, part: tuple[int, int]) -> Path | None:
@@ -318,7 +317,7 @@ class _Precomputed:
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #cd83211d
 def precompute(encode: Callable[[Tensor], Any],  # images [B, C, S, S] -> features, each [B, ...]
-               module: nn.Module,  # what is trained; for `why_not_cacheable`
+               module: nn.Module,  # what is trained; for `_why_not_cacheable`
                data: Sequence[dict], transform: Callable,  # raw samples; transform(sample, generator), as for training
                cache: FeatureCache,
                batch_size: int = 1, device: str | torch.device | None = None,  # None: the module's
@@ -350,10 +349,10 @@ def _begin(encode: Callable, module: nn.Module, keyed: _Keyed, transform: Callab
     sample = keyed.data[0]
     drawn = [transform(sample, torch.Generator().manual_seed(n))["image"] for n in range(8)]
     why, features = _judge(encode, module, drawn[0], device)
-    if len({content_key(i) for i in drawn}) > len(keyed.variants): why = "the transform makes another image every time"
+    if len({_content_key(i) for i in drawn}) > len(keyed.variants): why = "the transform makes another image every time"
     if why: raise ParameterError(f"features cannot be kept: {why}", remedy="train without a cache")
     said = _room_for(cache, len(keyed), features)
-    kept = cache.get(content_key(drawn[0]))
+    kept = cache.get(_content_key(drawn[0]))
     if kept is not None and not _agree(kept, features, 3e-2):
         raise SamNbError("the cache holds other features for an image than the encoder gives now: its key misses something", file=cache.folder,
                          remedy="name every module that computes features in encoder_key(...), and clear the cache")
@@ -378,7 +377,7 @@ class WithFeatures:
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
         sample = self.transform(sample, generator)
-        features = self.cache.get(content_key(sample["image"]))
+        features = self.cache.get(_content_key(sample["image"]))
         if features is None: raise self._missing(sample)
         return {**sample, "features": features}
 
@@ -396,10 +395,10 @@ def collate_features(samples: Sequence[dict[str, Any]],
     return {**collate([{k: v for k, v in s.items() if k != "features"} for s in samples]), "features": features}
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #8194ab9d
-def keep_features(model: nn.Module,  # a method with a frozen encoder: `encode`, and `feature_parts()` for the key
+def cache_features(model: nn.Module,  # a method with a frozen encoder: `encode`, and `feature_parts()` for the key
                   data: Mapping[str, Sequence[dict]], transforms: Mapping[str, Callable],  # by split
                   batch_size: int = 8) -> dict[str, WithFeatures]:  # by split
-    "The same transforms with kept features; what is not kept yet is computed first. Raises `ParameterError` where features cannot be kept."
+    "The same transforms with cached features; missing ones are computed first. Raises `ParameterError` when the cache would be wrong."
     cache = FeatureCache(workspace().data / "features", encoder_key(*model.feature_parts()))
     for split, transform in transforms.items(): precompute(model.encode, model, data[split], transform, cache, batch_size)
     return {split: WithFeatures(transform, cache) for split, transform in transforms.items()}

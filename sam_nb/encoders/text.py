@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from transformers import BertModel, BertTokenizer, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 # %% auto #0
-__all__ = ['class_relation', 'ngram_features', 'clip_tokenizer', 'clip_tokens', 'clip_from_openai', 'clip_config', 'ClipText',
-           'find_clip', 'load_clip_text', 'class_text_features', 'BertText', 'sentence_tokens', 'find_bert',
-           'load_bert', 'encode_sentences']
+__all__ = ['class_relation', 'clip_tokenizer', 'clip_tokens', 'clip_from_openai', 'clip_config', 'ClipText', 'load_clip_text',
+           'class_text_features', 'BertText', 'sentence_tokens', 'find_bert', 'load_bert']
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #b15064fe
 def class_relation(features: Tensor,  # [K, width], any scale
@@ -47,7 +46,7 @@ def _grams(name: str) -> list[str]:
     return [f"word {w}" for w in words] * 3 + runs or [f"word {name}"]
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #41eb6cd4
-def ngram_features(names: Sequence[str],  # class names
+def _ngram_features(names: Sequence[str],  # class names
                    width: int = 512,  # numbers per name, a multiple of 8
                    ) -> Tensor:  # [K, width] float32
     "A deterministic embedding of the spelling of names: a stand-in for a text encoder, equal on every machine."
@@ -152,7 +151,7 @@ class ClipText:
 # %% ../../nbs/lib/20_encoders.text.ipynb #0011e137
 def _clip_folder() -> Path: return workspace().checkpoints / "clip-vit-base-patch32"
 
-def find_clip(checkpoint: str | Path | None = None) -> Path:
+def _find_clip(checkpoint: str | Path | None = None) -> Path:
     "The folder or file of CLIP's weights. Raises `CheckpointError` with where to put them and the alternative."
     if place := _local_or_hub(checkpoint, _clip_folder(), "openai/clip-vit-base-patch32"): return place
     raise CheckpointError("CLIP's text encoder is not here", file=checkpoint or _clip_folder(),
@@ -179,7 +178,7 @@ def load_clip_text(checkpoint: str | Path | Mapping[str, Tensor] | None = None, 
                    ) -> ClipText:
     "CLIP's text encoder from any of its forms. Raises `CheckpointError` when the weights are missing."
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-    weights = open_weights(checkpoint) if isinstance(checkpoint, Mapping) else Checkpoint(find_clip(checkpoint))
+    weights = open_weights(checkpoint) if isinstance(checkpoint, Mapping) else Checkpoint(_find_clip(checkpoint))
     place, state = weights.path, weights.state
     openai = not any("text_model." in k for k in state)
     if openai: state = clip_from_openai(state)
@@ -201,8 +200,8 @@ def class_text_features(names: Sequence[str],  # class names, in the order of th
                         ) -> Tensor:  # [K, width] float32, not normalised
     "Text features of class names, computed once and cached."
     if encoder not in _TEXT_ENCODERS: raise ParameterError(f"unknown text encoder {encoder!r}", remedy=did_you_mean(encoder, _TEXT_ENCODERS))
-    if encoder == "ngram": return ngram_features([template.format(name) for name in names])
-    place = find_clip(checkpoint)
+    if encoder == "ngram": return _ngram_features([template.format(name) for name in names])
+    place = _find_clip(checkpoint)
     key = {"names": list(names), "template": template, "encoder": encoder, "weights": _content_hash(place)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     cached = Path(cache_dir or workspace().data / ".cache" / "text") / f"{encoder}-{digest}.safetensors"
@@ -273,13 +272,3 @@ def load_bert(path: str | Path | None = None,  # as in `find_bert`
     old = {name: re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name.removeprefix("bert."))) for name in weights.state}
     report = load_state(model, weights, rename=old.get, drop=[r"^cls\.", r"(^|\.)pooler\.", r"position_ids$"])
     return BertText(model.eval().requires_grad_(False), BertTokenizer.from_pretrained(place), report)
-
-# %% ../../nbs/lib/20_encoders.text.ipynb #af49b7d6
-@torch.inference_mode()
-def encode_sentences(bert: BertText, sentences: Sequence[str],
-                     sep: bool = True, cut: int | None = None, pad_to: int | None = None,  # as in sentence_tokens
-                     ) -> tuple[Tensor, Tensor]:  # last hidden states [N,L,width], mask [N,L] bool
-    "Hidden states of every token, [CLS] first; padded places are masked out inside BERT."
-    device = bert.model.device
-    ids, mask = (t.to(device) for t in sentence_tokens(bert.tokenizer, sentences, sep, cut, pad_to, bert.model.config.max_position_embeddings))
-    return bert.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask

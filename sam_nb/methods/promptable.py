@@ -24,7 +24,7 @@ from ..datasets.object_masks import ObjectTransform, collate_objects
 from ..datasets.objects import require_objects
 from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_original
-from ..encoders.cache import collate_features, keep_features
+from ..encoders.cache import cache_features, collate_features
 from ..encoders.lora import QVLoRA, add_lora, fold_lora
 from ..encoders.sam import stretch_positions
 from ..heads.promptable import ImageFeatures, MaskPrediction, View, build_backbone
@@ -370,4 +370,4 @@ def with_features(model: Promptable, recipe: PromptableRecipe, data: Mapping[str
     for split in transforms: require_objects(data[split], transforms["val"])
     model.to(pick_device(recipe.device))
     if not recipe.cache: return dict(transforms), collate_objects
-    return keep_features(model, data, transforms), lambda samples: collate_features(samples, collate_objects)
+    return cache_features(model, data, transforms), lambda samples: collate_features(samples, collate_objects)
