@@ -22,9 +22,8 @@ from ..datasets.rgbt import Pair, RGBTDataset, check_dataset
 from ..show import overlay, to_image
 
 # %% auto #0
-__all__ = ['OKABE_ITO', 'AnnotatedSample', 'read_sample', 'safe_colours', 'mask_ids', 'overlay_masks', 'IndexRow', 'sample_files',
-           'sample_problems', 'read_rows', 'evenly_spaced', 'open_splits', 'DataIndex', 'read_index', 'thumbnail',
-           'as_jpeg', 'contact_sheet']
+__all__ = ['OKABE_ITO', 'AnnotatedSample', 'read_sample', 'safe_colours', 'IndexRow', 'open_splits', 'DataIndex', 'read_index',
+           'thumbnail', 'as_jpeg', 'contact_sheet']
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #49ce6b3a
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def safe_colours(count: int) -> np.ndarray:  # uint8 [count, 3]
 # %% ../../nbs/lib/71_view.data_index.ipynb #9f860c76
 _OPACITY = 0.47  # share of a colour over the image
 
-def mask_ids(masks: MaskSet,
+def _mask_ids(masks: MaskSet,
                which: Sequence[int],  # masks to draw, by number
                ) -> np.ndarray:  # int32 [H, W]: 1 + the number of the mask on top, 0 where is none
     "Masks, which may overlap, as one map: small ones lie on top."
@@ -81,7 +80,7 @@ def mask_ids(masks: MaskSet,
     return numbers
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #5d1a40f2
-def overlay_masks(image: np.ndarray, numbers: np.ndarray,  # of `mask_ids`
+def _overlay_masks(image: np.ndarray, numbers: np.ndarray,  # of `_mask_ids`
                colours: np.ndarray) -> np.ndarray:  # uint8 [N, 3] of the masks -> uint8 [H, W, 3]
     "Masks over an image."
     return overlay(image, numbers - 1, colours if len(colours) else [[0, 0, 0]], _OPACITY, ignore=-1)
@@ -100,7 +99,7 @@ class IndexRow:
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # kind, severity, fact
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #baedd83f
-def sample_files(data: RGBTDataset | Objects, index: int) -> tuple[str, list[str]]:
+def _sample_files(data: RGBTDataset | Objects, index: int) -> tuple[str, list[str]]:
     "The name of a sample, and the names under which problems list it."
     if isinstance(data, RGBTDataset):
         pair = data.pairs[index]
@@ -110,11 +109,11 @@ def sample_files(data: RGBTDataset | Objects, index: int) -> tuple[str, list[str
     return entry.name, [entry.name, entry.image, *(t for t in truth if isinstance(t, str))]
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #502b6399
-def sample_problems(data: RGBTDataset | Objects, count: int,  # samples to read, evenly evenly_spaced
+def _sample_problems(data: RGBTDataset | Objects, count: int,  # samples to read, evenly _evenly_spaced
                     ) -> tuple[dict[int, list[Problem]], list[Problem]]:  # sample -> its problems; problems of files that were left out
     "The problems that the dataset's own check finds, by sample."
     report = check_dataset(data, count) if isinstance(data, RGBTDataset) else check_objects(data, sample=count)
-    owner = {file: index for index in range(len(data)) for file in sample_files(data, index)[1]}
+    owner = {file: index for index in range(len(data)) for file in _sample_files(data, index)[1]}
     found, rest = {}, []
     for problem in report.problems:
         index = owner.get(problem.file, owner.get(Path(problem.file).stem))
@@ -123,15 +122,15 @@ def sample_problems(data: RGBTDataset | Objects, count: int,  # samples to read,
     return found, rest
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #c623dd1b
-def read_rows(data: RGBTDataset | Objects, split: str,
-              count: int,  # samples to read, evenly evenly_spaced
+def _read_rows(data: RGBTDataset | Objects, split: str,
+              count: int,  # samples to read, evenly _evenly_spaced
               classes: dict[str, int],  # name -> number; new names are added
               progress: Callable[[int], None] = lambda done: None,  # called with how many were read
               ) -> list[IndexRow]:
     "The index of one split."
-    (problems, rest), rows = sample_problems(data, count), []
-    for done, index in enumerate(evenly_spaced(len(data), count)):
-        row = IndexRow(split, index, sample_files(data, index)[0])
+    (problems, rest), rows = _sample_problems(data, count), []
+    for done, index in enumerate(_evenly_spaced(len(data), count)):
+        row = IndexRow(split, index, _sample_files(data, index)[0])
         for problem in problems.get(index, []): _note(row, problem)
         try: _fill(row, read_sample(data, index), classes)
         except DatasetError as error: _note(row, error.problem)
@@ -140,7 +139,7 @@ def read_rows(data: RGBTDataset | Objects, split: str,
     return rows + _left_out(rest, split)
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #eef79aa4
-def evenly_spaced(total: int, count: int) -> list[int]:
+def _evenly_spaced(total: int, count: int) -> list[int]:
     "The numbers of the samples that are read: the same as in a check."
     return list(range(total)) if count >= total else np.linspace(0, total - 1, count).round().astype(int).tolist()
 
@@ -228,7 +227,7 @@ def read_index(sets: Mapping[str, Any],  # split -> dataset
         def report(done: int, before: int = read) -> None:
             if (before + done) % 20 == 0: progress(f"reading {before + done} of {wanted} samples")
         progress(f"checking {counts[s]} files of {s}")
-        rows += read_rows(data, s, counts[s], classes, report)
+        rows += _read_rows(data, s, counts[s], classes, report)
         read += counts[s]
     note = f"{read} of {total} samples read" + (f" (limit={limit})" if read < total else "")
     return DataIndex(dict(sets), rows, list(classes), _background(sets, classes), "; ".join([note, *notes]))
@@ -248,8 +247,8 @@ def thumbnail(index: DataIndex, k: int,
     step = side / max(sample.image.shape[:2])
     size = tuple(max(1, round(n * step)) for n in sample.image.shape[1::-1])
     small = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if step < 1 else cv2.INTER_NEAREST)
-    numbers = cv2.resize(mask_ids(sample.masks, index.coloured(k)), size, interpolation=cv2.INTER_NEAREST)
-    return overlay_masks(small, numbers, index.colours(k, sample))
+    numbers = cv2.resize(_mask_ids(sample.masks, index.coloured(k)), size, interpolation=cv2.INTER_NEAREST)
+    return _overlay_masks(small, numbers, index.colours(k, sample))
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #b4131831
 def as_jpeg(pixels: np.ndarray, quality: int = 80) -> bytes:  # uint8 [H, W, 3]
@@ -258,9 +257,9 @@ def as_jpeg(pixels: np.ndarray, quality: int = 80) -> bytes:  # uint8 [H, W, 3]
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #6ae067ca
 def _sheet_rows(index: DataIndex, count: int = 12) -> list[int]:
-    "Readable samples, evenly evenly_spaced."
+    "Readable samples, evenly _evenly_spaced."
     good = [k for k, row in enumerate(index.rows) if row.size[0]]
-    return [good[n] for n in evenly_spaced(len(good), count)]
+    return [good[n] for n in _evenly_spaced(len(good), count)]
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #be457435
 def contact_sheet(index: DataIndex, count: int = 6, columns: int = 6,

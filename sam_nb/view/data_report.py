@@ -96,24 +96,27 @@ class PairReport(DataReport):
         from sam_nb.show import legend
         return legend(self.data.classes, self.palette, self.width) if self.data.classes else None
 
-    def annotations(self) -> Any:
-        "The share of each class, as bars."
-        from sam_nb.charts import class_bars
-        if not self.data.labelled: return _line("This split has no labels.")
-        balance = self.found.balance().head(20)
-        return class_bars(balance["percent"].to_numpy(), balance["class"].tolist(), self.palette, label="share of the labelled pixels (%)")
+# %% ../../nbs/lib/71_view.data_report.ipynb #255b613a
+def _annotations(self: PairReport) -> Any:
+    "The share of each class, as bars."
+    from sam_nb.charts import class_bars
+    if not self.data.labelled: return _line("This split has no labels.")
+    balance = self.found.balance().head(20)
+    return class_bars(balance["percent"].to_numpy(), balance["class"].tolist(), self.palette, label="share of the labelled pixels (%)")
 
-    def table(self) -> Any:
-        "Pixels, share and images of each class."
-        return _styled(self.found.balance()).format({"percent": "{:.2f}", "pixels": "{:,}"}) if self.data.labelled else None
+def _table(self: PairReport) -> Any:
+    "Pixels, share and images of each class."
+    return _styled(self.found.balance()).format({"percent": "{:.2f}", "pixels": "{:,}"}) if self.data.labelled else None
 
-    def baseline(self) -> Any:
-        "The scores of predicting the most frequent class everywhere."
-        if not self.data.labelled: return None
-        balance = self.found.balance()
-        most = balance.loc[balance["pixels"].idxmax()]
-        scores = {"pixel accuracy (%)": f"{most['percent']:.2f}", "mean IoU (%)": f"{most['percent'] / len(balance):.2f}"}
-        return _two_columns({f"predicting {most['class']} everywhere": "", **scores})
+def _baseline(self: PairReport) -> Any:
+    "The scores of predicting the most frequent class everywhere."
+    if not self.data.labelled: return None
+    balance = self.found.balance()
+    most = balance.loc[balance["pixels"].idxmax()]
+    scores = {"pixel accuracy (%)": f"{most['percent']:.2f}", "mean IoU (%)": f"{most['percent'] / len(balance):.2f}"}
+    return _two_columns({f"predicting {most['class']} everywhere": "", **scores})
+
+PairReport.annotations, PairReport.table, PairReport.baseline = _annotations, _table, _baseline
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #c64bc0e4
 def _brightness(self: PairReport) -> Any:

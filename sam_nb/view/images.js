@@ -3,7 +3,7 @@
 const bytesOf = message => new Uint8Array(message.buffer, message.byteOffset, message.byteLength);
 const numbersOf = (message, Kind) => new Kind(bytesOf(message).slice().buffer);
 
-// The reverse of mask_layers.pack_rows: inflate, then undo the XOR with the row above.
+// The reverse of mask_layers._pack_rows: inflate, then undo the XOR with the row above.
 async function unpack(message, bits, width) {
   const stream = new Blob([bytesOf(message)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const buffer = await new Response(stream).arrayBuffer();

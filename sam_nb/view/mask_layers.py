@@ -18,8 +18,8 @@ from ..core import ParameterError
 from ..show import distinct_colours, heat_map, overlay, to_array, to_image
 
 # %% auto #0
-__all__ = ['COLORMAPS', 'split_regions', 'Layer', 'top_masks', 'ScoreMap', 'as_layer', 'layer_iou', 'match_layers', 'pack_rows',
-           'unpack_rows', 'layer_message', 'image_message', 'check_sizes', 'layer_picture']
+__all__ = ['COLORMAPS', 'Layer', 'ScoreMap', 'as_layer', 'layer_iou', 'match_layers', 'layer_message', 'image_message',
+           'check_sizes', 'layer_picture']
 
 # %% ../../nbs/lib/71_view.mask_layers.ipynb #73a8a5c0
 def _span(used: np.ndarray) -> slice: return slice(int(used.argmax()), len(used) - int(used[::-1].argmax()))
@@ -32,7 +32,7 @@ def _bounding_window(plane: np.ndarray) -> tuple[slice, slice] | None:  # rows, 
 # %% ../../nbs/lib/71_view.mask_layers.ipynb #4aa18bd0
 _Window = tuple[slice, slice, np.ndarray]  # rows, columns, bool [h, w]: a mask without its empty surroundings
 
-def split_regions(masks: Iterable[_Window | None],  # None: an empty mask
+def _split_regions(masks: Iterable[_Window | None],  # None: an empty mask
                   size: tuple[int, int],  # height, width
                   ) -> tuple[np.ndarray, list[tuple[int, ...]]]:  # int32 [H, W]; the masks of each region
     "A number for each set of masks that meet in a pixel; 0: none."
@@ -94,7 +94,7 @@ class Layer:
         return distinct_colours(count) if self.palette is None else np.asarray(self.palette, np.uint8)
 
 # %% ../../nbs/lib/71_view.mask_layers.ipynb #555d8e4a
-def top_masks(layer: Layer, hidden: Iterable[int] = ()) -> np.ndarray:  # int64 [regions], -1: none
+def _top_masks(layer: Layer, hidden: Iterable[int] = ()) -> np.ndarray:  # int64 [regions], -1: none
     "The mask that is visible in each region: the smallest that is not hidden."
     hidden = set(hidden)
     return np.array([min((k for k in m if k not in hidden), key=lambda k: (layer.areas[k], -k), default=-1) for m in layer.members])
@@ -128,7 +128,7 @@ def as_layer(name: str, value: Any,  # label map int [H, W]; masks bool [H, W] o
 def _layer(name: str, masks: Iterable[_Window | None], size: tuple[int, int], columns: Mapping[str, list], classes: tuple[str, ...],
           palette: Any) -> Layer:
     masks = list(masks)
-    regions, members = split_regions(masks, size)
+    regions, members = _split_regions(masks, size)
     table = {"class": [-1] * len(masks), **{k: list(v) for k, v in columns.items()}}
     names = [classes[c] if 0 <= c < len(classes) else f"class {c}" if c >= 0 else "mask" for c in table["class"]]
     table["name"] = [f"{n} {k + 1}" for k, n in enumerate(names)]
@@ -253,13 +253,13 @@ def match_layers(prediction: Layer, truth: Layer) -> dict[str, list]:  # columns
     return {"IoU": value.round(4).tolist(), "truth": np.where(value > 0, best, -1).tolist()}
 
 # %% ../../nbs/lib/71_view.mask_layers.ipynb #89bf663c
-def pack_rows(values: np.ndarray) -> bytes:  # uint8, uint16 or uint32 [H, W]
+def _pack_rows(values: np.ndarray) -> bytes:  # uint8, uint16 or uint32 [H, W]
     "Rows as XOR with the row above, deflated."
     change = np.ascontiguousarray(values).copy()
     change[1:] ^= values[:-1]
     return zlib.compress(change.astype(change.dtype.newbyteorder("<")).tobytes(), 3)
 
-def unpack_rows(data: bytes, like: np.ndarray) -> np.ndarray:
+def _unpack_rows(data: bytes, like: np.ndarray) -> np.ndarray:
     "The reverse; the page does the same in JavaScript."
     change = np.frombuffer(zlib.decompress(data), like.dtype.newbyteorder("<")).reshape(like.shape)
     return np.bitwise_xor.accumulate(change, 0)
@@ -270,11 +270,11 @@ def layer_message(layer: Layer | ScoreMap) -> dict[str, Any]:
     if isinstance(layer, ScoreMap):
         low, high = (float(np.nanmin(layer.values)), float(np.nanmax(layer.values))) if np.isfinite(layer.values).any() else (0.0, 1.0)
         levels = np.nan_to_num((layer.values - low) / max(high - low, 1e-12) * 255).round().clip(0, 255).astype(np.uint8)
-        return {"kind": "scores", "name": layer.name, "low": low, "high": high, "bits": 8, "data": pack_rows(levels)}
+        return {"kind": "scores", "name": layer.name, "low": low, "high": high, "bits": 8, "data": _pack_rows(levels)}
     flat = np.fromiter((k for m in layer.members for k in m), np.uint32)
     ends = np.cumsum([0, *map(len, layer.members)]).astype(np.uint32)
     columns = {k: [round(v, 4) if isinstance(v, float) else v for v in values] for k, values in layer.table.items()}
-    return {"kind": "labels" if layer.labels else "masks", "name": layer.name, "bits": 8 * layer.regions.itemsize, "data": pack_rows(layer.regions),
+    return {"kind": "labels" if layer.labels else "masks", "name": layer.name, "bits": 8 * layer.regions.itemsize, "data": _pack_rows(layer.regions),
             "members": flat.tobytes(), "ends": ends.tobytes(), "table": columns, "classes": list(layer.classes),
             "colours": layer.colours.tolist(), "classColours": layer.class_colours.tolist()}
 
@@ -309,7 +309,7 @@ def _values(pixels: np.ndarray) -> dict[str, Any]:
     if pixels.dtype == np.uint8: least, most, levels = 0.0, 255.0, pixels
     else: levels = np.nan_to_num((pixels.astype(np.float64) - least) / max(most - least, 1e-12) * 65535).round().clip(0, 65535).astype(np.uint16)
     low, high = np.percentile(finite, (0.5, 99.5)).tolist() if finite.size else (0.0, 1.0)
-    return {"kind": "values", "bits": 8 * levels.itemsize, "data": pack_rows(levels), "least": least, "most": most,
+    return {"kind": "values", "bits": 8 * levels.itemsize, "data": _pack_rows(levels), "least": least, "most": most,
             "whole": pixels.dtype.kind in "iu", "window": [low, max(high, low + 1e-9)], "colormap": "gray" if pixels.dtype == np.uint8 else "inferno"}
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:  # transparency shows white
@@ -343,7 +343,7 @@ def layer_picture(image: Any, layers: Sequence[Layer | ScoreMap], width: float =
 
 def _overlaid(image: np.ndarray, layer: Layer | ScoreMap, hidden: Iterable[int] = ()) -> np.ndarray:
     if isinstance(layer, ScoreMap): return heat_map(layer.values, image)
-    shown = top_masks(layer, hidden)[layer.regions]
+    shown = _top_masks(layer, hidden)[layer.regions]
     return overlay(image, shown, layer.colours if len(layer) else [[0, 0, 0]], ignore=-1)
 
 def _count(layer: Layer | ScoreMap) -> str:

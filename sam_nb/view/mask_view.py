@@ -21,7 +21,7 @@ from .mask_layers import COLORMAPS, Layer, ScoreMap, as_layer, check_sizes, imag
 from ..show import stored_picture, to_image
 
 # %% auto #0
-__all__ = ['StaticFallback', 'figure_html', 'colour_tables', 'CanvasWidget', 'canvas_module', 'MaskView', 'display_pixels']
+__all__ = ['StaticFallback', 'figure_html', 'CanvasWidget', 'canvas_module', 'MaskView', 'display_pixels']
 
 # %% ../../nbs/lib/71_view.mask_view.ipynb #9b568822
 class StaticFallback:
@@ -42,7 +42,7 @@ def figure_html(figure: Any) -> str:  # a matplotlib figure
     return f'<img src="data:{kind};base64,{data if isinstance(data, str) else base64.b64encode(data).decode()}">'
 
 # %% ../../nbs/lib/71_view.mask_view.ipynb #34cbc581
-def colour_tables() -> dict[str, bytes]:
+def _colour_tables() -> dict[str, bytes]:
     "256 RGB colours of each colour map in `COLORMAPS`."
     from matplotlib import colormaps
     return {name: (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes() for name in COLORMAPS}
@@ -61,7 +61,7 @@ class CanvasWidget(anywidget.AnyWidget):
     hidden = traitlets.Dict({}).tag(sync=True)  # layer -> masks that are hidden at first
     selected = traitlets.List([]).tag(sync=True)  # layer and mask that was clicked; -1: none
     fallback = traitlets.Unicode("").tag(sync=True)  # name of the static picture
-    def __init__(self, **values: Any): super().__init__(colormaps=colour_tables(), fallback=uuid.uuid4().hex[:12], **values)
+    def __init__(self, **values: Any): super().__init__(colormaps=_colour_tables(), fallback=uuid.uuid4().hex[:12], **values)
 
 # %% ../../nbs/lib/71_view.mask_view.ipynb #41516fbd
 def canvas_module(body: str,  # what `render({model, el})` does

@@ -24,8 +24,8 @@ from ..show import draw_prompts, overlay, show_images
 from .mask_view import CanvasWidget, StaticFallback, canvas_module, figure_html
 
 # %% auto #0
-__all__ = ['Click', 'SAVE_FORMATS', 'ObjectPrompts', 'parse_clicks', 'check_click', 'stroke_mask', 'mask_prompt', 'PromptSession',
-           'KeptObject', 'LabelledImage', 'save_png', 'save_coco', 'save_into_dataset', 'find_image', 'PromptView']
+__all__ = ['Click', 'SAVE_FORMATS', 'ObjectPrompts', 'parse_clicks', 'check_click', 'PromptSession', 'KeptObject',
+           'LabelledImage', 'save_png', 'save_coco', 'save_into_dataset', 'find_image', 'PromptView']
 
 # %% ../../nbs/lib/71_view.prompt_view.ipynb #aa9634c2
 Click = tuple[float, float, int]  # x, y in pixels of the image; 1 inside, 0 outside
@@ -71,7 +71,7 @@ def check_click(click: Sequence[float], size: tuple[int, int],  # height, width 
     raise ParameterError(f"a click at {x:g}, {y:g}", remedy=f"the image is {size[1]} x {size[0]} pixels")
 
 # %% ../../nbs/lib/71_view.prompt_view.ipynb #1b65a4be
-def stroke_mask(strokes: Sequence[Sequence[float]], size: tuple[int, int],  # height, width of the image
+def _stroke_mask(strokes: Sequence[Sequence[float]], size: tuple[int, int],  # height, width of the image
                 ) -> np.ndarray:  # uint8 [H, W], 0 and 1
     "The pixels under the strokes."
     painted = np.zeros(size, np.uint8)
@@ -81,7 +81,7 @@ def stroke_mask(strokes: Sequence[Sequence[float]], size: tuple[int, int],  # he
         for x, y in points[[0, -1]].tolist(): cv2.circle(painted, (x, y), max(1, round(radius)), int(paint), -1)
     return painted
 
-def mask_prompt(painted: np.ndarray,  # uint8 [H, W]
+def _mask_prompt(painted: np.ndarray,  # uint8 [H, W]
                 view: Any,  # heads.promptable.View
                 ) -> torch.Tensor:  # [1, 1, 4g, 4g] logits
     "A rough mask as the decoder's mask prompt."
@@ -115,7 +115,7 @@ class PromptSession:
         return self.embedded.segment(**points, boxes=prompts.box, mask=self._mask_prompt(prompts))
 
     def _mask_prompt(self, prompts: ObjectPrompts) -> Any:  # logits, or None
-        if prompts.strokes: return mask_prompt(stroke_mask(prompts.strokes, self.size), self.embedded.view)
+        if prompts.strokes: return _mask_prompt(_stroke_mask(prompts.strokes, self.size), self.embedded.view)
         before = prompts.without_last_click()
         if not prompts.clicks or not before: return None
         answer = self.segment(before)
@@ -255,6 +255,7 @@ def _answer_prompt(self: PromptView) -> None:
     scores = [] if answer is None else answer.scores[0].tolist()
     self.publish({"scores": scores, "ms": 1000 * (time.perf_counter() - start)})
 
+# %% ../../nbs/lib/71_view.prompt_view.ipynb #8265b11b
 def _publish(self: PromptView, answer: Mapping[str, Any]) -> None:
     "Send all masks and an answer to the page."
     masks = [o.mask for o in self.labelled.objects] + ([] if self.mask is None else [self.mask])
@@ -284,6 +285,7 @@ def _decoded(data: bytes, name: str) -> np.ndarray:  # uint8 [H, W, 3]
     if pixels is None: raise DatasetError("this file is no image", file=name, remedy="PNG, JPEG, WebP or TIFF")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
+# %% ../../nbs/lib/71_view.prompt_view.ipynb #caf68d66
 def _keep(self: PromptView, name: str = "object") -> None:
     "Keep the current mask as an object of this class. Raises `ParameterError` where there is none."
     if self.mask is None or not self.mask.any(): raise ParameterError("there is no mask to keep", remedy="click on an object first")

@@ -31,12 +31,11 @@ from .assets import asset
 from .mask_view import StaticFallback
 
 # %% auto #0
-__all__ = ['STATES', 'STYLE', 'SCRIPT', 'thin_curve', 'published_score', 'class_scores', 'end_message', 'run_record',
-           'run_records', 'runs_to_compare', 'make_two_short_runs', 'run_picture', 'html_table', 'RunBrowser',
+__all__ = ['STYLE', 'SCRIPT', 'run_record', 'run_records', 'runs_to_compare', 'make_two_short_runs', 'run_picture', 'RunBrowser',
            'save_report']
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #c9824be8
-STATES = {"created": "running", "running": "running", "finished": "finished", "interrupted": "stopped", "failed": "failed", "killed": "dead"}
+_STATES = {"created": "running", "running": "running", "finished": "finished", "interrupted": "stopped", "failed": "failed", "killed": "dead"}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #8aa66aa5
 def _number(value: Any, digits: int = 5) -> float | None:  # None: not a finite number
@@ -51,7 +50,7 @@ def _flat(scores: Any, before: str = "") -> dict[str, float]:
     return {**own, **{name: v for k, inner in scores.items() for name, v in _flat(inner, f"{before}{k} ").items()}}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #ef43fdea
-def thin_curve(steps: Sequence[float], values: Sequence[Any],  # of one curve; what is no finite number is a gap
+def _thin_curve(steps: Sequence[float], values: Sequence[Any],  # of one curve; what is no finite number is a gap
             points: int = 120,  # at most
             ) -> dict[str, list[float | None]]:  # step, value; of a thinned curve also low, high
     "A curve of at most `points` points."
@@ -74,7 +73,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], points: int) -> dict[str, dict[st
             if k in ("step", "epoch"): continue
             steps, values = columns.setdefault(k, ([], []))
             steps.append(row["step"]); values.append(v)
-    curves = {k: thin_curve(steps, values, points) for k, (steps, values) in columns.items()}
+    curves = {k: _thin_curve(steps, values, points) for k, (steps, values) in columns.items()}
     return {k: curve for k, curve in curves.items() if any(v is not None for v in curve["value"])}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #9fd8fd9a
@@ -92,7 +91,7 @@ def _log_of(run: Run, points: int) -> dict[str, Any]:
     return _logged(run.metrics_file, state.st_mtime_ns, state.st_size, points)
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #a1e85b9d
-def published_score(method: str, dataset: str | None, score: str) -> dict[str, Any] | None:  # {"value", "source"}
+def _published_score(method: str, dataset: str | None, score: str) -> dict[str, Any] | None:  # {"value", "source"}
     "The published score of a method on a dataset, where its card has it."
     try: published = job(method).published.get(dataset, {})
     except ParameterError: return None  # a run of a method that is not installed
@@ -123,7 +122,7 @@ def _read(file: Path, problems: list[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #1408d251
-def class_scores(run: Run, problems: list[str]) -> dict[str, Any] | None:  # {"from", "measure", "values": class -> percent}
+def _class_scores(run: Run, problems: list[str]) -> dict[str, Any] | None:  # {"from", "measure", "values": class -> percent}
     "The scores of each class in the run's newest evaluation, or of its validation."
     names = _read(run.folder / "model" / "config.json", problems).get("classes")
     names = [str(n) for n in names] if isinstance(names, list) else []
@@ -136,7 +135,7 @@ def class_scores(run: Run, problems: list[str]) -> dict[str, Any] | None:  # {"f
     return {"from": "run.json", "measure": "IoU in percent, val", "values": values} if values else None
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #955e52dc
-def end_message(run: Run, steps: int) -> str:
+def _end_message(run: Run, steps: int) -> str:
     "The error of a run; of a killed one, the last logged step and the end of its log."
     if run.info["error"] or run.status != "killed": return run.info["error"] or ""
     files = sorted([*run.folder.glob("*.err"), *run.folder.glob("*.log"), *run.folder.glob("slurm/*err*")], key=lambda f: f.stat().st_mtime)
@@ -148,7 +147,7 @@ def end_message(run: Run, steps: int) -> str:
 def _scores(info: Mapping[str, Any]) -> dict[str, Any]:
     score = info["score"] if info["score"] and _number(info["score"]["value"]) is not None else None
     watched = {"name": score["name"], "value": _number(score["value"]), "step": score.get("step")} if score else None
-    return {"score": watched, "published": published_score(info["method"], info["recipe"].get("dataset"), score["name"]) if score else None,
+    return {"score": watched, "published": _published_score(info["method"], info["recipe"].get("dataset"), score["name"]) if score else None,
             "scores": {**_flat(info["metrics"]), **_flat(info.get("test"), "test ")}}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #cbe5ed84
@@ -176,10 +175,11 @@ def run_record(folder: str | Path,  # runs/<name>
     if bad := logged["bad"]: problems.append(f"metrics.jsonl: {bad} line{'s' * (bad > 1)} cannot be read")
     recipe = {str(k): _plain(v) for k, v in info["recipe"].items() if k not in ("run_name", "resume")}
     steps = max(info["steps"], logged["steps"])
-    return {"name": run.name, "method": info["method"], "dataset": str(recipe.get("dataset") or ""), "state": STATES.get(run.status, "damaged"),
+    return {"name": run.name, "method": info["method"], "dataset": str(recipe.get("dataset") or ""), "state": _STATES.get(run.status, "damaged"),
             **_scores(info), "loss": logged["loss"], "started": info["created"], "seconds": round(elapsed(run), 1) if info["created"] else None,
-            "steps": steps, "recipe": recipe, "made_with": _made_with(info), "message": end_message(run, steps), "problems": problems,
-            "curves": logged["curves"], "classes": class_scores(run, problems), "figures": [f.name for f in sorted(run.folder.glob("figures/*.png"))]}
+            "steps": steps, "recipe": recipe, "made_with": _made_with(info), "message": _end_message(run, steps), "problems": problems,
+            "curves": logged["curves"], "classes": _class_scores(run, problems),
+            "figures": [f.name for f in sorted(run.folder.glob("figures/*.png"))]}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #ea62a168
 def run_records(root: str | Path | None = None,  # None: runs/ of the workspace
@@ -243,7 +243,7 @@ def _cells(r: Mapping[str, Any]) -> dict[str, str]:
             "time": minutes, "started": r["started"][:16].replace("T", " ")}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #8fe59bbb
-def html_table(rows: Sequence[Mapping[str, Any]]) -> str:  # one dict a row, of the same keys
+def _html_table(rows: Sequence[Mapping[str, Any]]) -> str:  # one dict a row, of the same keys
     "Rows as an HTML table; nothing in them is taken as HTML."
     def line(tag: str, values: Iterable[Any]) -> str: return "<tr>" + "".join(f"<{tag}>{html.escape(str(v))}</{tag}>" for v in values) + "</tr>"
     return f"<table><thead>{line('th', rows[0])}</thead><tbody>{''.join(line('td', r.values()) for r in rows)}</tbody></table>" if rows else ""
@@ -283,7 +283,7 @@ class RunBrowser(StaticFallback, anywidget.AnyWidget):
             self.send({"about": "refreshed", "said": f"{len(self.records)} runs, read at {time.strftime('%H:%M:%S')}"})
         if message.get("ask") == "picture": self.send(*_answer(self.root, str(message.get("run")), str(message.get("file"))))
 
-    def static_html(self) -> str: return html_table([_cells(r) for r in self.records]) or "there are no runs yet"
+    def static_html(self) -> str: return _html_table([_cells(r) for r in self.records]) or "there are no runs yet"
     def static_text(self) -> str: return f"{len(self.records)} runs"
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #8757d2fb
@@ -312,7 +312,7 @@ def _data_uris(root: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, st
 # %% ../../nbs/lib/71_view.run_browser.ipynb #ae64c8e6
 def _made_table(records: Sequence[Mapping[str, Any]]) -> str:
     every = dict.fromkeys(k for r in records for k in r["made_with"])
-    return html_table([{"": k, **{r["name"]: r["made_with"].get(k, "") for r in records}} for k in every])
+    return _html_table([{"": k, **{r["name"]: r["made_with"].get(k, "") for r in records}} for k in every])
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #080e9064
 def save_report(names: Sequence[str],  # of two runs or more
@@ -328,7 +328,7 @@ def save_report(names: Sequence[str],  # of two runs or more
     records = [run_record(root / _known(name, there, root), points=300) for name in names]
     data = {"pictures": _data_uris(root, records), "records": records, "chosen": names, "report": True}
     parts = {"title": html.escape("Runs: " + ", ".join(names)), "style": STYLE, "script": SCRIPT, "data": _for_script(data),
-             "table": html_table([_cells(r) for r in records]), "made": _made_table(records),
+             "table": _html_table([_cells(r) for r in records]), "made": _made_table(records),
              "about": f"Written by sam_nb {__version__} on {datetime.datetime.now():%Y-%m-%d %H:%M}, {html.escape(platform.node())}."}
     with disk_errors(path), atomic_path(path) as temporary: temporary.write_text(_REPORT % parts, encoding="utf-8")
     return path
