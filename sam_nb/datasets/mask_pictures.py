@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import DatasetError
 from .object_masks import Entry, IdMap, MaskFiles, MaskSet
-from .pictures import ENDINGS, read_map, trouble
+from .pictures import ENDINGS, read_map, file_error
 
 # %% auto #0
 __all__ = ['PICTURE_ENDINGS', 'KINDS', 'ids_of', 'sized_map', 'leave_out', 'InstanceReader', 'LabelMapReader', 'BinaryReader',
@@ -36,7 +36,7 @@ def ids_of(ids: np.ndarray,  # integers [H, W]
     found = found[(found > 0) & ~np.isin(found, list(leave))]
     if len(found) <= _MOST_IDS: return found.astype(np.int64)
     fact = f"{len(found)} different ids: no map of objects, rather a picture or a depth map"
-    raise trouble("too many ids", fact, path, f"name the folder of the masks (annotations=FOLDER); at most {_MOST_IDS} objects an image can be read")
+    raise file_error("too many ids", fact, path, f"name the folder of masks (annotations=FOLDER); at most {_MOST_IDS} objects an image can be read")
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #4c0678dd
 def sized_map(path: str, size: tuple[int, int]) -> np.ndarray:
@@ -45,7 +45,7 @@ def sized_map(path: str, size: tuple[int, int]) -> np.ndarray:
     if ids.shape == tuple(size): return ids
     fact = f"mask is {ids.shape[0]} x {ids.shape[1]}, image is {size[0]} x {size[1]}"
     remedy = "export the mask at the size of its image; an image turned by its EXIF note has its sides exchanged"
-    raise trouble("mask size differs", fact, path, remedy)
+    raise file_error("mask size differs", fact, path, remedy)
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #77b79e5d
 def leave_out(ids: np.ndarray) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class LabelMapReader:
         numbers, of = _split_pieces(classes, values)
         if len(of) > _MOST_IDS:
             remedy = "clean the labels, or components=False: a mask for each class"
-            raise trouble("too many pieces", f"{len(of)} connected pieces", entry.truth, remedy)
+            raise file_error("too many pieces", f"{len(of)} connected pieces", entry.truth, remedy)
         return MaskSet(IdMap(numbers, np.arange(1, len(of) + 1)), range(1, len(of) + 1), of)
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #b1ec2c88

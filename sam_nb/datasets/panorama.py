@@ -17,7 +17,7 @@ import torch
 
 from ..core import ParameterError, did_you_mean
 from .mask_pictures import leave_out
-from .pictures import read_image, trouble
+from .pictures import read_image, file_error
 
 # %% auto #0
 __all__ = ['Panorama', 'concatenate_views', 'panorama_view', 'cylindrical_panorama', 'build_panorama', 'seam_cuts', 'best_seam',
@@ -287,7 +287,7 @@ def read_panorama(file: str | Path,
     high, wide = pixels.shape[:2]
     if wide < least * high:
         remedy = f"a view alone is read by read_image, several become a panorama by build_panorama; or allow it: least={wide / high:.2f}"
-        raise trouble("not wide", f"{high} x {wide} pixels, {wide / high:.2f} to 1, is narrower than {least:g} to 1", file, remedy)
+        raise file_error("not wide", f"{high} x {wide} pixels, {wide / high:.2f} to 1, is narrower than {least:g} to 1", file, remedy)
     return Panorama(pixels, span=span, horizon=horizon)
 
 # %% ../../nbs/lib/10_datasets.panorama.ipynb #5cfe07a9

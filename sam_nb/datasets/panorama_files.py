@@ -22,7 +22,7 @@ from .mask_pictures import ids_of, leave_out
 from .object_masks import IdMap, MaskSet
 from .objects import Objects, load_objects, splits_on_disk
 from .panorama import best_seam, build_panorama
-from .pictures import trouble
+from .pictures import file_error
 from .saom_files import write_saom_metadata
 from ..demo.files import GENERATOR_VERSION, make_once
 from ..demo.room import ROOM_CLASSES, room_panorama
@@ -97,7 +97,7 @@ def sweeps_in(data: Objects,  # frames with instance maps
         found = re.fullmatch(pattern, entry.name)
         if not found:
             fact = f"the name {entry.name!r} does not end with the number of a frame"
-            raise trouble("no number", fact, entry.image, "name frames kitchen_0, kitchen_1, or give pattern=")
+            raise file_error("no number", fact, entry.image, "name frames kitchen_0, kitchen_1, or give pattern=")
         places.setdefault(found[1], []).append((int(found[2]), index))
     return [Sweep(Subset(data, [i for _, i in sorted(of)]), place, [n for n, _ in sorted(of)] if yaws == "number" else None)
             for place, of in places.items()]

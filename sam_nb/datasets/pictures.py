@@ -19,9 +19,9 @@ from torch import Tensor
 from ..core import DatasetError, ParameterError
 
 # %% auto #0
-__all__ = ['ENDINGS', 'Problem', 'trouble', 'by_kind', 'problem_table', 'problem_lines', 'read_pixels', 'as_tensor', 'read_rgb',
-           'read_thermal', 'windowed', 'read_image', 'read_array', 'image_array', 'read_label', 'value_table',
-           'LabelReader', 'read_map', 'list_pictures']
+__all__ = ['ENDINGS', 'Problem', 'file_error', 'by_kind', 'problem_table', 'problem_lines', 'read_pixels', 'as_tensor',
+           'read_rgb', 'read_thermal', 'windowed', 'read_image', 'read_array', 'image_array', 'read_label',
+           'value_table', 'LabelReader', 'read_map', 'list_pictures']
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #71ee8ee4
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Problem:
     remedy: str
     severity: str = "error"  # "error": reading the sample fails; "warning": it works, but look at it
 
-def trouble(kind: str, fact: str, file: str | Path, remedy: str) -> DatasetError:
+def file_error(kind: str, fact: str, file: str | Path, remedy: str) -> DatasetError:
     "A `DatasetError` that carries its `Problem`."
     error = DatasetError(fact, file=file, remedy=remedy)
     error.problem = Problem(kind, fact, str(file), remedy)
@@ -64,13 +64,13 @@ def read_pixels(path: str | Path,
     "Decode one picture; raises `DatasetError` if it is missing, empty or damaged."
     try: data = np.fromfile(path, np.uint8)
     except FileNotFoundError:
-        raise trouble("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
+        raise file_error("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
     pixels = cv2.imdecode(data, flags) if len(data) else None
     if pixels is not None: return pixels
     kind, fact = "file damaged", f"not a whole picture ({len(data)} bytes): truncated or damaged"
     if not len(data): kind, fact = "file empty", "this file is empty"
     elif data[:7].tobytes() == b"version": kind, fact = "file is a pointer", "a Git LFS pointer, not the picture itself"
-    raise trouble(kind, fact, path, "copy this file again from the source")
+    raise file_error(kind, fact, path, "copy this file again from the source")
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #45d8a6c6
 def as_tensor(pixels: np.ndarray) -> Tensor:  # [H, W, C] -> [C, H, W]
@@ -96,7 +96,7 @@ def _to_grey_levels(pixels: np.ndarray, thermal_range: tuple[float, float] | str
     "Raw counts (16 bits, floats) to 0..255."
     if thermal_range is None:
         fact = f"raw counts of {pixels.dtype} from {pixels.min()} to {pixels.max()}, not 8-bit grey levels"
-        raise trouble("raw thermal counts", fact, path, "set thermal_range to (lowest, highest) count of the whole dataset, or to 'auto'")
+        raise file_error("raw thermal counts", fact, path, "set thermal_range to (lowest, highest) count of the whole dataset, or to 'auto'")
     low, high = np.percentile(pixels, (1, 99)) if thermal_range == "auto" else thermal_range
     return ((pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-6))).clip(0, 255).round().astype(np.uint8)
 
@@ -142,13 +142,13 @@ def read_array(path: str | Path) -> np.ndarray:  # [H, W] or [H, W, C]
     "An image stored by numpy.save. Raises `DatasetError`."
     try: pixels = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise trouble("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
+        raise file_error("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
     except (ValueError, OSError, EOFError) as error:
-        raise trouble("file damaged", f"not a whole NumPy array ({error})", path, "save it again by numpy.save") from None
+        raise file_error("file damaged", f"not a whole NumPy array ({error})", path, "save it again by numpy.save") from None
     if pixels.dtype == object or pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.dtype.kind not in "uifb":
-        raise trouble("not a picture", f"an array {pixels.shape} of {pixels.dtype}", path, "store numbers [H, W] or [H, W, C]")
+        raise file_error("not a picture", f"an array {pixels.shape} of {pixels.dtype}", path, "store numbers [H, W] or [H, W, C]")
     if pixels.ndim == 3 and pixels.shape[2] > 4 * pixels.shape[0]:
-        raise trouble("channels first", f"an array {pixels.shape}: {pixels.shape[2]} channels?", path, "store channels last: [H, W, C]")
+        raise file_error("channels first", f"an array {pixels.shape}: {pixels.shape[2]} channels?", path, "store channels last: [H, W, C]")
     return pixels
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #9cb97e87
@@ -172,13 +172,13 @@ def read_label(path: str | Path,
                ) -> np.ndarray:  # uint8 [H, W] as stored
     "A label image as class ids."
     if str(path).lower().endswith((".jpg", ".jpeg")):
-        raise trouble("label is a JPEG", "JPEG changes label values at every edge", path, "export the labels as PNG")
+        raise file_error("label is a JPEG", "JPEG changes label values at every edge", path, "export the labels as PNG")
     pixels = read_pixels(path)
     depth, colour_type = _png_header(path)
     if colour_type == 3 and palette is None: return _palette_indices(path)
     if pixels.ndim == 3: return _ids_of_colours(pixels, palette, path)
     if pixels.dtype != np.uint8 and pixels.max() > 255:
-        raise trouble("label id too large", f"a label of {pixels.max()}; ids end at 255", path, "map the ids to 0..254 first (255: ignore)")
+        raise file_error("label id too large", f"a label of {pixels.max()}; ids end at 255", path, "map the ids to 0..254 first (255: ignore)")
     return (pixels // (255 // (2**depth - 1)) if depth < 8 else pixels).astype(np.uint8, copy=False)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #7f17db32
@@ -195,7 +195,7 @@ def _ids_of_colours(pixels: np.ndarray, palette: Sequence[Sequence[int]] | None,
     "[H, W, 3|4] BGR to ids: by the palette, or the first channel where all are equal."
     if palette is None:
         if (pixels[..., 0] == pixels[..., 2]).all() and (pixels[..., 0] == pixels[..., 1]).all(): return pixels[..., 2].copy()
-        raise trouble("label in colours", "a colour picture, not class ids", path, "export class ids, or give a palette and label_colours=True")
+        raise file_error("label in colours", "a colour picture, not class ids", path, "export class ids, or give a palette and label_colours=True")
     codes, table = (np.asarray(c, np.int64) @ (65536, 256, 1) for c in (pixels[..., 2::-1], palette))
     order = np.argsort(table)
     found = order[np.searchsorted(table[order], codes).clip(max=len(table) - 1)]
@@ -203,7 +203,7 @@ def _ids_of_colours(pixels: np.ndarray, palette: Sequence[Sequence[int]] | None,
     if wrong.any():
         colour = pixels[wrong][0][2::-1].tolist()
         fact = f"{int(wrong.sum())} pixels of a colour outside the palette, such as {colour}"
-        raise trouble("colour outside the palette", fact, path, "add the colour to the palette")
+        raise file_error("colour outside the palette", fact, path, "add the colour to the palette")
     return found.astype(np.uint8)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #59683198
@@ -231,13 +231,13 @@ class LabelReader:
         stored = read_label(path, self.palette)
         if size and stored.shape != size:
             fact = f"label is {stored.shape[0]} x {stored.shape[1]}, RGB is {size[0]} x {size[1]}"
-            raise trouble("label size differs", fact, path, "export the label at the size of its picture")
+            raise file_error("label size differs", fact, path, "export the label at the size of its picture")
         ids = stored if self.table is None else self.table[stored]
         if self.num_classes and int((ids + np.uint8(1)).max()) > self.num_classes:
             wrong = np.unique(stored[(ids >= self.num_classes) & (ids != 255)]).tolist()
             fact = f"label id {', '.join(map(str, wrong[:5]))} is outside 0..{self.num_classes - 1} ({self.num_classes} classes)"
             remedy = "correct the label, name all classes, set label_values, or use 255 for pixels without a class"
-            raise trouble("label id out of range", fact, path, remedy)
+            raise file_error("label id out of range", fact, path, remedy)
         return torch.from_numpy(ids)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #e33e0ed7
@@ -246,12 +246,12 @@ def read_map(path: str | Path) -> np.ndarray:  # integers [H, W]
     suffix = os.path.splitext(path)[1].lower()
     if suffix in (".jpg", ".jpeg"):
         remedy = "export the masks as PNG; or kind='binary' if each is black and white"
-        raise trouble("mask is a JPEG", "JPEG changes the ids along every edge", path, remedy)
+        raise file_error("mask is a JPEG", "JPEG changes the ids along every edge", path, remedy)
     if suffix == ".npy": pixels = read_array(path)
     else: pixels = _plain_ids(read_pixels(path), path)
     if pixels.ndim == 3 and pixels.shape[2] == 1: pixels = pixels[..., 0]
     if pixels.ndim != 2 or pixels.dtype.kind not in "uib":
-        raise trouble("not a map of ids", f"an array {pixels.shape} of {pixels.dtype}", path, "store whole numbers [H, W], 0 where is no object")
+        raise file_error("not a map of ids", f"an array {pixels.shape} of {pixels.dtype}", path, "store whole numbers [H, W], 0 where is no object")
     return pixels.view(np.uint8) if pixels.dtype.kind == "b" else pixels
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #0dabb848
@@ -263,7 +263,7 @@ def _plain_ids(pixels: np.ndarray, path: str | Path) -> np.ndarray:
     blue, green, red = (pixels[..., k] for k in range(3))
     if (blue == green).all() and (blue == red).all(): return np.ascontiguousarray(red)
     if pixels.dtype == np.uint8: return red.astype(np.int32) + 256 * green.astype(np.int32) + 65536 * blue.astype(np.int32)
-    raise trouble("not a map of ids", f"colours of {pixels.dtype}", path, "store ids in one channel of 16 bits")
+    raise file_error("not a map of ids", f"colours of {pixels.dtype}", path, "store ids in one channel of 16 bits")
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #56a58899
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -274,6 +274,6 @@ def list_pictures(folder: str | Path,
     "The image files of a folder by name. Raises `DatasetError`."
     try: files = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
-        raise trouble("folder missing", "this folder is not there", folder, "check the path and the layout of the dataset") from None
+        raise file_error("folder missing", "this folder is not there", folder, "check the path and the layout of the dataset") from None
     stems = [(os.path.splitext(f)[0], f) for f in files if not f.startswith(".") and f.lower().endswith(ENDINGS)]
     return {stem.removesuffix(suffix): os.path.join(folder, f) for stem, f in stems if stem.endswith(suffix)}

@@ -25,10 +25,10 @@ from torch import Tensor
 from ..core import DatasetError
 from .coco_masks import BAD_RUNS, read_coco, sound_segmentation, sound_strings
 from .mask_pictures import pictures_in
-from .object_masks import Entry, Found, MaskSet, RunLengths, read_binary
+from .object_masks import Entry, FolderContents, MaskSet, RunLengths, read_binary
 from .objects import Objects, ObjectsReport, choose_split, take_part
 from .objects import check_info as check_any
-from .pictures import Problem, read_rgb, trouble
+from .pictures import Problem, read_rgb, file_error
 
 # %% auto #0
 __all__ = ['Target', 'read_refs', 'find_refs', 'Referring', 'referring_splits', 'load_referring', 'count_ambiguous',
@@ -151,7 +151,7 @@ def _list_lines(file: Path) -> list[str]:
     "The lines of a list file that are not blank."
     try: text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise trouble("list file damaged", f"not a text file in UTF-8 (byte {error.start})", file, "save the list as UTF-8") from None
+        raise file_error("list file damaged", f"not a text file in UTF-8 (byte {error.start})", file, "save the list as UTF-8") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #01b559fb
@@ -195,7 +195,7 @@ class _PlainUnpickler(pickle.Unpickler):
         if module in ("builtins", "__builtin__") and name in ("set", "frozenset"): return {"set": set, "frozenset": frozenset}[name]
         remedy = "write it as refs(unc).json where it comes from, or get the file from a source that you trust; it was not opened further"
         fact = f"this pickle asks for {module}.{name}, which could run code; only plain lists, dicts, text and numbers are read"
-        raise trouble("pickle refused", fact, self.name, remedy)
+        raise file_error("pickle refused", fact, self.name, remedy)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #9ebdccba
 _UNREADABLE = (pickle.UnpicklingError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
@@ -204,11 +204,11 @@ def read_refs(path: str | Path) -> list[dict[str, Any]]:
     "The references of a REFER dataset, from the (restricted) pickle or its JSON copy. Raises `DatasetError`."
     try:
         with open(path, "rb") as file: refs = json.load(file) if str(path).endswith(".json") else _PlainUnpickler(file, path).load()
-    except FileNotFoundError: raise trouble("file missing", "this file is not there", path, "check the name") from None
+    except FileNotFoundError: raise file_error("file missing", "this file is not there", path, "check the name") from None
     except _UNREADABLE as error:
-        raise trouble("refs damaged", f"not a whole list of references ({error})", path, "copy this file again from the source") from None
+        raise file_error("refs damaged", f"not a whole list of references ({error})", path, "copy this file again from the source") from None
     if not isinstance(refs, list) or not all(isinstance(r, dict) for r in refs):
-        raise trouble("refs damaged", f"a {type(refs).__name__}, not a list of references", path, "expected a list of dicts, as REFER has it")
+        raise file_error("refs damaged", f"a {type(refs).__name__}, not a list of references", path, "expected a list of dicts, as REFER has it")
     return refs
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #79d97163
@@ -224,7 +224,7 @@ def _refer_images(root: Path, refs: Path) -> Path:
     tried = (base / "JPEGImages", base / "images", root / "images" / name / "JPEGImages", root / "images" / name,
              base.parent / "images" / name / "JPEGImages", root / "images", root / "JPEGImages")
     found = next((f for f in tried if pictures_in(f)), None)
-    if found is None: raise trouble("images missing", "no folder of pictures here", root, f"expected images/{name}/JPEGImages or JPEGImages")
+    if found is None: raise file_error("images missing", "no folder of pictures here", root, f"expected images/{name}/JPEGImages or JPEGImages")
     return found
 
 def _refer_split(ref: Mapping[str, Any]) -> str:
@@ -307,7 +307,7 @@ class Referring(Objects):
         size = tuple(image.shape[-2:])
         if size != tuple(entry.size):
             fact = f"the image is {size[0]} x {size[1]}, its masks are {entry.size[0]} x {entry.size[1]}"
-            raise trouble("image size differs", fact, entry.image, "take the image that was annotated, at the size that was annotated")
+            raise file_error("image size differs", fact, entry.image, "take the image that was annotated, at the size that was annotated")
         return image, self.found.read_masks(entry, size)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -368,20 +368,21 @@ def load_referring(root: str | Path,
                    **options) -> Referring:  # name, transform of `Referring`
     "Open a folder of images with expressions. Raises `DatasetError`."
     root = Path(root).expanduser()
-    if not root.is_dir(): raise trouble("folder missing", "this folder is not there", root, "check the path")
+    if not root.is_dir(): raise file_error("folder missing", "this folder is not there", root, "check the path")
     kind, there = referring_splits(root)
     if not kind:
         here = ", ".join(sorted(os.listdir(root))[:8]) or "nothing"
-        raise trouble("no expressions", f"no referring dataset here; found: {here}", root, _EXPECTED)
+        raise file_error("no expressions", f"no referring dataset here; found: {here}", root, _EXPECTED)
     on_disk, part = choose_split(there, split, root)
     found = take_part(_open(root, kind, on_disk, empty, first_sentence, classes), part, every)
     if not found.entries:
         counted = ", ".join(f"{n} x {k}" for k, n in Counter(p.kind for p in found.problems).most_common())
-        raise trouble("split empty", f"no usable expression in split {on_disk!r} (left out: {counted or 'nothing'})", root, "mend what was left out")
+        fact = f"no usable expression in split {on_disk!r} (left out: {counted or 'nothing'})"
+        raise file_error("split empty", fact, root, "mend what was left out")
     return Referring(found, split=split or on_disk, root=root, **options)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #60bee824
-def _open(root: Path, kind: str, split: str, empty: bool, first_sentence: bool, classes: Sequence[str] | None) -> Found:
+def _open(root: Path, kind: str, split: str, empty: bool, first_sentence: bool, classes: Sequence[str] | None) -> FolderContents:
     problems: list[Problem] = []
     listed = _LISTERS[kind](root, split, problems, **({"first_sentence": True} if first_sentence and kind == "refer" else {}))
     entries = [entry for one in listed if (entry := _usable_entry(one, problems, empty))]
@@ -392,7 +393,7 @@ def _open(root: Path, kind: str, split: str, empty: bool, first_sentence: bool, 
     why = f"{refs.name} with instances.json" if refs else f"{_list_files(root, kind)[split].name} with {masks.name}"
     notes = (why, *([f"{n} expressions name several targets of their image (kept)"] if (n := count_ambiguous(entries)) else []))
     read = partial(_target_masks, order={c: k for k, c in enumerate(classes)})
-    return Found(kind, entries, read, classes, str(images), str(masks), notes, tuple(problems))
+    return FolderContents(kind, entries, read, classes, str(images), str(masks), notes, tuple(problems))
 
 def count_ambiguous(entries: Sequence[Entry]) -> int:
     "Expressions that name several masks of their image."

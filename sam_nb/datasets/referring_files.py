@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..core import DatasetError, ParameterError, did_you_mean, disk_errors, write_json
 from .object_masks import Entry
-from .pictures import trouble
+from .pictures import file_error
 from .referring import Referring, Target, find_refs, load_referring, read_refs, referring_splits
 
 # %% auto #0
@@ -66,7 +66,7 @@ def _outline(runs: Mapping[str, Any]) -> dict[str, Any]:
 def _new_folder(folder: str | Path) -> Path:
     folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise trouble("folder not empty", "there is something in this folder", folder, "choose a new folder")
+        raise file_error("folder not empty", "there is something in this folder", folder, "choose a new folder")
     return folder
 
 def _table(splits: Mapping[str, Referring], kept: Sequence[tuple[str, Entry]]):  # -> pandas.DataFrame

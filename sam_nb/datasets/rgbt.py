@@ -23,7 +23,7 @@ from torchvision import tv_tensors
 
 from ..core import DatasetError, derive_seed, did_you_mean
 from .pictures import ENDINGS, LabelReader, Problem, as_tensor, list_pictures, problem_lines, problem_table
-from .pictures import read_pixels, read_rgb, read_thermal, trouble, value_table
+from .pictures import read_pixels, read_rgb, read_thermal, file_error, value_table
 
 # %% auto #0
 __all__ = ['FOLDERS', 'NOT_FOR_READING', 'Pair', 'pair_up', 'Layout', 'find_layout', 'read_names', 'hold_out', 'Split',
@@ -113,13 +113,13 @@ def hold_out(names: Sequence[str],
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #3fc22f38
 def _missing_split(root: Path, split: str, folders: Mapping[str, Sequence[str]]) -> DatasetError:
-    if not root.is_dir(): return trouble("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo'")
+    if not root.is_dir(): return file_error("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo'")
     here = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:12]
     splits = sorted(s for s in {name.removesuffix("/").removesuffix(".txt") for name in here} if find_layout(root, s, folders))
-    if splits: return trouble("split missing", f"no split {split!r} here; there are: {', '.join(splits)}", root, did_you_mean(split, splits))
+    if splits: return file_error("split missing", f"no split {split!r} here; there are: {', '.join(splits)}", root, did_you_mean(split, splits))
     rgb, thermal = (folders[role] if isinstance(folders[role], str) else folders[role][0] for role in ("rgb", "thermal"))
     remedy = f"expected {split}/{rgb} and {split}/{thermal}, or {rgb} and {thermal} with {split}.txt"
-    return trouble("layout unknown", f"no RGB-thermal folders here; found: {', '.join(here) or 'nothing'}", root, remedy)
+    return file_error("layout unknown", f"no RGB-thermal folders here; found: {', '.join(here) or 'nothing'}", root, remedy)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #4e907c72
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _flat_split(whole: Split, split: str, val_is_test: bool, every: int, sequenc
     parts = {"train": sorted(set(rest) - set(val)), "val": val, "test": test, "all": whole.names}
     if split not in parts:
         remedy = "train, val, test or all; or write a list file"
-        raise trouble("split missing", f"no split {split!r} in a folder without lists", whole.layout.folders["rgb"], remedy)
+        raise file_error("split missing", f"no split {split!r} in a folder without lists", whole.layout.folders["rgb"], remedy)
     note = f"no lists: {len(test)} of {len(whole.names)} held out for test, {len(val)} for validation ({_how(every, sequence)})"
     return Split(whole.layout, parts[split], whole.files, note)
 
@@ -190,7 +190,7 @@ class PictureReader:
         if (h, w) == (y, x): return image, thermal
         if self.resize_thermal: return image, as_tensor(cv2.resize(thermal.permute(1, 2, 0).contiguous().numpy(), (w, h)))
         remedy = "register the two cameras and store one size; resize_thermal=True if they only differ in scale"
-        raise trouble("thermal size differs", f"thermal is {y} x {x}, RGB is {h} x {w}", pair.thermal, remedy)
+        raise file_error("thermal size differs", f"thermal is {y} x {x}, RGB is {h} x {w}", pair.thermal, remedy)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #7caba7a4
 def _four_channels(path: str) -> tuple[Tensor, Tensor]:
@@ -198,7 +198,7 @@ def _four_channels(path: str) -> tuple[Tensor, Tensor]:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         return as_tensor(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)), torch.from_numpy(pixels[..., 3].copy())[None].expand(3, -1, -1)
     fact = f"{1 if pixels.ndim == 2 else pixels.shape[2]} channels, but thermal should be the fourth"
-    raise trouble("not four channels", fact, path, "take the four-channel original, or add a folder of thermal pictures")
+    raise file_error("not four channels", fact, path, "take the four-channel original, or add a folder of thermal pictures")
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #bcf3e416
 class RGBTDataset(torch.utils.data.Dataset):
@@ -273,10 +273,10 @@ def _complete(pairs: list[Pair], problems: list[Problem], where: str | Path, spl
     "Raise for missing partners and for a split without pairs."
     if problems and strict:
         first = problems[0]
-        raise trouble(first.kind, first.fact + (f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""), where, first.remedy)
+        raise file_error(first.kind, first.fact + (f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""), where, first.remedy)
     if not pairs:
         remedy = "check the folders and the list file; with fewer than 2 training pairs nothing can be held out"
-        raise trouble("split empty", f"no complete pairs{f' in split {split!r}' if split else ''}", where, remedy)
+        raise file_error("split empty", f"no complete pairs{f' in split {split!r}' if split else ''}", where, remedy)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #e48896c1
 def open_folders(cls: type[RGBTDataset], rgb: str | Path, thermal: str | Path, labels: str | Path | None = None, classes: Sequence[str] = (), *,
@@ -303,7 +303,7 @@ def open_split(cls: type[RGBTDataset], root: str | Path, split: str = "train", c
     label = found.files.get("label") if labels is not False else None
     if label is None and labels:
         remedy = f"a folder called {' or '.join(FOLDERS['label'][:3])} beside RGB; or labels=False to do without"
-        raise trouble("folder missing", "no folder of labels", root, remedy)
+        raise file_error("folder missing", "no folder of labels", root, remedy)
     pairs, problems = pair_up(found.names, found.files["rgb"], found.files.get("thermal"), label)
     _complete(pairs, problems, root, split, strict)
     return cls(pairs, classes, **{"split": split, "root": Path(root), "note": found.note, "problems": problems, **options})

@@ -17,35 +17,35 @@ import numpy as np
 from pycocotools import mask as coco
 
 from ..core import DatasetError, ParameterError, read_json, write_json
-from .object_masks import Entry, Found, MaskFiles, MaskSet
+from .object_masks import Entry, FolderContents, MaskFiles, MaskSet
 from .objects import Objects, ObjectsReport, check_objects, load_objects, splits_on_disk, take_part
-from .pictures import read_pixels, trouble
+from .pictures import read_pixels, file_error
 
 # %% auto #0
-__all__ = ['RedMasks', 'read_red', 'RedReader', 'load_saom_metadata', 'metadata_splits', 'open_info', 'check_metadata',
-           'class_word', 'mask_names', 'write_red', 'write_saom_metadata', 'folder_to_saom']
+__all__ = ['load_saom_metadata', 'metadata_splits', 'open_info', 'check_metadata', 'class_word', 'mask_names', 'write_red',
+           'write_saom_metadata', 'folder_to_saom']
 
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #66fb3ffb
-class RedMasks(MaskFiles):
+class _RedMasks(MaskFiles):
     "Masks as one picture each: the object is where red is above 0."
     @cached_property
-    def rles(self) -> list[dict[str, Any]]: return [coco.encode(np.asfortranarray(read_red(f, self.size))) for f in self.segmentations]
+    def rles(self) -> list[dict[str, Any]]: return [coco.encode(np.asfortranarray(_read_red(f, self.size))) for f in self.segmentations]
 
-def read_red(path: str, size: tuple[int, int] | None = None) -> np.ndarray:  # uint8 [H, W], 0 and 1
+def _read_red(path: str, size: tuple[int, int] | None = None) -> np.ndarray:  # uint8 [H, W], 0 and 1
     "A red mask; raises `DatasetError` if it has another size than its image."
     pixels = read_pixels(path)
     red = pixels if pixels.ndim == 2 else pixels[..., 2]
     if size is not None and red.shape != tuple(size):
         fact = f"mask is {red.shape[0]} x {red.shape[1]}, image is {size[0]} x {size[1]}"
-        raise trouble("mask size differs", fact, path, "export the mask at the size of its image")
+        raise file_error("mask size differs", fact, path, "export the mask at the size of its image")
     return (red > 0).astype(np.uint8)
 
 @dataclass(frozen=True)
-class RedReader:
+class _RedReader:
     "The red masks of an entry, and their classes."
     def __call__(self, entry: Entry, size: tuple[int, int]) -> MaskSet:
         files, numbers = entry.truth
-        return MaskSet(RedMasks(files, size), categories=numbers)
+        return MaskSet(_RedMasks(files, size), categories=numbers)
 
 def load_saom_metadata(file: str | Path,
                        split: str = "train",  # train, val, test; val without one in the file: one in five of train
@@ -56,28 +56,30 @@ def load_saom_metadata(file: str | Path,
     root, said = Path(root or file.parent), read_json(file)
     classes, key = said.get("entity classes") if isinstance(said, dict) else None, f"{split}_data"
     if not isinstance(classes, list):
-        raise trouble("no classes", "no list of 'entity classes'", file, "the name has a space, as in the released files")
+        raise file_error("no classes", "no list of 'entity classes'", file, "the name has a space, as in the released files")
     part = ""
     if not said.get(key) and split == "val" and said.get("train_data"): key, part = "train_data", "val"
     if not said.get(key):
-        raise trouble("no such split", f"no {key!r}; there are {sorted(k for k in said if k.endswith('_data'))}", file, "choose one of these")
+        raise file_error("no such split", f"no {key!r}; there are {sorted(k for k in said if k.endswith('_data'))}", file, "choose one of these")
     entries = [_entry(row, i, root, file, len(classes)) for i, row in enumerate(said[key])]
-    found = Found("binary", entries, RedReader(), tuple(classes), str(root), str(file), (f"{len(entries)} images of {key!r} in {file.name}",))
+    notes = (f"{len(entries)} images of {key!r} in {file.name}",)
+    found = FolderContents("binary", entries, _RedReader(), tuple(classes), str(root), str(file), notes)
     return Objects(take_part(found, part), name=file.stem, split=split, root=root)
 
 def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes: int) -> Entry:
     try: image, masks, numbers = row["image_name"], list(row["entity_masks"]), [int(i) for i in row["entity_indices"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise trouble("entry unreadable", f"entry {number} without {error}", file, "image_name, entity_masks and entity_indices are needed") from None
+        remedy = "image_name, entity_masks and entity_indices are needed"
+        raise file_error("entry unreadable", f"entry {number} without {error}", file, remedy) from None
     if len(masks) != len(numbers):
-        raise trouble("entry unreadable", f"{image}: {len(masks)} masks and {len(numbers)} classes", file, "one class for each mask")
+        raise file_error("entry unreadable", f"{image}: {len(masks)} masks and {len(numbers)} classes", file, "one class for each mask")
     if wrong := [i for i in numbers if not 0 <= i < classes]:
         remedy = "classes are numbered from 0, in the order of the list"
-        raise trouble("unknown class", f"{image}: class {wrong[0]} of {classes} ('entity classes')", file, remedy)
+        raise file_error("unknown class", f"{image}: class {wrong[0]} of {classes} ('entity classes')", file, remedy)
     paths = [root / name.lstrip("/") for name in (image, *masks)]
     if absent := next((p for p in paths if not p.is_file()), None):
         remedy = "copy it, or give the folder that names are relative to (root=...)"
-        raise trouble("file missing", f"{file.name} names it, and it is not there", absent, remedy)
+        raise file_error("file missing", f"{file.name} names it, and it is not there", absent, remedy)
     return Entry(Path(image).name.split(".")[0], str(paths[0]), ([str(p) for p in paths[1:]], numbers))
 
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #53605365
@@ -113,7 +115,7 @@ def mask_names(sample: Mapping[str, Any],  # with masks and name
                ) -> tuple[str, list[str]]:  # stem of the image, last field of each mask
     "The file names of a sample: SAOM's own where it has them, else `<scene>-<number>-all` and `<Class>_<n>`."
     masks = sample["masks"]
-    if isinstance(masks.source, RedMasks):
+    if isinstance(masks.source, _RedMasks):
         own = [Path(f).name.rsplit("-", 3) for f in masks.source.segmentations]
         if all(len(fields) == 4 for fields in own): return str(sample["name"]), [fields[-1].split(".")[0] for fields in own]
     words = [class_word(classes[c] if 0 <= c < len(classes) else "") for c in masks.categories.tolist()]

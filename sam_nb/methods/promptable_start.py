@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from ..core import pick_device, seed_everything
-from ..datasets.object_masks import MaskSet, ObjectTransform, draw_window, picture_in_square
+from ..datasets.object_masks import MaskSet, ObjectTransform, random_crop, crop_image
 from ..optim import schedule
 from ..training.loader import AugmentedSamples, StepSampler, batches
 from ..heads.promptable import AUTOCAST, ImageFeatures
@@ -111,8 +111,8 @@ class SegmentTransform:
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:  # image, segments [2, s, s], kinds [s, s]
         t, masks = self.transform, sample["masks"]
-        draw = draw_window(t, generator, masks)
-        image = picture_in_square(sample["image"].as_subclass(Tensor), draw, t.size, t.normalise)
+        draw = random_crop(t, generator, masks)
+        image = crop_image(sample["image"].as_subclass(Tensor), draw, t.size, t.normalise)
         segments = torch.from_numpy(np.stack([self.drawn(ids, draw) for ids in segment_maps(masks)]))
         kinds = torch.cat([torch.zeros(1, dtype=torch.int64), masks.categories + 1])
         return {"image": image, "segments": segments, "kinds": kinds[segments[0]]}
