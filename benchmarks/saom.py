@@ -28,7 +28,7 @@ from sam_nb.datasets.objects import collate_objects
 from sam_nb.evaluation.clicks import chosen_objects, spread
 from sam_nb.evaluation.everything import WholeObjects
 from sam_nb.evaluation.object_points import answer_points
-from sam_nb.heads.everything import Enlarger, Everything, EverythingOptions
+from sam_nb.heads.everything import Enlarger, Everything, EverythingOptions, _encode
 from sam_nb.heads.point_decoder import PointDecoder
 from sam_nb.heads.promptable import build_backbone
 from sam_nb.masks import mask_iou
@@ -209,7 +209,7 @@ def panorama(chosen: argparse.Namespace) -> str:
     image = np.random.default_rng(0).integers(0, 255, (820, 4096, 3), np.uint8)
     with exchanged(model, family, side), torch.no_grad():
         start = time.perf_counter()
-        encoded = Everything(model)._encode([image])[0]
+        encoded = _encode(Everything(model), [image])[0]
         middle = time.perf_counter()
         found = Everything(model, grid=(1, 64), **THRESHOLDS).candidates(image, encoded=encoded)
         column = time.perf_counter() - middle

@@ -33,6 +33,15 @@ def _points(points: Any, labels: Any, count: int | None = None) -> tuple[Tensor,
         raise ParameterError(f"{len(points)} points for {count} objects", remedy="one row of points for each object")
     return points, labels
 
+# %% ../nbs/lib/07_prompts.ipynb #a7111117
+def _check_shapes(prompts: Prompts) -> None:
+    if prompts.points.ndim != 3 or prompts.points.shape[2] != 2 or prompts.labels.shape != prompts.points.shape[:2]:
+        raise ParameterError(f"points of shape {tuple(prompts.points.shape)} with labels of shape {tuple(prompts.labels.shape)}",
+                             remedy="points are [N, P, 2] and labels [N, P]: see Prompts.from_points and Prompts.from_boxes")
+    if prompts.masks is not None and (prompts.masks.ndim != 4 or prompts.masks.shape[:2] != (len(prompts), 1)):
+        raise ParameterError(f"mask prompts of shape {tuple(prompts.masks.shape)} for {len(prompts)} objects",
+                             remedy=f"pass low-resolution logits, [{len(prompts)}, 1, 4g, 4g]")
+
 # %% ../nbs/lib/07_prompts.ipynb #f4a49d94
 @dataclass
 class Prompts:
@@ -42,13 +51,7 @@ class Prompts:
     masks: Tensor | None = None  # [N, 1, 4g, 4g] low-resolution logits
     boxed: bool | None = None  # whether the first two points are a box's corners; None: look at the labels
 
-    def __post_init__(self):
-        if self.points.ndim != 3 or self.points.shape[2] != 2 or self.labels.shape != self.points.shape[:2]:
-            raise ParameterError(f"points of shape {tuple(self.points.shape)} with labels of shape {tuple(self.labels.shape)}",
-                                 remedy="points are [N, P, 2] and labels [N, P]: see Prompts.from_points and Prompts.from_boxes")
-        if self.masks is not None and (self.masks.ndim != 4 or self.masks.shape[:2] != (len(self), 1)):
-            raise ParameterError(f"mask prompts of shape {tuple(self.masks.shape)} for {len(self)} objects",
-                                 remedy=f"pass low-resolution logits, [{len(self)}, 1, 4g, 4g]")
+    def __post_init__(self): _check_shapes(self)
 
     @classmethod
     def from_points(cls, points: Any,  # [N, 2] one each, or [N, P, 2]: x, y

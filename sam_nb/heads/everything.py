@@ -110,7 +110,7 @@ class Enlarger:
     def stable(self, logits: Tensor,  # [N, low, low]
                options: EverythingOptions) -> Iterator[tuple[float, np.ndarray, int, int] | None]:
         "Stability, pixels of the window, and the window's corner y, x of each mask; None: unstable or empty."
-        cut = self._windows(logits, options) if logits.device.type == "cpu" else self._wholes(logits, options)
+        cut = (_windows if logits.device.type == "cpu" else _wholes)(self, logits, options)
         for part in cut:
             if part is None: yield None; continue
             values, y, x = part
@@ -120,19 +120,6 @@ class Enlarger:
             mask = values > 0
             rows, columns = _extent(mask.any(1)), _extent(mask.any(0))
             yield None if rows is None else (stability, mask[rows[0]:rows[1] + 1, columns[0]:columns[1] + 1], y + rows[0], x + columns[0])
-
-    def _windows(self, logits: Tensor, options: EverythingOptions) -> Iterator[tuple[np.ndarray, int, int] | None]:
-        for one in logits:
-            part = self.window(one, -abs(options.stability_score_offset))
-            yield part and (part[0].numpy(), *part[1:])
-
-    def _wholes(self, logits: Tensor, options: EverythingOptions) -> Iterator[tuple[np.ndarray, int, int] | None]:
-        "On a GPU: whole masks in batches; only stable ones are copied to the CPU."
-        for some in logits.split(max(1, 2**26 // (self.size[0] * self.size[1]))):
-            values = self.whole(some.float())
-            passed = stability_score(values, 0.0, options.stability_score_offset) >= options.stability_score_thresh
-            stable = iter(values[passed].cpu().numpy())
-            for p in passed.tolist(): yield (next(stable), 0, 0) if p else None
 
 class _Spans:
     "The cells that a pixel depends on, and the pixels that depend on a cell."
@@ -150,6 +137,20 @@ class _Spans:
 def _extent(used: np.ndarray) -> tuple[int, int] | None:  # first and last
     at = used.nonzero()[0]
     return (int(at[0]), int(at[-1])) if len(at) else None
+
+# %% ../../nbs/lib/30_heads.everything.ipynb #03fffd4b
+def _windows(enlarger: Enlarger, logits: Tensor, options: EverythingOptions) -> Iterator[tuple[np.ndarray, int, int] | None]:
+    for one in logits:
+        part = enlarger.window(one, -abs(options.stability_score_offset))
+        yield part and (part[0].numpy(), *part[1:])
+
+def _wholes(enlarger: Enlarger, logits: Tensor, options: EverythingOptions) -> Iterator[tuple[np.ndarray, int, int] | None]:
+    "On a GPU: whole masks in batches; only stable ones are copied to the CPU."
+    for some in logits.split(max(1, 2**26 // (enlarger.size[0] * enlarger.size[1]))):
+        values = enlarger.whole(some.float())
+        passed = stability_score(values, 0.0, options.stability_score_offset) >= options.stability_score_thresh
+        stable = iter(values[passed].cpu().numpy())
+        for p in passed.tolist(): yield (next(stable), 0, 0) if p else None
 
 # %% ../../nbs/lib/30_heads.everything.ipynb #4d3cc117
 class Window(NamedTuple):
@@ -203,19 +204,24 @@ class Candidates:
 
     def select(self, options: EverythingOptions) -> Candidates:
         "Masks after thresholds, suppression and removal of small regions. Raises `ParameterError` for a threshold below the candidates'."
-        for name in ("pred_iou_thresh", "stability_score_thresh"):
-            if self.gathered and getattr(options, name) < (lowest := getattr(self.gathered, name)):
-                raise ParameterError(f"{name}={getattr(options, name):g}, but these candidates were gathered at {lowest:g}",
-                                     remedy=f"ask for candidates with the lower {name}")
-        kept = self
-        if options.pred_iou_thresh > 0: kept = kept[kept.predicted_iou > options.pred_iou_thresh]
-        if options.stability_score_thresh > 0: kept = kept[kept.stability >= options.stability_score_thresh]
-        if options.crop_n_layers: best = _nms_by_crop(kept, crop_boxes(self.size, options.crop_n_layers, options.crop_overlap_ratio)[0], options)
-        else: best = nms(kept.boxes, kept.predicted_iou, options.box_nms_thresh)
-        kept = kept[best]
-        return _without_small_regions(kept, options) if options.min_mask_region_area > 0 else kept
+        return _select(self, options)
 
 # %% ../../nbs/lib/30_heads.everything.ipynb #da9110f5
+#| export
+
+# %% ../../nbs/lib/30_heads.everything.ipynb #66932242
+def _select(kept: Candidates, options: EverythingOptions) -> Candidates:
+    for name in ("pred_iou_thresh", "stability_score_thresh"):
+        if kept.gathered and getattr(options, name) < (lowest := getattr(kept.gathered, name)):
+            raise ParameterError(f"{name}={getattr(options, name):g}, but these candidates were gathered at {lowest:g}",
+                                 remedy=f"ask for candidates with the lower {name}")
+    if options.pred_iou_thresh > 0: kept = kept[kept.predicted_iou > options.pred_iou_thresh]
+    if options.stability_score_thresh > 0: kept = kept[kept.stability >= options.stability_score_thresh]
+    if options.crop_n_layers: best = _nms_by_crop(kept, crop_boxes(kept.size, options.crop_n_layers, options.crop_overlap_ratio)[0], options)
+    else: best = nms(kept.boxes, kept.predicted_iou, options.box_nms_thresh)
+    kept = kept[best]
+    return _without_small_regions(kept, options) if options.min_mask_region_area > 0 else kept
+
 def _nms_by_crop(kept: Candidates, crops: Tensor, options: EverythingOptions) -> Tensor:
     "Within each crop by predicted IoU, then between crops: the mask of the smaller crop is kept."
     order = []
@@ -349,7 +355,7 @@ class Everything:
 
     def _crop(self, image: np.ndarray, crop: list[int], layer: int, encoded: Any, options: EverythingOptions, bar: Any) -> Candidates:
         x0, y0, x1, y1 = crop
-        features, content = encoded or self._encode([np.ascontiguousarray(image[y0:y1, x0:x1])])[0]
+        features, content = encoded or _encode(self, [np.ascontiguousarray(image[y0:y1, x0:x1])])[0]
         size, device, decoder = (y1 - y0, x1 - x0), features.embedding.device, PointDecoder(self.model, features)
         cutter = Enlarger(self.family, 4 * decoder.side, self.image_size, content, size, device)
         grid = options.grid_of(layer)
@@ -367,22 +373,23 @@ class Everything:
         if self.classify: found = _with_classes(found, rows, classes, options)
         return found[~near_crop_edge(found.boxes, crop, found.size)]
 
-    def _encode(self, parts: Sequence[np.ndarray]) -> list[tuple[ImageFeatures, tuple[int, int]]]:  # features; height and width in the model's square
-        frame = ResizeLongest(self.image_size, by_pillow=True) if self.family == "sam" else ResizeSquare(self.image_size, in_float=True)
-        ready = [frame({"image": torch.from_numpy(part).permute(2, 0, 1)}) for part in parts]
-        pixels = torch.stack([r["image"] for r in ready]).to(next(self.model.parameters()).device)
-        self.method.eval()
-        features = self.method.encode(pixels) if hasattr(self.method, "encode") else encode_images(self.model, pixels)
-        return [(features[i:i + 1], r["content_size"]) for i, r in enumerate(ready)]
-
 # %% ../../nbs/lib/30_heads.everything.ipynb #d24b8fb2
+def _encode(mode: Everything, parts: Sequence[np.ndarray]) -> list[tuple[ImageFeatures, tuple[int, int]]]:
+    "Features of each part, with its height and width in the model's square."
+    frame = ResizeLongest(mode.image_size, by_pillow=True) if mode.family == "sam" else ResizeSquare(mode.image_size, in_float=True)
+    ready = [frame({"image": torch.from_numpy(part).permute(2, 0, 1)}) for part in parts]
+    pixels = torch.stack([r["image"] for r in ready]).to(next(mode.model.parameters()).device)
+    mode.method.eval()
+    features = mode.method.encode(pixels) if hasattr(mode.method, "encode") else encode_images(mode.model, pixels)
+    return [(features[i:i + 1], r["content_size"]) for i, r in enumerate(ready)]
+
 def _generate_many(self: Everything, images: Iterable[Any],  # of any sizes
                    output_mode: str = "binary_mask", batch_size: int = 4,  # images encoded at once
                    **changes: Any) -> Iterator[list[dict[str, Any]]]:
     "`generate` for each image, encoded in batches."
     images = iter(images)
     while some := [image_array(i) for i in itertools.islice(images, batch_size)]:
-        with torch.no_grad(): encoded = self._encode(some)
+        with torch.no_grad(): encoded = _encode(self, some)
         for image, features in zip(some, encoded, strict=True):
             yield records(self.candidates(image, encoded=features, **changes).select(replace(self.options, **changes)), output_mode)
 

@@ -83,7 +83,7 @@ class PointDecoder:
         "Tokens and image after the two-way transformer."
         sparse, _ = embed_prompts(self.model, Prompts.from_points(points))
         start = self.decoder.tokens(sparse, len(points))
-        tokens, cells = self._first(start)
+        tokens, cells = _first_layer(self, start)
         for layer in self.transformer.layers[1:]:
             q = tokens + start
             tokens = layer.norm1(tokens + _token_to_token(layer.self_attn, q, q, tokens))
@@ -93,19 +93,6 @@ class PointDecoder:
             cells = layer.norm4(_image_to_token(layer.cross_attn_image_to_token, cells, keys, tokens + start, tokens))
         tokens = tokens + _token_to_image(self.transformer.final_attn_token_to_image, tokens + start, cells + self.places, cells)
         return self.transformer.norm_final_attn(tokens), cells
-
-    def _first(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        "The first layer; its image tokens are the same for all points."
-        layer = self.transformer.layers[0]
-        tokens = layer.norm1(_token_to_token(layer.self_attn, start, start, start))
-        read, back, (b, t) = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token, tokens.shape[:2]
-        q = _by_head(read.q_proj(tokens + start).flatten(0, 1), read.num_heads)[None]  # [1, h, B T, d]
-        taken = F.scaled_dot_product_attention(q, self.keys, self.values)[0].transpose(0, 1).flatten(1)
-        tokens = layer.norm2(tokens + read.out_proj(taken).unflatten(0, (b, t)))
-        tokens = layer.norm3(tokens + layer.mlp(tokens))
-        k = _by_head(back.k_proj(tokens + start).flatten(0, 1), back.num_heads)  # [h, B T, d]
-        weights = (k @ self.queries.transpose(1, 2)).unflatten(1, (b, t)).softmax(2).transpose(0, 1)  # [B, h, T, n]
-        return tokens, layer.norm4(_add_attended(back, self.cells, weights, tokens))
 
     def predicted_iou(self, tokens: Tensor) -> Tensor: return self.decoder.predicted_iou(tokens)[:, 1:]  # [B, T, C] -> [B, 3]
     def iou_token(self, tokens: Tensor) -> Tensor: return tokens[:, int(self.decoder.pred_obj_scores)]  # [B, C]
@@ -120,6 +107,20 @@ class PointDecoder:
         logits = hyper @ x.flatten(1, -2).transpose(1, 2)  # [B, 3, n 16]
         g = self.side
         return logits.view(len(x), 3, g, g, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(x), 3, 4 * g, 4 * g)
+
+# %% ../../nbs/lib/30_heads.point_decoder.ipynb #9f089b3b
+def _first_layer(shared: PointDecoder, start: Tensor) -> tuple[Tensor, Tensor]:
+    "The first layer; its image tokens are the same for all points."
+    layer = shared.transformer.layers[0]
+    tokens = layer.norm1(_token_to_token(layer.self_attn, start, start, start))
+    read, back, (b, t) = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token, tokens.shape[:2]
+    q = _by_head(read.q_proj(tokens + start).flatten(0, 1), read.num_heads)[None]  # [1, h, B T, d]
+    taken = F.scaled_dot_product_attention(q, shared.keys, shared.values)[0].transpose(0, 1).flatten(1)
+    tokens = layer.norm2(tokens + read.out_proj(taken).unflatten(0, (b, t)))
+    tokens = layer.norm3(tokens + layer.mlp(tokens))
+    k = _by_head(back.k_proj(tokens + start).flatten(0, 1), back.num_heads)  # [h, B T, d]
+    weights = (k @ shared.queries.transpose(1, 2)).unflatten(1, (b, t)).softmax(2).transpose(0, 1)  # [B, h, T, n]
+    return tokens, layer.norm4(_add_attended(back, shared.cells, weights, tokens))
 
 # %% ../../nbs/lib/30_heads.point_decoder.ipynb #1315bcd7
 def _spread(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:  # [..., C] -> [..., 4, c]: the four cells that one becomes, row by row, without bias
