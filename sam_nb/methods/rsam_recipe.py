@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..core import ParameterError, did_you_mean, read_json, seed_everything, workspace
-from ..datasets.referring_transform import BlackBoxes, Borrowed, ReferringTransform, collate_referring
+from ..datasets.referring_transform import BlackBoxes, NegativePool, ReferringTransform, collate_referring
 from ..encoders.sentences import BERT_SIZES, bert_name, read_vocabulary, vocabulary_of
 from ..encoders.text import find_bert
 from ..encoders.backbones import check_start_weights
@@ -121,10 +121,10 @@ def rsam_data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
 
 # %% ../../nbs/lib/60_methods.rsam_recipe.ipynb #ad928c15
 def rsam_transforms(model: RSAM, recipe: RsamRecipe, data: Mapping[str, Any]) -> dict[str, ReferringTransform]:
-    "Random sentences, borrowed ones and black boxes in training; everything as it is in validation."
+    "Random expressions, negatives and black boxes in training; nothing random in validation."
     boxes = BlackBoxes.for_side(recipe.black_boxes, model.image_size) if recipe.black_boxes else None
-    borrowed = Borrowed.of(data["train"]) if recipe.negatives else Borrowed()
-    train = ReferringTransform(model.image_size, True, recipe.expressions, boxes, borrowed, recipe.negatives)
+    pool = NegativePool.of(data["train"]) if recipe.negatives else NegativePool()
+    train = ReferringTransform(model.image_size, True, recipe.expressions, boxes, pool, recipe.negatives)
     return {"train": train, "val": ReferringTransform(model.image_size, boxes=boxes if recipe.test_black_boxes else None, keep_target=True)}
 
 def rsam_collate(recipe: RsamRecipe): return partial(collate_referring, cap=recipe.max_batch_expressions)

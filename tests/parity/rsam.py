@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sam_nb.datasets.object_masks import MaskSet, RunLengths
 from sam_nb.datasets.pictures import read_rgb
-from sam_nb.datasets.referring_transform import ReferringTransform, black_boxes, cap_objects
+from sam_nb.datasets.referring_transform import ReferringTransform, black_boxes, cap_expressions
 from sam_nb.datasets.transforms import Normalise
 from sam_nb.encoders.sam2 import VIDEO_KEYS
 from sam_nb.encoders.sentences import read_vocabulary, word_pieces
@@ -355,7 +355,7 @@ def data(checks: Checks, folder: Path) -> None:
     checks.equal("training sample: masks", raw.take(sample, chosen, picture)["masks"], t[f"{index}.masks"].bool())
     for case in facts["collate"]:
         counts = [len(stored(folder, facts, names[k])["expressions"]) for k in case["batch_order"]]
-        kept = cap_objects(counts, case["cap"], random.Random(case["python_random_seed"]))
+        kept = cap_expressions(counts, case["cap"], random.Random(case["python_random_seed"]))
         theirs = [(at[1], i[1]) for at, i in zip(case["obj_to_frame_idx"][0], case["identifiers"][0], strict=True)]
         checks.equal(f"kept of a batch, at most {case['cap']}", [(b, k) for b, some in enumerate(kept) for k in some], theirs)
 
