@@ -19,21 +19,20 @@ import torch
 
 def one(values: dict, clicks: int) -> tuple[dict, dict, float]:
     "Scores before and after, and the seconds between."
+    from sam_nb.contract import job
     from sam_nb.evaluation.clicks import evaluate_prompts
-    from sam_nb.methods.promptable import PromptScores, build_promptable, promptable_data, promptable_transforms, update_candidates, with_features
-    from sam_nb.methods.promptable_recipe import promptable_recipe
-    from sam_nb.training.loop import Trainer
+    from sam_nb.training.loop import trainer_for
     from sam_nb.training.runs import Run
-    recipe = promptable_recipe(values)
-    data = promptable_data(recipe)
-    model, _ = build_promptable(recipe, data["train"][0]["image"].shape[0])
+    card = job("promptable")
+    recipe = card.check(values)
+    data = card.data(recipe)
+    model, _ = card.build(recipe, data)
     start = copy.deepcopy(model)
-    with Run.create("promptable", recipe) as run:
+    with Run.create(card.name, recipe) as run:
         begin = time.perf_counter()
-        transforms, collate = with_features(model, recipe, data, promptable_transforms(model, recipe))
-        Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], PromptScores(), collate=collate, update=update_candidates).fit()
+        trainer_for(card, model, recipe, run, data).fit()
         seconds = time.perf_counter() - begin
-        scores = [evaluate_prompts(m, data["test"], clicks, device=recipe.device).scores() for m in (start, model)]
+        scores = [evaluate_prompts(m, data["test"], clicks, device=recipe.device).scores for m in (start, model)]
         run.record(before=scores[0], after=scores[1])
     return *scores, seconds
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+from sam_nb.contract import job
 from sam_nb.demo.files import make_demo
-from sam_nb.methods.promptable import (
-    PromptScores,
-    build_promptable,
-    promptable_data,
-    promptable_transforms,
-    update_candidates,
-    with_features,
-)
-from sam_nb.methods.promptable_recipe import promptable_recipe
-from sam_nb.training.loop import Trainer
+from sam_nb.training.loop import Trainer, trainer_for
 from sam_nb.training.runs import Run
 from tests.toy import Slow, in_process
 
@@ -29,12 +21,11 @@ def world(root: Path) -> Path:
 
 def trainer(root: Path, name: str, resume: bool = False, callbacks=(), **changes) -> Trainer:
     "What train_promptable makes of these parameters, in a new or resumed run."
-    recipe = promptable_recipe({**RECIPE, "data_root": str(root / "demo_objects"), "run_name": name, **changes})
-    run = Run.resume(name, "promptable", recipe, root) if resume else Run.create("promptable", recipe, root)
-    data, (model, _) = promptable_data(recipe), build_promptable(recipe)
-    transforms, collate = with_features(model, recipe, data, promptable_transforms(model, recipe))
-    return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], PromptScores(), collate=collate,
-                   update=update_candidates, callbacks=callbacks)
+    card = job("promptable")
+    recipe = card.check({**RECIPE, "data_root": str(root / "demo_objects"), "run_name": name, **changes})
+    run = Run.resume(name, card.name, recipe, root) if resume else Run.create(card.name, recipe, root)
+    data = card.data(recipe)
+    return trainer_for(card, card.build(recipe, data)[0], recipe, run, data, callbacks=callbacks)
 
 
 def train(root: Path, name: str, slow: float = 0, **changes) -> multiprocessing.Process:

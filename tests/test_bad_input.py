@@ -23,7 +23,8 @@ from sam_nb.datasets.catalog import load_dataset
 from sam_nb.datasets.referring_files import convert_referring
 from sam_nb.demo.files import make_demo
 from sam_nb.masks import mask_to_rle
-from sam_nb.methods.promptable import Promptable, promptable_transforms
+from sam_nb.methods.promptable import Promptable
+from sam_nb.methods.promptable_job import promptable_transforms
 from sam_nb.methods.saom import SAOM
 from sam_nb.methods.sartm import SARTM
 from sam_nb.methods.sartm_recipe import sartm_recipe
@@ -328,19 +329,19 @@ def test_objects_of_one_pixel_are_told_before_training(world, monkeypatch):
 
 def test_a_kind_that_does_not_fit(world, monkeypatch):
     with pytest.raises(DatasetError, match="no coco file where it usually is, as kind='coco' asks"):
-        do_job("train_promptable", world, monkeypatch, until="build_promptable(recipe", **{**QUICK, "data_root": "fine", "kind": "coco"})
+        do_job("train_promptable", world, monkeypatch, until="card.build(recipe", **{**QUICK, "data_root": "fine", "kind": "coco"})
 
 
 def test_what_is_left_out_of_a_coco_file_is_said(world, monkeypatch, capsys):
-    job = do_job("train_promptable", world, monkeypatch, until="build_promptable(recipe", **{**QUICK, "data_root": "sound"})
+    job = do_job("train_promptable", world, monkeypatch, until="card.build(recipe", **{**QUICK, "data_root": "sound"})
     said = capsys.readouterr().out
     assert all(w in said for w in ("left out: ", "6 x crowd", "6 x polygon of fewer than 3 points", "6 x polygon that is no list of numbers"))
     assert [len(sample["masks"]) for sample in job["data"]["train"]] == [1] * len(job["data"]["train"])
 
 
 def test_an_image_of_500_objects_is_bounded_and_said(world, monkeypatch):
-    job = do_job("train_promptable", world, monkeypatch, until="build_promptable(recipe", **{**QUICK, "data_root": "crowded", "image_size": 256})
-    transforms = promptable_transforms(Promptable(backbone="tiny_sam2", image_size=256), job["recipe"])
+    job = do_job("train_promptable", world, monkeypatch, until="card.build(recipe", **{**QUICK, "data_root": "crowded", "image_size": 256})
+    transforms = promptable_transforms(Promptable(backbone="tiny_sam2", image_size=256), job["recipe"], job["data"])
     assert len(job["data"]["train"][0]["masks"]) == 500
     assert len(transforms["train"](job["data"]["train"][0], torch.Generator().manual_seed(0))["masks"]) == job["recipe"].objects
     with pytest.warns(UserWarning, match=r"has 500 objects: 32 of them are taken \(max_objects\)"):

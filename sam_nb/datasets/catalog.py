@@ -369,10 +369,11 @@ def resolve_dataset(name: str,  # of the catalog, of a folder in data/, or "demo
         folder = dataset_folder(name, root)
         if folder.is_dir(): return FoundDataset(replace(_REGISTRY[task], name=name, title=name), folder)
         raise DatasetError("there is no such folder", file=folder,
-                           remedy=f"data_root=... names a folder of images with {_HOLDS[task]}; dataset='demo' needs none")
-    found = FoundDataset(dataset_info(name, root), require_dataset(name, root, split))
-    if task in (None, found.info.task): return found
-    raise ParameterError(f"dataset {name!r} is for {found.info.task}, it has no {_HOLDS.get(task, task)}",
+                           remedy=f"data_root=... names a folder of images with {_HOLDS[task]}; dataset='demo' needs none; "
+                                  + did_you_mean(name, dataset_names()))
+    info = dataset_info(name, root)
+    if task in (None, info.task): return FoundDataset(info, require_dataset(name, root, split))
+    raise ParameterError(f"dataset {name!r} is for {info.task}, it has no {_HOLDS.get(task, task)}",
                          remedy=f"dataset={task!r} with data_root=... takes any folder" if task in _ANY_FOLDER else "dataset='demo'")
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #2ff12b47

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..contract import Job
 from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, workspace
 from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
+from .rows import Evaluation
 from ..recipe import check_recipe
 from ..training.runs import Run, find_run
 from ..zoo import find_weights
@@ -26,7 +27,7 @@ if TYPE_CHECKING: import pandas as pd
 # %% auto #0
 __all__ = ['E', 'EvalRecipe', 'ComparingRecipe', 'check_evaluation', 'find_model', 'find_data', 'choose_split',
            'find_or_make_run', 'make_short_run', 'what_it_began_with', 'Plan', 'plan_evaluation', 'model_of',
-           'open_data']
+           'open_data', 'save_evaluations']
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #175ed0b8
 class EvalRecipe(BaseModel):
@@ -218,3 +219,20 @@ def _short(card: Job, name: str | None) -> dict[str, Any]:
 def open_data(card: Job, plan: Plan, **options: Any) -> Any:  # of the dataset's loader
     "The images of a plan; raises `DatasetError`."
     return find_data(card, plan.dataset, plan.data_root, plan.split).open(plan.split, **options)
+
+# %% ../../nbs/lib/50_evaluation.plan.ipynb #a3b217e7
+def save_evaluations(evaluations: Mapping[str, Evaluation], plan: Plan, recipe: EvalRecipe,
+                     figures: Mapping[str, Any] | None = None,  # name -> matplotlib figure
+                     ) -> list[Path]:
+    "Write NAME.json (and NAME-before.json) and the figures into the folder of a plan."
+    from sam_nb.show import save_figure
+    about = {"method": plan.method, "dataset": plan.dataset, "split": plan.split, "note": plan.note, "selection": plan.selection,
+             "parameters": recipe.model_dump()}
+    written = []
+    for name, found in evaluations.items():
+        path = plan.folder / f"{plan.name}{'-before' if name == 'before' else ''}.json"
+        written.append(found.save(path, weights=str(plan.before if name == "before" else plan.weights), **about))
+    for name, figure in (figures or {}).items():
+        if hasattr(figure, "savefig"):  # a notebook may have a sentence in place of a picture
+            written.append(save_figure(figure, plan.folder / "figures" / f"{plan.name}-{name}.png"))
+    return written

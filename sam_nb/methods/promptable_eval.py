@@ -9,80 +9,21 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, read_json, workspace
+from ..core import CheckpointError, DatasetError, ParameterError, RunError, workspace
 from ..datasets.catalog import dataset_folder, dataset_info, dataset_names, is_metadata, load_dataset, require_dataset
-from ..recipe import check_recipe
 from ..training.runs import Run, find_run
 from ..zoo import ZOO, find_weights
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sam_nb.evaluation.clicks import PromptEvaluation
     from sam_nb.datasets.objects import Objects
-    from sam_nb.methods.promptable import Promptable
 
 # %% auto #0
-__all__ = ['ASKED', 'PromptableEvalRecipe', 'promptable_eval_recipe', 'find_model', 'find_split', 'Plan', 'what_it_began_with',
-           'compared_with', 'plan_evaluation', 'load_promptable', 'backbone_of', 'open_split', 'load_for_evaluation',
-           'evaluate_models', 'group_table', 'guess_table', 'largest_changes', 'save_evaluations', 'main_figures']
-
-# %% ../../nbs/lib/60_methods.promptable_eval.ipynb #652212e8
-ASKED = ("point", "box", "box+click", "mask")
-
-class PromptableEvalRecipe(BaseModel):
-    "The parameters of an evaluation of a promptable model."
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-    run: str | None = Field(None, description="name of a run, or 'last': its model and dataset")
-    checkpoint: str | None = Field(None, description="instead of a run: a name of the zoo, a saved folder, or a file of SAM or SAM 2")
-    before: str | None = Field(None, description="what to compare with: weights or a run; none: nothing; None: what the run began with")
-    dataset: str | None = Field(None, description="a name of the catalog, or a folder under data/; None: the run's")
-    data_root: str | None = Field(None, description="folder of the dataset; None: the run's, or data/<dataset>")
-    kind: str | None = Field(None, description="what the masks of a folder are; None: the run's, or recognised")
-    split: str | None = Field(None, description="test, val, or another that the dataset has; None: test of the demo, val of others")
-    images: int | None = Field(None, gt=0, description="at most so many, evenly spaced; None: 20 of the demo, all of others")
-    objects: int | None = Field(None, gt=0, description="of an image, at most; None: 12 of the demo, 64 of others")
-    clicks: int = Field(9, ge=1, le=50, description="of the simulated user, the first included")
-    prompts: str | None = Field(None, description=f"some of {', '.join(ASKED)}, separated by commas; None: all")
-    parts: Literal["any", "none", "only"] = Field("any", description="masks that are parts of others: with wholes, left out, or alone")
-    min_area: int = Field(16, ge=1, description="smallest object, in pixels of the image")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision")
-    batch: int = Field(32, gt=0, description="objects decoded together, at most")
-    worst: int = Field(3, gt=0, le=50, description="worst objects to show")
-    run_name: str | None = Field(None, description="folder under runs/ for the results of a checkpoint")
-    preset: None = None
-
-    @property
-    def asked(self) -> tuple[str, ...]: return tuple(p for p in ASKED if p in _listed(self.prompts or ",".join(ASKED)))
-    @property
-    def start(self) -> str: return self.asked[0].removesuffix("+click")  # the prompt that objects are ranked by
-    @property
-    def by(self) -> str: return "1 click" if self.start == "point" else self.start  # its column
-
-    @field_validator("prompts")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        unknown = [p for p in _listed(value or "") if p not in ASKED]
-        if unknown or value is not None and not _listed(value): raise ValueError(did_you_mean(unknown[0] if unknown else "", ASKED))
-        return value
-
-def _listed(text: str) -> list[str]: return [p.strip() for p in text.split(",") if p.strip()]
-
-# %% ../../nbs/lib/60_methods.promptable_eval.ipynb #7f4e98e4
-def promptable_eval_recipe(values: Mapping[str, Any],  # parameter names and values
-                           ) -> PromptableEvalRecipe:
-    "A checked recipe; raises `ParameterError`, `CheckpointError` or `DatasetError`."
-    recipe = check_recipe(PromptableEvalRecipe, values)
-    if recipe.run and recipe.checkpoint: raise ParameterError(f"{recipe.run=!s} and {recipe.checkpoint=!s}".replace("recipe.", ""), remedy="give one")
-    if recipe.checkpoint: find_model(recipe.checkpoint)
-    if recipe.before not in (None, "none"): find_model(recipe.before)
-    if recipe.data_root is not None and recipe.dataset is None and recipe.checkpoint: recipe = recipe.model_copy(update={"dataset": "objects"})
-    if recipe.dataset is not None: find_split(recipe.dataset, recipe.data_root, recipe.split or "val")
-    return recipe
+__all__ = ['find_model', 'find_split', 'Plan', 'what_it_began_with', 'compared_with', 'plan_evaluation', 'backbone_of',
+           'open_split', 'save_evaluations']
 
 # %% ../../nbs/lib/60_methods.promptable_eval.ipynb #ad5573bf
 def find_model(name: str | Path,  # a run, a name of the zoo, a folder, or a file
@@ -181,23 +122,6 @@ def _run(name: str | None, method: str, start: str) -> Run:
     return find_or_make_run(None, method, test_images=6, **({} if here and here.present else {"checkpoint": "scratch"}))
 
 # %% ../../nbs/lib/60_methods.promptable_eval.ipynb #5938fbf4
-def load_promptable(weights: str | Path,  # as `find_model` finds it
-                    channels: int = 3,  # of the images
-                    like: Promptable | None = None,  # for a file that does not say what it is
-                    ) -> Promptable:
-    "A model from anywhere; raises `CheckpointError`."
-    from sam_nb.methods.promptable import Promptable
-    path = find_model(weights)
-    if path.is_dir():
-        with contextlib.redirect_stdout(None): return _same_channels(Promptable.from_pretrained(path), channels, path)  # the hub's mixin chats
-    from sam_nb.methods.promptable import load_weights
-    from sam_nb.weights import read_state_dict
-    own = like and (like.switches.backbone, like.switches.image_size)
-    backbone, side = backbone_of(read_state_dict(path), path, own)
-    model = Promptable(**like.switches.model_dump()) if (backbone, side) == own else Promptable(backbone=backbone, in_channels=channels)
-    load_weights(model, path)
-    return model
-
 def backbone_of(state: Mapping[str, Any], file: Path, like: tuple[Any, int | None] | None = None,  # taken where the names do not say it
                 ) -> tuple[Any, int | None]:  # name or values; side of the input, None: its own
     "Which backbone a state dict is for; raises `CheckpointError`."
@@ -207,11 +131,6 @@ def backbone_of(state: Mapping[str, Any], file: Path, like: tuple[Any, int | Non
     if backbone is not None: return backbone, None
     if like is not None: return like
     raise CheckpointError(f"this file does not say which backbone it is for ({title})", file=file, remedy="give a folder of save_pretrained")
-
-def _same_channels(model: Promptable, channels: int, path: Path) -> Promptable:
-    if model.switches.in_channels == channels: return model
-    raise CheckpointError(f"the model takes {model.switches.in_channels} channels, the images have {channels}", file=path,
-                          remedy="evaluate on images of the sensor it was trained for")
 
 # %% ../../nbs/lib/60_methods.promptable_eval.ipynb #c65b8d25
 def open_split(plan: Plan, demo: str = "demo_objects") -> Objects:
@@ -225,71 +144,8 @@ def open_split(plan: Plan, demo: str = "demo_objects") -> Objects:
     from sam_nb.datasets.objects import load_objects
     return load_objects(folder, plan.split, kind=plan.kind)
 
-def load_for_evaluation(recipe: PromptableEvalRecipe, plan: Plan) -> tuple[dict[str, Promptable], Objects]:
-    "The models, before and after, and the images."
-    from sam_nb.core import pick_device
-    if pick_device(recipe.device).type == "cpu" and recipe.precision == "fp16":
-        raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
-    data = open_split(plan)
-    channels = data[0]["image"].shape[0]
-    model = load_promptable(plan.weights, channels)
-    if plan.before is None: return {"model": model}, data
-    before = _at_the_start(plan.began, channels) if plan.began else load_promptable(plan.before, channels, model)
-    return {"before": before, "after": model}, data
-
-def _at_the_start(trained: Mapping[str, Any], channels: int) -> Promptable:
-    "The model of a run as it was at step 0."
-    from sam_nb.methods.promptable import build_promptable
-    from sam_nb.methods.promptable_recipe import PromptableRecipe
-    return build_promptable(PromptableRecipe(**{k: v for k, v in trained.items() if k in PromptableRecipe.model_fields}), channels)[0]
-
-# %% ../../nbs/lib/60_methods.promptable_eval.ipynb #86fa61a8
-def evaluate_models(models: Mapping[str, Promptable], data: Objects, recipe: PromptableEvalRecipe, plan: Plan,
-                    progress: bool = False) -> dict[str, PromptEvaluation]:
-    "The same questions to every model."
-    from sam_nb.evaluation.clicks import evaluate_prompts
-    return {name: evaluate_prompts(m, data, recipe.clicks, recipe.asked, plan.objects, plan.images, recipe.batch, recipe.device, recipe.precision,
-                                   progress, parts=recipe.parts, min_area=recipe.min_area) for name, m in models.items()}
-
-# %% ../../nbs/lib/60_methods.promptable_eval.ipynb #7f259855
-def group_table(evaluations: Mapping[str, PromptEvaluation]) -> pd.DataFrame:  # a row a group and model, percent
-    "The figures of wholes, parts, small, medium and large objects."
-    import pandas as pd
-    tables = {name: e.table() for name, e in evaluations.items()}
-    if len(tables) == 1: return next(iter(tables.values()))
-    frame = pd.concat(tables, names=["weights"]).swaplevel()
-    return frame.loc[[(group, name) for group in next(iter(tables.values())).index for name in tables]]
-
-# %% ../../nbs/lib/60_methods.promptable_eval.ipynb #6e2e69b0
-def guess_table(evaluations: Mapping[str, PromptEvaluation], data: Objects,
-                at_most: int = 40,  # pictures to guess on
-                ) -> pd.DataFrame | None:  # mean IoU in percent of wholes and parts; None: not the demo world
-    "What needs no model, beside the models."
-    import pandas as pd
-    about = Path(data.root or "") / "dataset.json"
-    said = read_json(about) if about.is_file() else {}
-    if not isinstance(said, dict) or said.get("parameters", {}).get("layout") != "coco": return None
-    from sam_nb.demo.files import trivial_masks
-    rows = trivial_masks(data.root, data.split, at_most)
-    for name, e in evaluations.items():
-        scores = {kind: e.scores(kind) for kind in ("wholes", "parts")}
-        rows |= {f"{asked}: {name}": {k: s[c] for k, s in scores.items() if c in s} for asked, c in (("click", "1 click"), ("box", "box"))}
-    frame = pd.DataFrame(rows).T.dropna(how="all")
-    return frame.loc[sorted(frame.index, key=lambda row: row.split(":")[0] == "box")]
-
-# %% ../../nbs/lib/60_methods.promptable_eval.ipynb #d36491d9
-def largest_changes(evaluations: Mapping[str, PromptEvaluation],  # before and after
-                    by: str = "1 click",  # a column of `clicks.measures`
-                    k: int = 3) -> list[dict[str, Any]]:  # rows with "gain", k gains and k losses; none: nothing to compare with
-    "The objects to look at."
-    from sam_nb.evaluation.clicks import gains
-    if len(evaluations) != 2: return []
-    rows = gains(*evaluations.values(), by)
-    up, down = [r for r in rows if r["gain"] > 0][:k], [r for r in rows if r["gain"] < 0][-k:]
-    return up + down
-
 # %% ../../nbs/lib/60_methods.promptable_eval.ipynb #a3b217e7
-def save_evaluations(evaluations: Mapping[str, PromptEvaluation], plan: Plan, recipe: PromptableEvalRecipe,
+def save_evaluations(evaluations: Mapping[str, Any], plan: Plan, recipe: Any,
                      figures: Mapping[str, Any] | None = None,  # name -> matplotlib figure
                      ) -> list[Path]:
     "Write eval-<data>.json (and -before.json) and the figures."
@@ -304,9 +160,3 @@ def save_evaluations(evaluations: Mapping[str, PromptEvaluation], plan: Plan, re
         written.append(plan.folder / "figures" / f"{plan.name}-{name}.png")
         save_figure(figure, written[-1])
     return written
-
-def main_figures(evaluations: Mapping[str, PromptEvaluation]) -> dict[str, Any]:  # percent; with two models [before, after]
-    "The few numbers to remember."
-    found = {name: e.scores() for name, e in evaluations.items()}
-    kept = [c for c in next(iter(found.values())) if c in ("1 click", "oracle", "5 clicks", "box", "mask", "NoC@85", "calibration error")]
-    return {c: [round(s[c], 1) for s in found.values()] if len(found) > 1 else round(next(iter(found.values()))[c], 1) for c in kept}

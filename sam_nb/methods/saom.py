@@ -19,7 +19,8 @@ from ..heads.everything import Everything, EverythingOptions, as_grid
 from ..heads.grid_assignment import Assignment
 from ..heads.promptable import ImageFeatures, MaskPrediction, build_backbone, features_of
 from ..losses import iou_target, mask_dice, sigmoid_focal
-from .promptable import Promptable, load_weights
+from .promptable import Promptable
+from .promptable_weights import load_weights
 from ..prompts import Prompts
 from ..recipe import validated
 from ..weights import LoadReport, read_metadata, read_state_dict, save_state, state_hash

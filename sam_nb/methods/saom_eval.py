@@ -183,7 +183,7 @@ def _names_for(count: int, data_classes: Sequence[str]) -> Sequence[str]:
 
 # %% ../../nbs/lib/60_methods.saom_eval.ipynb #79445565
 def _from_folder(path: Path, classes: Sequence[str] | None) -> SAOM:
-    from sam_nb.methods.promptable import load_weights
+    from sam_nb.methods.promptable_weights import load_weights
     from sam_nb.methods.saom import SAOM
     about = read_json(path / "config.json")
     if about.get("in_channels", 3) != 3:
