@@ -116,7 +116,8 @@ def job_cells() -> dict[Path, str]:  # notebook -> source of its parameters cell
     for card in jobs().values():
         comments = _known_comments(card)
         cells[folder / f"train_{card.name}.ipynb"] = parameters_cell(card.recipe, card.title, comments)
-        for how in [*card.evaluators.values()][:1]: cells[folder / f"eval_{card.name}.ipynb"] = parameters_cell(how.recipe, card.title, comments)
+        evaluated = {"dataset": f"{comments['dataset']}; None: the run's"}
+        for how in [*card.evaluators.values()][:1]: cells[folder / f"eval_{card.name}.ipynb"] = parameters_cell(how.recipe, card.title, evaluated)
     return {path: source for path, source in cells.items() if path.exists()}
 
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #ccbd6ae2

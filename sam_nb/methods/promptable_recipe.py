@@ -24,7 +24,8 @@ __all__ = ['DEMO', 'PROMPTABLE_PRESETS', 'PROMPT_KINDS', 'PromptableSwitches', '
 class PromptableSwitches(BaseModel):
     "Parameters of the model and its losses."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-    backbone: str | dict[str, Any] = Field("sam2.1-b+", description="a name of BACKBONES, or its values (family, size, image_size)")
+    backbone: str | dict[str, Any] = Field("sam2.1-b+",
+        description="tiny_sam, tiny_sam2, sam-vit-b|l|h, sam2-t|s|b+|l, sam2.1-t|s|b+|l, or values (family, size, image_size)")
     image_size: int | None = Field(None, gt=0, description="side of the square input, pixels; None: the backbone's own")
     in_channels: int = Field(3, ge=1, description="image channels (in training: of the images); other than 3: a learned projection to three")
     trainable: Literal["decoder", "lora", "encoder_last_n", "all"] = Field("decoder", description="which weights are trained")
