@@ -173,7 +173,7 @@ register_dataset(DatasetInfo(
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #03f970e3
 class DatasetFile(BaseModel):
-    "What a dataset.json may say."
+    "The keys of a dataset.json."
     model_config = ConfigDict(extra="forbid")
     classes: list[str] = Field([], description="names by id")
     title: str = Field("", description="one line about it")

@@ -40,6 +40,7 @@ def _read_red(path: str, size: tuple[int, int] | None = None) -> np.ndarray:  # 
         raise file_error("mask size differs", fact, path, "export the mask at the size of its image")
     return (red > 0).astype(np.uint8)
 
+# %% ../../nbs/lib/10_datasets.saom_files.ipynb #ce701a3e
 @dataclass(frozen=True)
 class _RedReader:
     "The red masks of an entry, and their classes."
@@ -47,6 +48,7 @@ class _RedReader:
         files, numbers = entry.truth
         return MaskSet(_RedMasks(files, size), categories=numbers)
 
+# %% ../../nbs/lib/10_datasets.saom_files.ipynb #1402779d
 def load_saom_metadata(file: str | Path,
                        split: str = "train",  # train, val, test; val without one in the file: one in five of train
                        root: str | Path | None = None,  # folder that the names are relative to; None: the file's
@@ -66,6 +68,7 @@ def load_saom_metadata(file: str | Path,
     found = FolderContents("binary", entries, _RedReader(), tuple(classes), str(root), str(file), notes)
     return Objects(take_part(found, part), name=file.stem, split=split, root=root)
 
+# %% ../../nbs/lib/10_datasets.saom_files.ipynb #af5b4579
 def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes: int) -> Entry:
     try: image, masks, numbers = row["image_name"], list(row["entity_masks"]), [int(i) for i in row["entity_indices"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -109,6 +112,7 @@ def class_word(name: str) -> str:
     "A class name as one word, for file names."
     return "".join(word[:1].upper() + word[1:] for word in re.split(r"[^A-Za-z0-9]+", name)) or "Object"
 
+# %% ../../nbs/lib/10_datasets.saom_files.ipynb #60ac6d7f
 def mask_names(sample: Mapping[str, Any],  # with masks and name
                number: int,  # its place in the split
                classes: Sequence[str],  # by category
@@ -121,6 +125,7 @@ def mask_names(sample: Mapping[str, Any],  # with masks and name
     words = [class_word(classes[c] if 0 <= c < len(classes) else "") for c in masks.categories.tolist()]
     return f"{re.sub(r'[^A-Za-z0-9_]+', '_', str(sample['name']))}-{number}-all", [f"{word}_{i}" for i, word in enumerate(words)]
 
+# %% ../../nbs/lib/10_datasets.saom_files.ipynb #145eeb6a
 def write_red(path: str | Path, plane: np.ndarray) -> None:  # [H, W], bool or 0 and 1
     "Write a mask as SAOM stores it: red on black."
     red = np.zeros((*plane.shape, 3), np.uint8)
@@ -144,6 +149,7 @@ def write_saom_metadata(splits: Mapping[str, Any],  # "train", "val", "test" -> 
     write_json(folder / "metadata.json", said)
     return folder / "metadata.json"
 
+# %% ../../nbs/lib/10_datasets.saom_files.ipynb #73c81c28
 def _write(sample: Mapping[str, Any], number: int, split: str, folder: Path, classes: Sequence[str], parts: bool,
            unnamed: bool) -> dict[str, Any]:
     masks = sample["masks"]
