@@ -229,19 +229,19 @@ def demo(chosen: argparse.Namespace) -> str:
 
 def measured(name: str, seed: int, chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     "One variant's scores on the test split, and P@0.5 by kind of sentence."
-    from sam_nb.evaluation.sentences import main_scores, said_by, score_table
-    scores, seconds = trained(name, seed, chosen)
-    table = {k: float(v) for k, v in score_table({name: scores})[name].items()} | {"processor seconds": seconds}
-    kinds = {kind: [r for r in scores.named if said_by(r) == kind] for kind in ("looks", "place", "order", "relation")}
+    from sam_nb.evaluation.sentence_tables import sentence_kind
+    from sam_nb.evaluation.sentences import main_scores
+    found, seconds = trained(name, seed, chosen)
+    table = found.scores | {"processor seconds": seconds}
+    kinds = {kind: [r for r in found.named if sentence_kind(r) == kind] for kind in ("looks", "place", "order", "relation")}
     return {"scores": table, "kinds": {kind: main_scores(some)["P@0.5"] for kind, some in kinds.items() if some}}
 
 
 def trained(name: str, seed: int, chosen: argparse.Namespace):
     "One variant's answers on the test split, and the processor seconds of its training."
     from sam_nb.datasets.catalog import load_dataset
-    from sam_nb.evaluation.sentences import score_sentences
-    from sam_nb.methods.rsam_recipe import build_rsam, rsam_collate, rsam_data, rsam_recipe, rsam_transforms, scored_by
-    from sam_nb.metrics import ReferringScores
+    from sam_nb.evaluation.sentences import evaluate_sentences
+    from sam_nb.methods.rsam_job import JOB
     from sam_nb.training.loop import Trainer
     from sam_nb.training.runs import Run
     values = dict(preset=chosen.preset, dataset="demo", seed=seed, workers=0, run_name=f"benchmark-rsam-{seed}-{time.time_ns()}", **chosen.recipe)
@@ -249,15 +249,15 @@ def trained(name: str, seed: int, chosen: argparse.Namespace):
     if chosen.data_root: values["data_root"] = chosen.data_root
     change = dict(VARIANTS[name])
     guided = change.pop("num_twgt", None) != 0
-    recipe = rsam_recipe(values).model_copy(update=change)
-    data, run = rsam_data(recipe), Run.create("rsam", recipe)
-    model, _ = build_rsam(recipe, data["train"].expressions)
+    recipe = JOB.check(values).model_copy(update=change)
+    data, run = JOB.data(recipe), Run.create("rsam", recipe)
+    model, _ = JOB.build(recipe, data)
     if not guided: model.description_transformer = None  # saved weights may have it
-    transforms, begun = rsam_transforms(model, recipe, data), time.process_time()
-    Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], ReferringScores(), collate=rsam_collate(recipe),
-            update=scored_by(recipe)).fit()
+    transforms, begun = JOB.transforms(model, recipe, data), time.process_time()
+    Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], JOB.metric(recipe, data), JOB.collate(recipe),
+            JOB.monitor, update=JOB.update(recipe)).fit()
     seconds = time.process_time() - begun
-    return score_sentences(model, load_dataset("demo_aerial", "test", recipe.data_root, empty=True), chosen.test_images), seconds
+    return evaluate_sentences(model, load_dataset("demo_aerial", "test", recipe.data_root, empty=True), chosen.test_images), seconds
 
 
 def main() -> None:

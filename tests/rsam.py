@@ -5,8 +5,7 @@ import multiprocessing
 from pathlib import Path
 
 from sam_nb.demo.aerial import make_demo_aerial
-from sam_nb.methods.rsam_recipe import build_rsam, rsam_collate, rsam_data, rsam_recipe, rsam_transforms, scored_by
-from sam_nb.metrics import ReferringScores
+from sam_nb.methods.rsam_job import JOB
 from sam_nb.training.loop import Trainer
 from sam_nb.training.runs import Run
 from tests.toy import Slow, in_process
@@ -20,13 +19,13 @@ def world(root: Path) -> Path: return make_demo_aerial(root / "demo_aerial", siz
 
 def trainer(root: Path, name: str, resume: bool = False, callbacks=(), **changes) -> Trainer:
     "What train_rsam makes of these parameters, in a new or resumed run."
-    recipe = rsam_recipe({**RECIPE, "data_root": str(root / "demo_aerial"), "run_name": name, **changes})
+    recipe = JOB.check({**RECIPE, "data_root": str(root / "demo_aerial"), "run_name": name, **changes})
     run = Run.resume(name, "rsam", recipe, root) if resume else Run.create("rsam", recipe, root)
-    data = rsam_data(recipe)
-    model, _ = build_rsam(recipe, data["train"].expressions)
-    transforms = rsam_transforms(model, recipe, data)
-    return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], ReferringScores(),
-                   collate=rsam_collate(recipe), update=scored_by(recipe), callbacks=callbacks)
+    data = JOB.data(recipe)
+    model, _ = JOB.build(recipe, data)
+    transforms = JOB.transforms(model, recipe, data)
+    return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], JOB.metric(recipe, data),
+                   JOB.collate(recipe), JOB.monitor, update=JOB.update(recipe), callbacks=callbacks)
 
 
 def train(root: Path, name: str, slow: float = 0, **changes) -> multiprocessing.Process:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from sam_nb.core import CheckpointError, DatasetError, ParameterError, RunError
 from sam_nb.encoders.sentences import vocabulary_of
-from sam_nb.methods.rsam import RSAM, released_state
+from sam_nb.methods.rsam import RSAM
+from sam_nb.methods.rsam_weights import released_state
 from tests import rsam, toy
 from tests.command import sam_nb, workspace_is_empty
 from tests.test_bad_input import SECONDS, WITH_TORCH, Command, do_job, told, write_pictures
@@ -122,7 +123,8 @@ def world(tmp_path_factory) -> Path:
     (dict(data_root="silent"), DatasetError, ["no usable expression in split 'train'", "2 x expression empty"]),
     (dict(data_root="empty"), DatasetError, ["no usable expression in split 'train'", "4 x expression empty"]),
     (dict(data_root="nowhere"), DatasetError, ["is not here", "nowhere"]),
-    (dict(dataset="coco", data_root=None), DatasetError, ["is not here"]),
+    (dict(dataset="risors", data_root=None), DatasetError, ["is not here"]),
+    (dict(dataset="coco", data_root=None), ParameterError, ["is for objects, it has no expressions"]),
     (dict(dataset="demo_objects", data_root=None), ParameterError, ["is for objects, it has no expressions"]),
     (dict(preset="default"), CheckpointError, ["BERT is not here", "checkpoints/bert-base-uncased", "sam_nb fetch bert-base-uncased", "text='tiny'"]),
     (dict(text="bert-large"), ParameterError, ["unknown text encoder 'bert-large'", "bert-base-uncased, tiny"]),
@@ -148,7 +150,7 @@ def test_a_refer_pickle_that_would_run_code_is_not_opened(world, tmp_path, monke
 
 
 def test_sentences_of_2000_words_are_cut_and_said(world, monkeypatch, capsys):
-    job = do_job("train_rsam", world, monkeypatch, until="build_rsam(recipe", **{**QUICK, "data_root": "long"})
+    job = do_job("train_rsam", world, monkeypatch, until="card.build(", **{**QUICK, "data_root": "long"})
     assert all(len(e.split()) == 100 for e in job["data"]["train"].expressions)
     assert "words beyond the first 100" in capsys.readouterr().out
 
@@ -197,7 +199,7 @@ def test_a_file_of_the_release_and_a_folder_are_evaluated(world, monkeypatch):
     folder = do_job("eval_rsam", world, monkeypatch, checkpoint="small", run_name="folder", **given)
     assert [r["predicted"] for r in file["scores"].rows] == pytest.approx([r["predicted"] for r in folder["scores"].rows], abs=1e-5)
     said = json.loads((world / "runs/folder/eval-referring-test.json").read_text())
-    assert said["split"] == "test" and len(said["rows"]) == len(folder["scores"].rows) and said["by"]["size"]
+    assert said["split"] == "test" and len(said["rows"]) == len(folder["scores"].rows) and said["tables"]["by"]["size"]
 
 
 @pytest.mark.parametrize("words, wanted, seconds", [

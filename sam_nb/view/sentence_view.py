@@ -224,15 +224,15 @@ class ReferringExplorer(widgets.VBox):
     def tell(self, text: str) -> None: self.status.value = html.escape(text)
 
 # %% ../../nbs/lib/71_view.sentence_view.ipynb #1c15cf6d
-SPEAKERS = {"rsam": "sam_nb.methods.rsam_eval:load_rsam"}  # method of a run -> what opens its model
+SPEAKERS = {"rsam": "sam_nb.methods.rsam_weights:load"}  # method of a run -> what opens its model
 
 def open_referring(name: str | Path | None = None,  # a run, a saved folder or a file of RSAM; None: the last run, or a short one is made
                    device: str = "auto") -> ReferringModel:
     "A model to be asked by words; raises `ParameterError`, `RunError` or `CheckpointError`."
     from sam_nb.datasets.catalog import resolve
-    from sam_nb.methods.rsam_eval import rsam_run
+    from sam_nb.evaluation.plan import find_or_make_run
     from sam_nb.training.runs import Run
-    named = rsam_run(None).name if name is None else name
+    named = find_or_make_run(None, "rsam").name if name is None else name
     folder = workspace().runs / named
     method = Run.open(named).info["method"] if (folder / "run.json").is_file() else "rsam"
     if method not in SPEAKERS: raise ParameterError(f"run {str(named)!r} is of {method}, which is not asked by words", file=folder)

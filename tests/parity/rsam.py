@@ -20,8 +20,10 @@ from sam_nb.encoders.sam2 import VIDEO_KEYS
 from sam_nb.encoders.sentences import read_vocabulary, word_pieces
 from sam_nb.encoders.text import sentence_tokens
 from sam_nb.heads.promptable import ImageFeatures, resize_logits
-from sam_nb.methods.rsam import RSAM, RsamSwitches, gated, load_released, referring_losses, released_state
-from sam_nb.methods.rsam_recipe import RsamRecipe
+from sam_nb.methods.rsam import RSAM, gated
+from sam_nb.methods.rsam_losses import referring_losses
+from sam_nb.methods.rsam_recipe import RsamRecipe, RsamSwitches
+from sam_nb.methods.rsam_weights import load_released, released_state
 from sam_nb.metrics import ReferringScores
 from sam_nb.optim import make_optimizer, schedule
 from sam_nb.prompts import Prompts
