@@ -48,6 +48,7 @@ def _cell_annotation(hint: Any,  # of a recipe's field
 # %% ../../nbs/lib/80_launch.parameters_cell.ipynb #a69f4113
 def _cell_comment(hint: Any, description: str) -> str:
     "The comment behind a parameter."
+    description = description.replace("=", " ")  # papermill's --help-notebook drops a line with two signs of equality
     allowed = [str(c) for c in choices(hint)]
     if all(re.search(rf"(?<!\w){re.escape(c)}(?!\w)", description) for c in allowed): return description
     return f"{', '.join(allowed)}{';' if ':' in description else ':'} {description}"
