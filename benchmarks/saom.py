@@ -26,54 +26,41 @@ from benchmarks.everything import THRESHOLDS, exchanged, public
 from benchmarks.sartm import machine
 from sam_nb.datasets.objects import collate_objects
 from sam_nb.evaluation.clicks import chosen_objects, spread
-from sam_nb.evaluation.everything import WholeObjects
-from sam_nb.evaluation.object_points import answer_points
+from sam_nb.evaluation.everything import evaluate_everything, match_objects, whole_object_scores
+from sam_nb.evaluation.object_points import evaluate_points
 from sam_nb.heads.everything import Enlarger, Everything, EverythingOptions, _encode
 from sam_nb.heads.point_decoder import PointDecoder
 from sam_nb.heads.promptable import build_backbone
 from sam_nb.masks import mask_iou
-from sam_nb.methods.promptable import with_features
-from sam_nb.methods.saom import saom_losses
-from sam_nb.methods.saom_recipe import SaomScores, build_saom, everything_of, saom_data, saom_recipe, saom_transform, update_saom
-from sam_nb.training.loop import Trainer
+from sam_nb.methods.saom_job import JOB, everything_options, plain_transform
+from sam_nb.training.loop import trainer_for
 from sam_nb.training.runs import Run
 
-ASKED = {"predicted IoU > 0.5, stability >= 0.7": (0.5, 0.7, 0.7), "predicted IoU > 0.3, stability >= 0.7": (0.3, 0.7, 0.5), "all, stability >= 0.5": (0.0, 0.5, 0.9)}
+THRESHOLDS_TRIED = {"predicted IoU > 0.5, stability >= 0.7": (0.5, 0.7, 0.7), "predicted IoU > 0.3, stability >= 0.7": (0.3, 0.7, 0.5), "all, stability >= 0.5": (0.0, 0.5, 0.9)}
 
 
 # ---- demo: three seeds ------------------------------------------------------------------------------------------------------------------------------
 
 def train(seed: int, steps: int):
     "The model before and after, the data, the recipe, seconds."
-    recipe = saom_recipe(dict(preset="demo", seed=seed, steps=steps, run_name=f"benchmark-saom-{seed}-{time.time_ns()}"))
-    data = saom_data(recipe)
-    model, _ = build_saom(recipe, data["train"].classes)
-    before, run, transform = copy.deepcopy(model), Run.create("saom", recipe), saom_transform(model, recipe)
-    start = time.perf_counter()
-    with run: transforms, collate = with_features(model, recipe, data, {"train": transform, "val": transform})
-    Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], SaomScores(), collate=collate, update=update_saom).fit()
+    recipe = JOB.check(dict(preset="demo", seed=seed, steps=steps, run_name=f"benchmark-saom-{seed}-{time.time_ns()}"))
+    data = JOB.data(recipe)
+    model, _ = JOB.build(recipe, data)
+    before, run, start = copy.deepcopy(model), Run.create("saom", recipe), time.perf_counter()
+    with run: transforms = JOB.transforms(model, recipe, data)
+    trainer_for(JOB, model, recipe, run, data, transforms).fit()
     return before, model, data, recipe, time.perf_counter() - start
 
 
 def scores(model, data, recipe, grids: tuple[int, ...], images: int) -> dict[tuple[str, str], float]:
     "Both protocols."
-    answers = answer_points(model, data, images=images, min_area=recipe.min_area)
-    found = {("at the points", "mIoU"): answers.scores()["mIoU"], ("at the points", "a part was chosen"): answers.part_bias()["a part was chosen"]}
-    asked = {(name, grid): EverythingOptions(grid=grid, pred_iou_thresh=p, stability_score_thresh=s, box_nms_thresh=n, min_mask_region_area=recipe.min_mask_region_area)
-             for grid in grids for name, (p, s, n) in ASKED.items() if p or grid == grids[0]}
-    whole = {key: WholeObjects(model.switches.classes) for key in asked}
-    for i in spread(len(data), images):
-        sample = data[i]
-        chosen = chosen_objects(sample["masks"], parts=recipe.parts, min_area=recipe.min_area)
-        if not len(chosen): continue
-        for grid in grids:
-            lowest = [min(getattr(o, name) for key, o in asked.items() if key[1] == grid) for name in ("pred_iou_thresh", "stability_score_thresh")]
-            candidates = Everything(model.eval(), grid=grid, pred_iou_thresh=lowest[0], stability_score_thresh=lowest[1]).candidates(sample["image"])
-            for key, options in asked.items():
-                if key[1] == grid: whole[key].update(candidates.select(options), sample["masks"][chosen], sample["masks"].categories[chosen], sample["name"])
-    for (name, grid), w in whole.items():
-        values = w.scores()
-        for figure in ("mIoU", "AR@10", "class accuracy", "proposals an image"): found[f"everything mode {grid} x {grid}, {name}", figure] = values[figure]
+    points = evaluate_points(model, data, images=images, min_area=recipe.min_area)
+    found = {("at the points", "mIoU"): points.scores["mIoU"], ("at the points", "a part was chosen"): points.tables["part bias"]["a part was chosen"]}
+    options = {(name, grid): EverythingOptions(grid=grid, pred_iou_thresh=p, stability_score_thresh=s, box_nms_thresh=n, min_mask_region_area=recipe.min_mask_region_area)
+               for grid in grids for name, (p, s, n) in THRESHOLDS_TRIED.items() if p or grid == grids[0]}
+    whole = evaluate_everything(model, data, options, images=images, parts=recipe.parts, min_area=recipe.min_area)
+    for (name, grid), e in whole.items():
+        for figure in ("mIoU", "AR@10", "class accuracy", "proposals an image"): found[f"everything mode {grid} x {grid}, {name}", figure] = e.scores[figure]
     return found
 
 
@@ -96,27 +83,27 @@ def demo(chosen: argparse.Namespace) -> str:
 # ---- fast -------------------------------------------------------------------------------------------------------------------------------------------
 
 def fast(chosen: argparse.Namespace) -> str:
-    recipe = saom_recipe(dict(preset="demo"))
-    data, rows = saom_data(recipe)["test"], []
-    model, _ = build_saom(recipe, data.classes)
+    recipe = JOB.check(dict(preset="demo"))
+    splits, rows = JOB.data(recipe), []
+    data, (model, _) = splits["test"], JOB.build(recipe, splits)
     for grid in (32, 64):
         times, masks, agree = ({n: [] for n in ("exact", "fast")} for _ in range(3))
-        scored = {n: WholeObjects() for n in times}
+        matched = {n: [] for n in times}
         for i in spread(len(data), chosen.images):
             sample, found = data[i], {}
             objects = chosen_objects(sample["masks"], parts="none", min_area=recipe.min_area)
             for name in times:
                 start = time.perf_counter()
-                generator = everything_of(model, recipe)
+                generator = model.everything(everything_options(recipe))
                 found[name] = generator.found(sample["image"], grid=grid, pred_iou_thresh=0.3, stability_score_thresh=0.5, fast=name == "fast")
                 times[name].append(time.perf_counter() - start)
-                if len(objects): scored[name].update(found[name], sample["masks"][objects], sample["masks"].categories[objects], sample["name"])
+                if len(objects): matched[name] += match_objects(found[name], sample["masks"][objects], sample["masks"].categories[objects], sample["name"])
                 masks[name].append(len(found[name]))
             overlap = mask_iou(*(torch.from_numpy(f.masks()) for f in found.values()))
             agree["exact"].append((overlap.max(1).values >= 0.9).double().mean().item()); agree["fast"].append((overlap.max(0).values >= 0.9).double().mean().item())
         ratio = statistics.median(a / b for a, b in zip(times["exact"], times["fast"], strict=True))
         mean = {n: statistics.mean(v) for n, v in masks.items()}
-        score = {n: s.scores()["object IoU"] for n, s in scored.items()}
+        score = {n: whole_object_scores(m)["object IoU"] for n, m in matched.items()}
         rows.append((f"{grid} x {grid}", f"{ratio:.2f}", f"{mean['exact']:.0f} / {mean['fast']:.0f}", f"{statistics.mean(agree['exact']):.2f}", f"{statistics.mean(agree['fast']):.2f}",
                      f"{score['exact']:.1f} / {score['fast']:.1f}"))
     return table(["grid", "times as fast", "masks, exact / fast", "of exact found", "of fast right", "object IoU, exact / fast"], rows)
@@ -126,16 +113,16 @@ def fast(chosen: argparse.Namespace) -> str:
 
 def cache(chosen: argparse.Namespace) -> str:
     "The same losses; the time of a step (forward, backward), and of picking the points."
-    recipe = saom_recipe(dict(preset="demo", backbone="sam-vit-b", checkpoint="scratch", image_size=chosen.image_size, grid=32, batch_size=1))
-    data = saom_data(recipe)
-    model, _ = build_saom(recipe, data["train"].classes)
-    transform, times, losses = saom_transform(model, recipe), {"uncached": [], "cached": [], "points": []}, {"uncached": [], "cached": []}
+    recipe = JOB.check(dict(preset="demo", backbone="sam-vit-b", checkpoint="scratch", image_size=chosen.image_size, grid=32, batch_size=1))
+    data = JOB.data(recipe)
+    model, _ = JOB.build(recipe, data)
+    transform, times, losses = plain_transform(model, recipe), {"uncached": [], "cached": [], "points": []}, {"uncached": [], "cached": []}
     for i in range(chosen.images):
         batch = collate_objects([transform(data["train"][i])])
         for name in ("uncached", "cached"):
             if name == "cached": batch = {**batch, "features": model.encode(batch["image"]).tensors}
             start = time.perf_counter()
-            terms = saom_losses(model, batch)
+            terms = model.losses(batch)
             sum(terms.values()).backward()
             times[name].append(time.perf_counter() - start); losses[name].append(sum(terms.values()).item())
         start = time.perf_counter()

@@ -5,9 +5,8 @@ import multiprocessing
 from pathlib import Path
 
 from sam_nb.demo.files import make_demo
-from sam_nb.methods.promptable import with_features
-from sam_nb.methods.saom_recipe import SaomScores, build_saom, saom_data, saom_recipe, saom_transform, update_saom
-from sam_nb.training.loop import Trainer
+from sam_nb.methods.saom_job import JOB
+from sam_nb.training.loop import Trainer, trainer_for
 from sam_nb.training.runs import Run
 from tests.toy import Slow, in_process
 
@@ -21,14 +20,11 @@ def world(root: Path) -> Path:
 
 def trainer(root: Path, name: str, resume: bool = False, callbacks=(), **changes) -> Trainer:
     "What train_saom makes of these parameters, in a new or resumed run."
-    recipe = saom_recipe({**RECIPE, "data_root": str(root / "demo_rooms"), "run_name": name, **changes})
+    recipe = JOB.check({**RECIPE, "data_root": str(root / "demo_rooms"), "run_name": name, **changes})
     run = Run.resume(name, "saom", recipe, root) if resume else Run.create("saom", recipe, root)
-    data = saom_data(recipe)
-    model, _ = build_saom(recipe, data["train"].classes)
-    transform = saom_transform(model, recipe)
-    transforms, collate = with_features(model, recipe, data, {"train": transform, "val": transform})
-    return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], SaomScores(), collate=collate,
-                   update=update_saom, callbacks=callbacks)
+    data = JOB.data(recipe)
+    model, _ = JOB.build(recipe, data)
+    return trainer_for(JOB, model, recipe, run, data, callbacks=callbacks)
 
 
 def train(root: Path, name: str, slow: float = 0, **changes) -> multiprocessing.Process:

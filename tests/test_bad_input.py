@@ -362,7 +362,7 @@ def test_an_image_of_500_objects_is_bounded_and_said(world, monkeypatch):
     ("eval saom --run nothing", ["no run 'nothing'"], SECONDS),
     ("eval saom --checkpoint sam-vit-bb", ["no weights 'sam-vit-bb'", "did you mean 'sam-vit-b'?"], SECONDS),
     ("eval saom --checkpoint sam-vit-b", ["not here yet: SAM 1 ViT-B", "sam_nb fetch sam-vit-b"], SECONDS),
-    ("eval saom --checkpoint saom --grid 0", ["grid='0'", "at least 1"], SECONDS),
+    ("eval saom --checkpoint saom --grid 0", ["grid=0", "at least 1"], SECONDS),
     ("eval saom --checkpoint saom --grids 8,0x2", ["grids='8,0x2'", "at least 1"], SECONDS),
     ("eval saom --checkpoint saom --data_root rooms.json", ["this metadata file is not there", "rooms.json"], SECONDS),
     ("eval saom --checkpoint saom --data_root lacking/metadata.json", ["metadata.json names it, and it is not there", "0-0-all-Mug_0.png"], WITH_TORCH),
@@ -403,7 +403,7 @@ def test_classes_that_the_checkpoint_does_not_know_are_told_and_not_scored(world
     job = do_job("eval_saom", world, monkeypatch, **given)
     assert "no class accuracy: the model knows sofa, bed; the data has Mug, SideTable" in capsys.readouterr().out
     scores = json.loads((job["plan"].folder / "eval-metadata-val.json").read_text())
-    assert "class accuracy" not in scores["at the points"] and all("class accuracy" not in found for found in scores["everything"].values())
+    assert "class accuracy" not in scores["scores"] and all("class accuracy" not in found for found in scores["tables"]["everything"].values())
     assert len(list((job["plan"].folder / "eval-metadata-val-masks/annotated").glob("*.png"))) == 4
 
 

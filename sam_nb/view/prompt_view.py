@@ -200,7 +200,7 @@ def _shrunk(pixels: np.ndarray, nearest: bool = False) -> np.ndarray:
 
 def _open_model(model: Any, device: str) -> Any:  # a name of the zoo, a run's folder, a file, or a model
     if not isinstance(model, (str, Path)): return model
-    from sam_nb.evaluation.everything import open_model
+    from sam_nb.methods.saom_weights import open_model
     return open_model(model).to(pick_device(device)).eval()
 
 # %% ../../nbs/lib/71_view.prompt_view.ipynb #49d33d8e

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sam_nb.datasets.object_masks import MaskSet, RunLengths
 from sam_nb.datasets.saom_files import load_saom_metadata
-from sam_nb.evaluation.everything import name_scores, released_lines
+from sam_nb.evaluation.object_points import name_scores, released_lines
 from sam_nb.heads.everything import Everything, EverythingOptions, point_grid
 from sam_nb.heads.grid_assignment import GRID_PIXELS, Assignment, location_prior, mask_cells, object_similarity, resize_masks
 from sam_nb.heads.promptable import ImageFeatures, embed_prompts, with_decoder_steps
