@@ -20,8 +20,8 @@ from ..core import DatasetError, ParameterError
 
 # %% auto #0
 __all__ = ['ENDINGS', 'Problem', 'file_error', 'by_kind', 'problem_table', 'problem_lines', 'read_pixels', 'as_tensor',
-           'read_rgb', 'read_thermal', 'windowed', 'read_image', 'read_array', 'image_array', 'read_label',
-           'value_table', 'LabelReader', 'read_map', 'list_pictures']
+           'read_rgb', 'read_thermal', 'windowed', 'read_image', 'image_array', 'read_label', 'value_table',
+           'LabelReader', 'read_map', 'list_pictures']
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #71ee8ee4
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def read_image(path: str | Path,
     "An image of any sensor: an image file, a TIFF of several bands or pages, or .npy [H, W, C]."
     suffix = os.path.splitext(path)[1].lower()
     if suffix in (".jpg", ".jpeg"): return as_tensor(cv2.cvtColor(read_pixels(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
-    pixels = read_array(path) if suffix == ".npy" else _read_pages(path) if suffix in (".tif", ".tiff") else _in_rgb(read_pixels(path))
+    pixels = _read_array(path) if suffix == ".npy" else _read_pages(path) if suffix in (".tif", ".tiff") else _in_rgb(read_pixels(path))
     pixels = windowed(pixels[..., None] if pixels.ndim == 2 else pixels, window)
     if pixels.shape[-1] == 4 and suffix not in (".npy", ".tif", ".tiff"): pixels = pixels[..., :3]
     if pixels.shape[-1] <= 2: pixels = pixels[..., :1].repeat(3, -1)
@@ -138,7 +138,7 @@ def _read_pages(path: str | Path) -> np.ndarray:
     return np.stack(pages, -1)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #b8ad5574
-def read_array(path: str | Path) -> np.ndarray:  # [H, W] or [H, W, C]
+def _read_array(path: str | Path) -> np.ndarray:  # [H, W] or [H, W, C]
     "An image stored by numpy.save. Raises `DatasetError`."
     try: pixels = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -247,7 +247,7 @@ def read_map(path: str | Path) -> np.ndarray:  # integers [H, W]
     if suffix in (".jpg", ".jpeg"):
         remedy = "export the masks as PNG; or kind='binary' if each is black and white"
         raise file_error("mask is a JPEG", "JPEG changes the ids along every edge", path, remedy)
-    if suffix == ".npy": pixels = read_array(path)
+    if suffix == ".npy": pixels = _read_array(path)
     else: pixels = _plain_ids(read_pixels(path), path)
     if pixels.ndim == 3 and pixels.shape[2] == 1: pixels = pixels[..., 0]
     if pixels.ndim != 2 or pixels.dtype.kind not in "uib":
