@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from sam_nb.encoders.lora import QVLoRA, SeparatePairsQV, lora_to_released, merge_lora
 from sam_nb.encoders.sam2 import build_image_encoder, prompt_constants, sam2_size
-from sam_nb.heads.fusion import enlarge
+from sam_nb.heads.fusion import resize_bilinear
 from sam_nb.heads.semantic import object_gate
 from sam_nb.losses import semantic_cross_entropy
 from sam_nb.methods.sartm import SARTM, distillation_losses
@@ -95,10 +95,10 @@ class ReleasedSchedule(nn.Module):
         sparse, dense, image_pe = prompt_constants(self.prompt_encoder)
         n, size = len(images), images.shape[-2:]
         masks, ious, tokens, seen = decoder.predict_masks(f2, image_pe, sparse.expand(n, -1, -1), dense.expand(n, -1, -1, -1), False, levels[:2])
-        logits = enlarge(object_gate(masks[:, 1:], seen), tuple(size)).unflatten(0, (2, -1)).mean(0)
+        logits = resize_bilinear(object_gate(masks[:, 1:], seen), tuple(size)).unflatten(0, (2, -1)).mean(0)
         rgb, thermal = zip(*(level.chunk(2) for level in levels), strict=True)
         fused = self.fusion(rgb, rgb if self.switches.fusion_inputs == "rgb_rgb" else thermal)
-        aux = enlarge(self.aux_head(fused, lean=False), tuple(size))
+        aux = resize_bilinear(self.aux_head(fused, lean=False), tuple(size))
         return logits, aux, fused
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
