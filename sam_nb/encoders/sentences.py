@@ -15,29 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CheckpointError, ParameterError, did_you_mean
+from .backbones import BERT_SIZES
 from .text import sentence_tokens
 
 if TYPE_CHECKING:
     from transformers import BertModel, BertTokenizer
 
 # %% auto #0
-__all__ = ['BERT_SIZES', 'bert_name', 'build_bert', 'vocabulary_of', 'word_pieces', 'read_vocabulary', 'Words', 'SentenceReader',
-           'check_sentence']
+__all__ = ['build_bert', 'vocabulary_of', 'word_pieces', 'read_vocabulary', 'Words', 'SentenceReader', 'check_sentence']
 
 # %% ../../nbs/lib/20_encoders.sentences.ipynb #8850fe5e
-_NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-BERT_SIZES: dict[str, dict[str, Any]] = {
-    "bert-base-uncased": dict(vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-                              max_position_embeddings=512),
-    "tiny": dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192, max_position_embeddings=128, **_NO_DROPOUT),
-}
-
-def bert_name(size: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
-    "The name in `BERT_SIZES` of these values (`tiny` with any vocabulary), or the values themselves."
-    if isinstance(size, str): return size
-    rest = {k: v for k, v in size.items() if k != "vocab_size"}
-    return next((name for name, of in BERT_SIZES.items() if of in (size, rest)), size)
-
 def build_bert(size: str | Mapping[str, Any],  # a name of BERT_SIZES, or values of transformers' BertConfig
                vocabulary: int | None = None,  # number of word pieces; None: as the size says
                ) -> BertModel:

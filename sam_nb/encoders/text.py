@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import CheckpointError, ParameterError, SamNbError, did_you_mean, workspace
+from .backbones import find_bert, find_clip
 from ..weights import Checkpoint, LoadReport, load_state, open_weights, read_state_dict, save_state
-from ..zoo import hub_snapshot
 
 if TYPE_CHECKING:
     from transformers import BertModel, BertTokenizer, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 # %% auto #0
 __all__ = ['class_relation', 'clip_tokenizer', 'clip_tokens', 'clip_from_openai', 'clip_config', 'ClipText', 'load_clip_text',
-           'class_text_features', 'BertText', 'sentence_tokens', 'find_bert', 'load_bert']
+           'class_text_features', 'BertText', 'sentence_tokens', 'load_bert']
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #b15064fe
 def class_relation(features: Tensor,  # [K, width], any scale
@@ -148,27 +148,6 @@ class ClipText:
         ids = self.tokens(names, template)
         return torch.cat([self.model(input_ids=chunk.to(self.model.device)).text_embeds.float().cpu() for chunk in ids.split(256)]).clone()
 
-# %% ../../nbs/lib/20_encoders.text.ipynb #0011e137
-def _clip_folder() -> Path: return workspace().checkpoints / "clip-vit-base-patch32"
-
-def _find_clip(checkpoint: str | Path | None = None) -> Path:
-    "The folder or file of CLIP's weights. Raises `CheckpointError` with where to put them and the alternative."
-    if place := _local_or_hub(checkpoint, _clip_folder(), "openai/clip-vit-base-patch32"): return place
-    raise CheckpointError("CLIP's text encoder is not here", file=checkpoint or _clip_folder(),
-                          remedy="run `sam_nb fetch clip-vit-base-patch32` on a machine with network and copy the folder "
-                                 "(config.json, weights, vocab.json, merges.txt); or do without: text_encoder='ngram'")
-
-# %% ../../nbs/lib/20_encoders.text.ipynb #f28d2ef4
-def _local_or_hub(given: str | Path | None, default: Path, hub_name: str) -> Path | None:
-    "A path if it exists, else a repository of the hub: from its cache, or downloaded when the user named it."
-    place = Path(given).expanduser() if given else default
-    if place.exists(): return place
-    if given and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(given)): return None
-    for download in (False, True) if given else (False,):
-        try: return hub_snapshot(str(given or hub_name), download=download)
-        except (OSError, ValueError): continue
-    return None
-
 # %% ../../nbs/lib/20_encoders.text.ipynb #6929b08d
 _NOT_TEXT = (r"^vision_model\.", r"^visual_projection", r"^logit_scale$", r"position_ids$")
 
@@ -178,7 +157,7 @@ def load_clip_text(checkpoint: str | Path | Mapping[str, Tensor] | None = None, 
                    ) -> ClipText:
     "CLIP's text encoder from any of its forms. Raises `CheckpointError` when the weights are missing."
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-    weights = open_weights(checkpoint) if isinstance(checkpoint, Mapping) else Checkpoint(_find_clip(checkpoint))
+    weights = open_weights(checkpoint) if isinstance(checkpoint, Mapping) else Checkpoint(find_clip(checkpoint))
     place, state = weights.path, weights.state
     openai = not any("text_model." in k for k in state)
     if openai: state = clip_from_openai(state)
@@ -186,7 +165,8 @@ def load_clip_text(checkpoint: str | Path | Mapping[str, Tensor] | None = None, 
     model = CLIPTextModelWithProjection(config)
     report = load_state(model, weights.with_state(state), drop=_NOT_TEXT)
     beside = [] if place is None else [place if place.is_dir() else place.parent]
-    words = [Path(tokenizer)] if tokenizer else [*(b for b in beside if (b / "vocab.json").is_file() or (b / _BPE).is_file()), _clip_folder()]
+    home = workspace().checkpoints / "clip-vit-base-patch32"
+    words = [Path(tokenizer)] if tokenizer else [*(b for b in beside if (b / "vocab.json").is_file() or (b / _BPE).is_file()), home]
     return ClipText(model, clip_tokenizer(words[0]), report)
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #c9752e36
@@ -201,7 +181,7 @@ def class_text_features(names: Sequence[str],  # class names, in the order of th
     "Text features of class names, computed once and cached."
     if encoder not in _TEXT_ENCODERS: raise ParameterError(f"unknown text encoder {encoder!r}", remedy=did_you_mean(encoder, _TEXT_ENCODERS))
     if encoder == "ngram": return _ngram_features([template.format(name) for name in names])
-    place = _find_clip(checkpoint)
+    place = find_clip(checkpoint)
     key = {"names": list(names), "template": template, "encoder": encoder, "weights": _content_hash(place)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     cached = Path(cache_dir or workspace().data / ".cache" / "text") / f"{encoder}-{digest}.safetensors"
@@ -252,16 +232,6 @@ def sentence_tokens(tokenizer: BertTokenizer,
     return ids, torch.arange(length) < torch.tensor([len(r) for r in rows])[:, None]
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #e3cd0fdf
-def find_bert(path: str | Path | None = None,  # folder of save_pretrained or a hub id; None: checkpoints/bert-base-uncased
-              ) -> Path:
-    "The folder of BERT's weights. Raises `CheckpointError` with where to put them and the alternative."
-    home = workspace().checkpoints / "bert-base-uncased"
-    place = _local_or_hub(path, home, "google-bert/bert-base-uncased")
-    if place is not None and (place / "config.json").is_file(): return place
-    raise CheckpointError("BERT is not here", file=path or home,
-                          remedy="run `sam_nb fetch bert-base-uncased` on a machine with network and copy the folder "
-                                 "(config.json, weights, vocab.txt); or do without: text='tiny', train_text=True")
-
 def load_bert(path: str | Path | None = None,  # as in `find_bert`
               ) -> BertText:
     "BERT (no pooler) and its tokenizer from a local folder, frozen, in eval mode."

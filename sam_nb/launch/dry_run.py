@@ -84,14 +84,22 @@ def _length(path: Path) -> int:
 def _weights_lines(recipe: Any,  # a `Recipe`: its `start_weights` name what is loaded
                   ) -> tuple[list[str], CheckpointError | None]:  # lines; the first file that is missing
     "The files that a run would start from, or how to get them."
-    from sam_nb.zoo import find_weights
     lines, missing = [], None
     for part, name in recipe.start_weights.items():
-        try: lines.append(f"{part}: {name}, {shown_path(find_weights(name))}")
+        try: lines.append(f"{part}: {name}, {shown_path(_find(name))}")
         except CheckpointError as error:
             lines.append(f"{part}: {name}, not here")
             missing = missing or error
     return lines or ["none: the model starts from random numbers"], missing
+
+def _find(name: str) -> Path:
+    "As `find_weights`; text encoders may also be in the cache of the Hugging Face hub."
+    from sam_nb.zoo import ZOO, find_weights, hub_snapshot
+    try: return find_weights(name)
+    except CheckpointError as error:
+        if name not in ZOO or ZOO[name].kind != "hub": raise
+        try: return hub_snapshot(ZOO[name].url, download=False)
+        except (OSError, ValueError): raise error from None
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #17d4fe69
 def _training_report(card: Job, values: Mapping[str, Any],

@@ -51,7 +51,8 @@ def build_rsam(recipe: RsamRecipe, data: Mapping[str, Any],  # `train` has the e
                ) -> tuple[RSAM, LoadReport | None]:  # the report of the weights it starts from; None: from scratch
     "The model of a recipe, with its starting weights."
     from sam_nb.core import seed_everything
-    from sam_nb.encoders.sentences import BERT_SIZES, read_vocabulary, vocabulary_of
+    from sam_nb.encoders.backbones import BERT_SIZES
+    from sam_nb.encoders.sentences import read_vocabulary, vocabulary_of
     from sam_nb.methods.rsam import RSAM
     from sam_nb.methods.rsam_weights import load_bert_into, load_released, load_start
     seed_everything(recipe.seed)
@@ -142,7 +143,7 @@ def differences(model: RSAM, trained: Mapping[str, Any] | None = None,  # the re
                 ) -> pd.DataFrame:  # here, published, meaning
     "The switches, and parameters of a run, that are not the published ones."
     import pandas as pd
-    from sam_nb.encoders.sentences import bert_name
+    from sam_nb.encoders.backbones import bert_name
     published = RsamRecipe(**{**RELEASED, **RSAM_PRESETS["released"], "image_size": 800}).model_dump()
     now = {"mask_text_padding": model.switches.mask_text_padding, "image_size": model.image_size}
     here = {**model.switches.model_dump(), **{k: v for k, v in (trained or {}).items() if k in published}, **now}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..core import CheckpointError, ParameterError, did_you_mean, read_json
-from ..encoders.backbones import backbone_values, check_side, check_start_weights
+from ..encoders.backbones import BERT_SIZES, backbone_values, bert_name, check_side, check_start_weights, find_bert
 from ..evaluation.plan import EvalRecipe
 from ..recipe import Recipe, check_recipe
 from ..zoo import find_weights
@@ -93,6 +93,12 @@ class RsamRecipe(RsamSwitches, Recipe):
     released: bool = Field(False, description="all of the release's choices at once")
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end")
 
+    @property
+    def start_weights(self) -> dict[str, str]:  # part -> name of the zoo, or a file or folder
+        "The weights that a run begins with."
+        bert = self.text == "bert-base-uncased" and self.checkpoint is None or self.bert
+        return super().start_weights | ({"text encoder": self.bert or "bert-base-uncased"} if bert else {})
+
 DEMO = "demo_aerial"  # what dataset="demo" stands for
 RELEASED: dict[str, Any] = dict(mask_text_padding=False, text_encoder_eval=False, negatives=0.0, absent=False, test_black_boxes=True,
                                 init_decoder_from_sam2=False, positions="keys", where_weight=0.0, which_weight=0.0,
@@ -125,8 +131,6 @@ def rsam_recipe(values: Mapping[str, Any],  # parameter names and values
     return _like_start(recipe, values)
 
 def _check_text(recipe: RsamRecipe) -> None:
-    from sam_nb.encoders.sentences import BERT_SIZES
-    from sam_nb.encoders.text import find_bert
     if isinstance(recipe.text, str) and recipe.text not in BERT_SIZES:
         raise ParameterError(f"unknown text encoder {recipe.text!r}", remedy=did_you_mean(recipe.text, BERT_SIZES))
     if recipe.text == "bert-base-uncased" and recipe.checkpoint is None or recipe.bert: find_bert(recipe.bert)
@@ -144,7 +148,6 @@ def start_folder(recipe: RsamRecipe) -> Path | None:
 def _like_start(recipe: RsamRecipe, values: Mapping[str, Any]) -> RsamRecipe:
     "The recipe with the sizes of the model that it starts from."
     if not (folder := start_folder(recipe)): return recipe
-    from sam_nb.encoders.sentences import bert_name
     about = read_json(folder / "config.json")
     kept = {k: about[k] for k in ("backbone", "text", "num_twgt", "guidance_mlp", "guidance_heads") if k in about}
     kept["text"] = bert_name(about["text"])

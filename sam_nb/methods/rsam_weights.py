@@ -16,7 +16,8 @@ from torch import Tensor
 from ..core import CheckpointError, read_json
 from ..encoders.sam2 import SAM2_SIZES, VIDEO_KEYS
 from ..encoders.sentences import read_vocabulary
-from ..encoders.text import find_bert, load_bert
+from ..encoders.backbones import find_bert
+from ..encoders.text import load_bert
 from ..evaluation.plan import find_model
 from .rsam import RSAM, load_options
 from ..weights import Checkpoint, LoadReport, load_state, open_weights
