@@ -71,6 +71,7 @@ class Interaction:
     candidates_predicted: Tensor  # [N, K] their predicted IoU
     masks: list[Tensor] = field(default_factory=list)  # R times bool [N, H, W], if kept
 
+# %% ../../nbs/lib/50_evaluation.clicks.ipynb #c67ff4b9
 @torch.no_grad()
 def interact(view: View,
              truth: Tensor,  # bool [N, H, W], none of them empty
@@ -104,6 +105,7 @@ def _interactions(view: View, truth: Tensor, prompts: Sequence[str], clicks: int
     rounds = {"point": clicks * ("point" in prompts), "box": 2 if "box+click" in prompts else int("box" in prompts), "mask": int("mask" in prompts)}
     return {start: interact(view, truth, start, r) for start, r in rounds.items() if r}
 
+# %% ../../nbs/lib/50_evaluation.clicks.ipynb #165bbcce
 def chosen_objects(masks: Any, at_most: int | None = None, parts: str = "any", min_area: int = 1) -> Tensor:
     "Indices of the objects of an image (a `MaskSet`) that are evaluated."
     kept = (masks.areas >= max(1, min_area)) & ~masks.crowd
@@ -111,6 +113,7 @@ def chosen_objects(masks: Any, at_most: int | None = None, parts: str = "any", m
     found = kept.nonzero()[:, 0]
     return found if at_most is None or len(found) <= at_most else found[torch.linspace(0, len(found) - 1, at_most).round().long()]
 
+# %% ../../nbs/lib/50_evaluation.clicks.ipynb #f6b3431c
 def _rows(found: Mapping[str, Interaction]) -> Iterator[dict[str, Any]]:
     "IoU and predicted IoU of each object, as plain lists."
     real = {start: seen.ious for start, seen in found.items()}
@@ -138,6 +141,7 @@ def _in_group(row: Mapping[str, Any], group: str) -> bool:
     if group not in GROUPS: raise ParameterError(f"unknown group {group!r}", remedy=did_you_mean(group, GROUPS))
     return group == "all" or row["part"] == (group == "parts")
 
+# %% ../../nbs/lib/50_evaluation.clicks.ipynb #930d6e13
 def measures(row: Mapping[str, Any],  # of `PromptEvaluation.rows`
              ) -> dict[str, float]:  # name of a column -> IoU, 0..1
     "The figures of one object."
@@ -192,6 +196,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if rows: found.update("point", *(torch.tensor([r[k]["candidates"] for r in rows], dtype=torch.float64) for k in ("iou", "predicted")))
     return found.compute().get("point", {})
 
+# %% ../../nbs/lib/50_evaluation.clicks.ipynb #b3a0783b
 def _calibration(rows: Sequence[Mapping[str, Any]], bins: int = 10) -> dict[str, Any]:
     "Predicted against real IoU over every chosen mask."
     found = IoUCalibration(bins)
@@ -261,6 +266,7 @@ def gains(before: PromptEvaluation, after: PromptEvaluation,
     rows = [{**r, "gain": measures(r)[by] - old[key]} for r in after.rows if (key := (r["image"], r["object"])) in old]
     return sorted(rows, key=lambda r: -r["gain"])
 
+# %% ../../nbs/lib/50_evaluation.clicks.ipynb #622f693e
 def largest_changes(evaluations: Mapping[str, PromptEvaluation],  # before and after
                     by: str = "1 click",  # a figure of `measures`
                     k: int = 3) -> list[dict[str, Any]]:  # rows with "gain", k gains and k losses; none: nothing to compare with
@@ -311,6 +317,7 @@ def window_around(mask: Tensor, margin: float = 0.5, least: int = 48) -> tuple[i
     spans = [(max(0, min(c - half, n - 2 * half)), min(n, max(c + half, 2 * half))) for c, n in ((cx, w), (cy, h))]
     return tuple(int(round(spans[axis][end])) for end in (0, 1) for axis in (0, 1))
 
+# %% ../../nbs/lib/50_evaluation.clicks.ipynb #032e2093
 def close_up(image: np.ndarray, mask: Any, window: Sequence[int], prompts: Prompts | None = None, side: int = 224) -> np.ndarray:
     "A window of an image, with a mask and the points and box of one prompt."
     x0, y0, x1, y1 = window

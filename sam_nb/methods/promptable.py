@@ -33,8 +33,7 @@ from ..weights import HubModel
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['Promptable', 'high_res_convs', 'answer_losses', 'first_prompts', 'rough_mask_prompts', 'interactive_losses',
-           'update_candidates', 'PromptScores', 'Segments', 'EmbeddedImage', 'with_features']
+__all__ = ['Promptable', 'answer_losses', 'update_candidates', 'PromptScores', 'Segments', 'EmbeddedImage', 'with_features']
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #e00e8c04
 class Promptable(nn.Module, HubModel, library_name="sam_nb", tags=["mask-generation", "segment-anything"], license="apache-2.0"):
@@ -66,7 +65,7 @@ class Promptable(nn.Module, HubModel, library_name="sam_nb", tags=["mask-generat
         return {"input projection": self.input_projection, "image encoder": self.model.image_encoder, "prompt encoder": self.prompt_encoder,
                 "mask decoder": self.mask_decoder}
 
-    def encoder_parts(self) -> list[nn.Module]: return [self.input_projection, self.model.image_encoder, *high_res_convs(self.model)]
+    def encoder_parts(self) -> list[nn.Module]: return [self.input_projection, self.model.image_encoder, *_high_res_convs(self.model)]
     def feature_parts(self) -> list[nn.Module]:  # everything that `encode` computes with
         return [*self.encoder_parts(), *([self.model.no_mem_embed] if self.family == "sam2" else [])]
     def encoder_parameters(self) -> list[nn.Parameter]: return [p for part in self.encoder_parts() for p in part.parameters()]
@@ -91,7 +90,7 @@ def _projection(channels: int) -> nn.Module:
     return layer
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #b0e4d904
-def high_res_convs(model: Sam | SAM2Base) -> list[nn.Module]:
+def _high_res_convs(model: Sam | SAM2Base) -> list[nn.Module]:
     "SAM 2's two convolutions on the finer feature levels: part of the decoder, used by the encoder. SAM has none."
     return [model.sam_mask_decoder.conv_s0, model.sam_mask_decoder.conv_s1] if isinstance(model, SAM2Base) else []
 
@@ -100,7 +99,7 @@ def _freeze(model: Promptable) -> None:
     s, encoder = model.switches, model.model.image_encoder
     model.requires_grad_(False)
     model.mask_decoder.requires_grad_(True)
-    for part in high_res_convs(model.model): part.requires_grad_(s.trainable != "decoder")
+    for part in _high_res_convs(model.model): part.requires_grad_(s.trainable != "decoder")
     if s.train_prompt_encoder or s.trainable == "all": model.prompt_encoder.requires_grad_(True)
     if s.trainable == "all":
         encoder.requires_grad_(True)
@@ -144,16 +143,16 @@ def answer_losses(switches: PromptableSwitches, family: str, answer: MaskPredict
     return terms
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #4da610de
-def first_prompts(switches: PromptableSwitches,
-                  masks: Tensor,  # bool [N, S, S]
-                  grid: int,  # side of a mask prompt
-                  generator: torch.Generator,  # of the CPU
-                  ) -> list[tuple[Tensor, Prompts]]:  # object numbers [n], their prompts
+def _first_prompts(switches: PromptableSwitches,
+                   masks: Tensor,  # bool [N, S, S]
+                   grid: int,  # side of a mask prompt
+                   generator: torch.Generator,  # of the CPU
+                   ) -> list[tuple[Tensor, Prompts]]:  # object numbers [n], their prompts
     "A first prompt for every object, grouped by kind: point, box, mask."
     draw = torch.rand(len(masks), generator=generator)
     points, most = sample_points(masks, generator), max(2.0, 20 * masks.shape[-1] / 1024)
     boxes = noised_boxes(masks, generator, switches.box_noise, most)
-    rough = rough_mask_prompts(masks, grid, generator) if switches.mask_share else None
+    rough = _rough_mask_prompts(masks, grid, generator) if switches.mask_share else None
     kinds = (draw < switches.box_share).long() + 2 * (draw >= 1 - switches.mask_share).long()
     groups = [(kinds == k).nonzero()[:, 0].to(masks.device) for k in range(3)]
     begun = [Prompts.from_points(points[groups[0]]), Prompts.from_boxes(boxes[groups[1]])]
@@ -161,18 +160,18 @@ def first_prompts(switches: PromptableSwitches,
     return [(g, p) for g, p in zip(groups, begun, strict=False) if len(g)]
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #21f8b591
-def rough_mask_prompts(masks: Tensor,  # bool [N, S, S]
-                       grid: int,  # side of a mask prompt
-                       generator: torch.Generator) -> Tensor:  # [N, 1, grid, grid] logits
+def _rough_mask_prompts(masks: Tensor,  # bool [N, S, S]
+                        grid: int,  # side of a mask prompt
+                        generator: torch.Generator) -> Tensor:  # [N, 1, grid, grid] logits
     "Coarse versions of masks, at the resolution of mask prompts."
     cells = int(torch.randint(4, 13, (), generator=generator))
     return F.interpolate(rough_masks(masks, cells)[:, None], (grid, grid), mode="bilinear", antialias=True)
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #3490beac
-def interactive_losses(model: Promptable, features: ImageFeatures, image_index: Tensor,  # [N]
-                       prompts: Prompts, truth: Tensor,  # [N, L, L] 0..1
-                       generator: torch.Generator,
-                       clicks: int, mask_rounds: int) -> dict[str, Tensor]:  # name -> [N], the mean over the rounds
+def _interactive_losses(model: Promptable, features: ImageFeatures, image_index: Tensor,  # [N]
+                        prompts: Prompts, truth: Tensor,  # [N, L, L] 0..1
+                        generator: torch.Generator,
+                        clicks: int, mask_rounds: int) -> dict[str, Tensor]:  # name -> [N], the mean over the rounds
     "The losses over the corrective rounds of objects whose first prompts are of one kind."
     scale, totals = model.image_size / truth.shape[-1], {}
     rounds = [True] * clicks  # with a new point, or with the mask alone
@@ -200,8 +199,8 @@ def _losses(model: Promptable,
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # on the CPU: nothing has to be waited for
     truth, totals = coverage(masks, s.loss_size or model.image_size), {}
     clicks = int(torch.randint(s.clicks + 1, (), generator=generator)) if s.vary_clicks else s.clicks
-    for which, prompts in first_prompts(s, masks, model.prompt_encoder.mask_input_size[0], generator):
-        terms = interactive_losses(model, features, batch["image_index"][which], prompts, truth[which], generator, clicks, s.mask_rounds)
+    for which, prompts in _first_prompts(s, masks, model.prompt_encoder.mask_input_size[0], generator):
+        terms = _interactive_losses(model, features, batch["image_index"][which], prompts, truth[which], generator, clicks, s.mask_rounds)
         for name, term in terms.items(): totals[name] = totals.get(name, 0) + term.sum() / len(masks)
     return totals
 
@@ -303,6 +302,7 @@ def _segment(model: Promptable, image: Any,  # path, PIL image, uint8 array [H, 
     "Masks for prompts on one image; see `EmbeddedImage.segment`."
     return EmbeddedImage(model, image).segment(points, labels, boxes)
 
+# %% ../../nbs/lib/60_methods.promptable.ipynb #417d0859
 def _to_original(model: Promptable, logits: Tensor,  # [N, h, w] low-resolution
                  content_size: Sequence[int], original_size: Sequence[int]) -> Tensor:  # [N, H, W] logits
     "Logits at the size of the image, as the packages' predictors enlarge them."

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sam_nb.weights import LoadReport
 
 # %% auto #0
-__all__ = ['JOB', 'promptable_data', 'promptable_transforms', 'guess_table']
+__all__ = ['JOB', 'promptable_transforms', 'guess_table']
 
 # %% ../../nbs/lib/60_methods.promptable_job.ipynb #46f75de5
-def promptable_data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, test
+def _data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, test
     "The splits; without a test split, `test` is the validation split. Raises `DatasetError`."
     found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
     return open_splits(found, **({"kind": recipe.kind} if recipe.kind and not found.generated else {}))
@@ -45,6 +45,7 @@ def promptable_transforms(model: Promptable, recipe: PromptableRecipe, data: Map
     from sam_nb.encoders.cache import cache_features
     return cache_features(model.to(pick_device(recipe.device)), data, transforms)
 
+# %% ../../nbs/lib/60_methods.promptable_job.ipynb #ad22706d
 def _collate(recipe: PromptableRecipe) -> Any:
     from functools import partial
 
@@ -104,7 +105,7 @@ def _evaluate(models: Mapping[str, Promptable], data: Objects, recipe: Promptabl
 # %% ../../nbs/lib/60_methods.promptable_job.ipynb #c6a1f428
 JOB = register(Job(
     name="promptable", title="Promptable SAM", what="SAM or SAM 2 fine-tuned on your images by simulated clicks, boxes and masks", task="objects",
-    demo=DEMO, recipe=PromptableRecipe, presets=PROMPTABLE_PRESETS, check=promptable_recipe, data=promptable_data, build=_build, load=_load,
+    demo=DEMO, recipe=PromptableRecipe, presets=PROMPTABLE_PRESETS, check=promptable_recipe, data=_data, build=_build, load=_load,
     transforms=promptable_transforms, collate=_collate, metric=_metric, update=_update, monitor="miou", evaluators={"clicks": Evaluator(
         what="IoU by clicks, boxes and rough masks of a simulated user", recipe=PromptableEvalRecipe, check=_check_eval, plan=_plan, open=_open,
         run=_evaluate)}))

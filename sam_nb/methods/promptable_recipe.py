@@ -30,7 +30,7 @@ class PromptableSwitches(BaseModel):
     in_channels: int = Field(3, ge=1, description="image channels (in training: of the images); other than 3: a learned projection to three")
     trainable: Literal["decoder", "lora", "encoder_last_n", "all"] = Field("decoder", description="which weights are trained")
     last_n: int = Field(2, ge=1, description="encoder blocks that encoder_last_n trains")
-    lora_rank: int = Field(8, ge=1, description="rank of the adapters of trainable='lora'")
+    lora_rank: int = Field(8, ge=1, description="rank of the adapters, where trainable is lora")
     lora_targets: Literal["qv", "qkv", "q", "v"] = Field("qv", description="projections that are adapted")
     train_prompt_encoder: bool = Field(False, description="train the prompt encoder too ('all' always does)")
     clicks: int = Field(7, ge=0, description="corrective points after the first prompt")

@@ -29,8 +29,7 @@ from ..optim import make_optimizer
 from ..prompts import Prompts, mask_boxes, sample_points
 
 # %% auto #0
-__all__ = ['tie_attention', 'random_ellipses', 'pretrain_decoder', 'segment_maps', 'SegmentTransform', 'same_segment',
-           'SegmentHead', 'segment_losses', 'pretrain_encoder', 'pretrain']
+__all__ = ['pretrain']
 
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #960bf419
 _FREQUENCY = 0.4  # frequencies of the positions, as a share of SAM's
@@ -38,7 +37,7 @@ _SHARPNESS = 2.0  # queries and keys between tokens and image
 _SELF = 1.5  # queries and keys of the tokens' first attention: each attends mostly to itself
 
 @torch.no_grad()
-def tie_attention(model: Promptable) -> None:
+def _tie_attention(model: Promptable) -> None:
     "Set the attention weights of an untrained decoder so that tokens attend to what is similar."
     transformer = model.mask_decoder.transformer
     model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(_FREQUENCY)
@@ -55,8 +54,8 @@ def _tie(attention: nn.Module) -> None:
     attention.k_proj.load_state_dict(attention.q_proj.state_dict())
 
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #88c4646e
-def random_ellipses(count: int, side: int,  # pixels
-                    generator: torch.Generator) -> Tensor:  # bool [count, side, side]
+def _random_ellipses(count: int, side: int,  # pixels
+                     generator: torch.Generator) -> Tensor:  # bool [count, side, side]
     "Random filled ellipses in a square."
     def drawn(low: float, high: float) -> Tensor: return side * (low + (high - low) * torch.rand(count, 2, 1, 1, generator=generator))
     (x0, y0), (width, height), at = drawn(0.1, 0.9).unbind(1), drawn(0.05, 0.35).unbind(1), torch.arange(side)
@@ -65,8 +64,8 @@ def random_ellipses(count: int, side: int,  # pixels
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #81fd92c3
 _NOISE = 0.5  # standard deviation of the features
 
-def pretrain_decoder(model: Promptable, steps: int, seed: int = 0, lr: float = 2e-3, count: int = 32,  # ellipses for points, and as many for boxes
-                     ) -> Iterator[tuple[float, float]]:  # IoU of the best mask for points and for boxes, 0..1
+def _pretrain_decoder(model: Promptable, steps: int, seed: int = 0, lr: float = 2e-3, count: int = 32,  # ellipses for points, and as many for boxes
+                      ) -> Iterator[tuple[float, float]]:  # IoU of the best mask for points and for boxes, 0..1
     "Train the decoder on features of noise; yields after every step."
     generator, blank = torch.Generator().manual_seed(seed), torch.zeros(8, model.switches.in_channels, *[model.image_size] * 2, device=model.device)
     with torch.no_grad(): like = model.encode(blank).tensors
@@ -82,8 +81,9 @@ def pretrain_decoder(model: Promptable, steps: int, seed: int = 0, lr: float = 2
         optimizer.step(); optimizer.zero_grad()
         yield tuple(iou.item() for _, iou in found)
 
+# %% ../../nbs/lib/60_methods.promptable_start.ipynb #c9d2b67d
 def _ellipse_losses(model: Promptable, features: ImageFeatures, index: Tensor, box: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    masks = random_ellipses(len(index), model.image_size, generator).to(model.device)
+    masks = _random_ellipses(len(index), model.image_size, generator).to(model.device)
     prompts = Prompts.from_boxes(mask_boxes(masks)) if box else Prompts.from_points(sample_points(masks, generator))
     answer = model.decode(features, index, prompts, multimask_output=not box)
     truth = coverage(masks, answer.logits.shape[-1])
@@ -91,7 +91,7 @@ def _ellipse_losses(model: Promptable, features: ImageFeatures, index: Tensor, b
     return (terms["focal"] + terms["dice"]).mean(), iou_target(answer.logits, truth[:, None] > 0.5).amax(1).mean()
 
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #4e4e9951
-def segment_maps(masks: MaskSet) -> tuple[np.ndarray, np.ndarray]:  # int32 [H, W] each, object + 1
+def _segment_maps(masks: MaskSet) -> tuple[np.ndarray, np.ndarray]:  # int32 [H, W] each, object + 1
     "Wholes, and parts on top of them; where they overlap, the smaller one."
     order, part = torch.argsort(masks.areas, descending=True, stable=True), masks.part_of >= 0
     wholes = _painted(masks, order[~part[order]], np.zeros(masks.size[::-1], np.int32))
@@ -103,7 +103,7 @@ def _painted(masks: MaskSet, which: Tensor, into: np.ndarray) -> np.ndarray:  # 
 
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #14873051
 @dataclass(frozen=True)
-class SegmentTransform:
+class _SegmentTransform:
     "An image as `transform` draws it, and its maps at the masks' resolution."
     transform: ObjectTransform
     side: int  # cells of the maps
@@ -112,7 +112,7 @@ class SegmentTransform:
         t, masks = self.transform, sample["masks"]
         draw = random_crop(t, generator, masks)
         image = crop_image(sample["image"].as_subclass(Tensor), draw, t.size, t.normalise)
-        segments = torch.from_numpy(np.stack([self.drawn(ids, draw) for ids in segment_maps(masks)]))
+        segments = torch.from_numpy(np.stack([self.drawn(ids, draw) for ids in _segment_maps(masks)]))
         kinds = torch.cat([torch.zeros(1, dtype=torch.int64), masks.categories + 1])
         return {"image": image, "segments": segments, "kinds": kinds[segments[0]]}
 
@@ -126,8 +126,8 @@ class SegmentTransform:
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #2322af44
 _DISTANCES = (1, 2, 4, 8, 16)  # cells
 
-def same_segment(segments: Tensor,  # int64 [B, 2, s, s]
-                 ) -> Tensor:  # float [B, 2 * 4 * len(_DISTANCES), s, s]
+def _same_segment(segments: Tensor,  # int64 [B, 2, s, s]
+                  ) -> Tensor:  # float [B, 2 * 4 * len(_DISTANCES), s, s]
     "Whether a cell and its neighbour lie on the same segment."
     steps = [(dy * r, dx * r) for r in _DISTANCES for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1))]
     moved = [F.pad(segments, (0, abs(dx), 0, dy) if dx >= 0 else (-dx, 0, 0, dy), value=-1) for dy, dx in steps]
@@ -135,7 +135,7 @@ def same_segment(segments: Tensor,  # int64 [B, 2, s, s]
     return torch.cat([(m == segments).float().masked_fill(m < 0, -1) for m in cut], 1)
 
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #55f79500
-class SegmentHead(nn.Module):
+class _SegmentHead(nn.Module):
     "Predicts for each cell which neighbours lie on its segment, and its class."
     def __init__(self, model: Promptable, kinds: int, channels: int = 32):
         super().__init__()
@@ -150,12 +150,12 @@ class SegmentHead(nn.Module):
         return self.neighbours(canvas), self.kinds(canvas[..., ::2, ::2])
 
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #28b7c2d1
-def segment_losses(model: Promptable, head: SegmentHead, batch: Mapping[str, Any],
-                   apart: float = 2.0,  # weight of pairs that lie apart: they are fewer
-                   ) -> dict[str, Tensor]:
+def _segment_losses(model: Promptable, head: _SegmentHead, batch: Mapping[str, Any],
+                    apart: float = 2.0,  # weight of pairs that lie apart: they are fewer
+                    ) -> dict[str, Tensor]:
     "Cross-entropies: which neighbours lie on the same segment, and the class of a cell."
     answers, kinds = head(model.encode(batch["image"]).tensors)
-    truth = same_segment(batch["segments"])
+    truth = _same_segment(batch["segments"])
     weight = torch.where(truth > 0, 1.0, apart) * (truth >= 0)
     pairs = F.binary_cross_entropy_with_logits(answers.float(), truth.clamp(min=0), weight, reduction="sum") / weight.sum()
     return {"neighbours": 4 * pairs, "kinds": F.cross_entropy(kinds.float(), batch["kinds"][:, ::2, ::2])}
@@ -163,11 +163,11 @@ def segment_losses(model: Promptable, head: SegmentHead, batch: Mapping[str, Any
 # %% ../../nbs/lib/60_methods.promptable_start.ipynb #6063caa8
 _IMAGES = 2  # images a step, as a multiple of the recipe's: a step without decoder costs less
 
-def pretrain_encoder(model: Promptable, recipe: PromptableRecipe, data: Any, transform: ObjectTransform,
-                     steps: int) -> Iterator[dict[str, Tensor]]:  # the losses of every step, on the model's device
-    "Train the encoder with a `SegmentHead`; yields after every step."
-    head = SegmentHead(model, len(data.classes) + 1).to(model.device)
-    drawn = AugmentedSamples(data, SegmentTransform(transform, head.side), recipe.seed)
+def _pretrain_encoder(model: Promptable, recipe: PromptableRecipe, data: Any, transform: ObjectTransform,
+                      steps: int) -> Iterator[dict[str, Tensor]]:  # the losses of every step, on the model's device
+    "Train the encoder with a `_SegmentHead`; yields after every step."
+    head = _SegmentHead(model, len(data.classes) + 1).to(model.device)
+    drawn = AugmentedSamples(data, _SegmentTransform(transform, head.side), recipe.seed)
     parameters = [p for p in [*model.encoder_parameters(), *head.parameters()] if p.requires_grad]
     optimizer = make_optimizer([dict(params=[p for p in parameters if p.ndim > 1], lr=recipe.lr, weight_decay=recipe.weight_decay),
                                 dict(params=[p for p in parameters if p.ndim < 2], lr=recipe.lr, weight_decay=0.0)], recipe)
@@ -176,7 +176,7 @@ def pretrain_encoder(model: Promptable, recipe: PromptableRecipe, data: Any, tra
         for group in optimizer.param_groups: group["lr"] = group["base_lr"] * schedule("cosine", step, steps, 1, min(30, steps // 4))
         batch = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         with torch.autocast(model.device.type, AUTOCAST[recipe.precision], enabled=recipe.precision != "fp32"):
-            terms = segment_losses(model, head, batch)
+            terms = _segment_losses(model, head, batch)
         sum(terms.values()).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step(); optimizer.zero_grad()
@@ -191,15 +191,15 @@ def pretrain(model: Promptable, recipe: PromptableRecipe, data: Any, transform: 
     "Pretrain a model from random weights; leave any other as it is."
     if recipe.checkpoint != "scratch" or recipe.trainable != "all": return []
     model.to(pick_device(recipe.device)).train()
-    tie_attention(model)
+    _tie_attention(model)
     seed_everything(recipe.seed)
     taken: list[dict[str, Tensor]] = []
-    for terms in pretrain_encoder(model, recipe, data, transform, recipe.affinity_steps) if recipe.affinity_steps else ():
+    for terms in _pretrain_encoder(model, recipe, data, transform, recipe.affinity_steps) if recipe.affinity_steps else ():
         taken.append(terms)
         if len(taken) % every: continue
         means = ", ".join(f"{k} {torch.stack([t[k] for t in taken[-every:]]).mean():.3f}" for k in terms)
         print(f"pretraining of the encoder: step {len(taken)} of {recipe.affinity_steps}: {means}", flush=True)
     if not taken: return []
-    *_, (point, box) = pretrain_decoder(model, min(_DECODER_STEPS, recipe.affinity_steps), recipe.seed)
+    *_, (point, box) = _pretrain_decoder(model, min(_DECODER_STEPS, recipe.affinity_steps), recipe.seed)
     print(f"pretraining of the decoder: IoU of ellipses {100 * point:.0f} by a point, {100 * box:.0f} by a box", flush=True)
     return torch.stack([sum(t.values()) for t in taken]).tolist()
