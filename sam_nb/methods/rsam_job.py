@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sam_nb.weights import LoadReport
 
 # %% auto #0
-__all__ = ['JOB', 'rsam_data', 'rsam_transforms', 'build_rsam', 'differences']
+__all__ = ['JOB', 'differences']
 
 # %% ../../nbs/lib/60_methods.rsam_job.ipynb #27c23a45
-def rsam_data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
+def _data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
     "The splits; where there is no test split, the validation split is scored at the end."
     from sam_nb.datasets.catalog import resolve_dataset
     found = resolve_dataset(recipe.dataset, recipe.data_root, JOB.task, JOB.demo)
@@ -34,7 +34,7 @@ def rsam_data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
     return {"train": train, "val": test if recipe.val_is_test or test.split == "val" else found.open("val"), "test": test}
 
 # %% ../../nbs/lib/60_methods.rsam_job.ipynb #ad928c15
-def rsam_transforms(model: RSAM, recipe: RsamRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val: `ReferringTransform`
+def _transforms(model: RSAM, recipe: RsamRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val: `ReferringTransform`
     "Random sentences, sentences of other images and black boxes in training; nothing random in validation."
     from sam_nb.datasets.referring_transform import BlackBoxes, NegativePool, ReferringTransform
     boxes = BlackBoxes.for_side(recipe.black_boxes, model.image_size) if recipe.black_boxes else None
@@ -47,7 +47,7 @@ def _collate(recipe: RsamRecipe) -> Any:
     return partial(collate_referring, cap=recipe.max_batch_expressions)
 
 # %% ../../nbs/lib/60_methods.rsam_job.ipynb #46672c6d
-def build_rsam(recipe: RsamRecipe, data: Mapping[str, Any],  # `train` has the expressions
+def _build(recipe: RsamRecipe, data: Mapping[str, Any],  # `train` has the expressions
                ) -> tuple[RSAM, LoadReport | None]:  # the report of the weights it starts from; None: from scratch
     "The model of a recipe, with its starting weights."
     from sam_nb.core import seed_everything
@@ -105,7 +105,7 @@ def _of_stopped_run(plan: Plan) -> RSAM:
     "The best weights of a run that did not finish."
     from sam_nb.weights import load_state
     recipe = RsamRecipe(**{k: v for k, v in plan.trained.items() if k in RsamRecipe.model_fields})
-    model, _ = build_rsam(recipe, rsam_data(recipe))
+    model, _ = _build(recipe, _data(recipe))
     load_state(model, plan.weights)
     return model.eval()
 
@@ -131,7 +131,7 @@ def _load(*arguments: Any, **options: Any) -> RSAM:
 
 JOB = register(Job(
     name="rsam", title="RSAM", what="referring segmentation: a sentence about an aerial image becomes a mask, with SAM 2 and BERT", task="referring",
-    demo=DEMO, recipe=RsamRecipe, presets=RSAM_PRESETS, check=rsam_recipe, data=rsam_data, build=build_rsam, transforms=rsam_transforms,
+    demo=DEMO, recipe=RsamRecipe, presets=RSAM_PRESETS, check=rsam_recipe, data=_data, build=_build, transforms=_transforms,
     collate=_collate, metric=_metric, update=_update, monitor="miou", load=_load, evaluators={"sentences": Evaluator(
         what="masks of sentences on a split: overlap, use of the sentence, rejection, calibration", recipe=RsamEvalRecipe, check=_check_eval,
         plan=_plan, open=_open, run=_evaluate)}))
