@@ -31,8 +31,8 @@ from .frozen import own_parameters
 from .zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['read_state_dict', 'save_state', 'state_hash', 'read_metadata', 'guess_family', 'describe_family', 'Checkpoint',
-           'open_weights', 'LoadReport', 'load_state', 'parameter_table', 'HubModel']
+__all__ = ['read_state_dict', 'save_state', 'state_hash', 'read_metadata', 'describe_family', 'Checkpoint', 'open_weights',
+           'LoadReport', 'load_state', 'parameter_table', 'HubModel']
 
 # %% ../nbs/lib/06_weights.ipynb #af5dba04
 _IMPOSTORS = {b"<!doctype": "a web page, not weights: the download was refused or asked for a click",
@@ -182,7 +182,7 @@ _FAMILIES = [  # name, title, patterns of which each must match some key; the fi
 ]
 
 # %% ../nbs/lib/06_weights.ipynb #0ae66aa6
-def guess_family(keys: Iterable[str],  # names in a state dict
+def _guess_family(keys: Iterable[str],  # names in a state dict
                  ) -> str:  # sam, sam2, sam2.1, sartm-release, clip, bert, swin, ... or "unknown"
     "The family of models that uses such names."
     keys = list(keys)
@@ -196,7 +196,7 @@ _SIZES = {("sam", 768): "ViT-B", ("sam", 1024): "ViT-L", ("sam", 1280): "ViT-H",
 def describe_family(state: Mapping[str, Tensor],  # a state dict
                     ) -> str:  # e.g. "SAM 1 ViT-B"
     "Family and size of a state dict."
-    name = guess_family(state)
+    name = _guess_family(state)
     title = next((t for n, t, _ in _FAMILIES if n == name), "unknown model")
     embed = next((v for k, v in state.items() if k.endswith("pos_embed") and v.ndim == 4), None)
     if embed is None: return title
@@ -220,7 +220,7 @@ class Checkpoint:
     def name(self) -> str: return "state dict" if self.path is None else self.path.name  # for reports
 
     @cached_property
-    def family(self) -> str: return guess_family(self.state)  # sam, sam2.1, rsam, ... or "unknown"
+    def family(self) -> str: return _guess_family(self.state)  # sam, sam2.1, rsam, ... or "unknown"
 
     @cached_property
     def title(self) -> str: return describe_family(self.state)  # e.g. "SAM 1 ViT-B"
@@ -345,7 +345,7 @@ def _first(names: list[str]) -> str:
 
 def _refusal(report: LoadReport, state: Mapping[str, Tensor], file: Path | None) -> CheckpointError:
     lines = [f"{len(v)} {fate}: {_first(v)}" for fate in ("missing", "mismatched", "unexpected") if (v := getattr(report, fate))]
-    known = guess_family(state) != "unknown"
+    known = _guess_family(state) != "unknown"
     looks = f"this looks like a {describe_family(state)} checkpoint; " if known else ""
     return CheckpointError(f"{looks}{len(report.loaded)} keys fit, but " + "; ".join(lines) + " (nothing was loaded)", file=file,
                            remedy="choose the backbone and weights that belong together, or pass allow_partial=True to load what fits")

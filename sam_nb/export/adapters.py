@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from ..core import CheckpointError, disk_errors
 from ..encoders.lora import QVLoRA
 from .packages import ExportError, model_family, original_model, plain_name, plain_state, ready_folder
-from ..weights import describe_family, load_state, LoadReport, read_metadata, read_state_dict, save_state, state_hash
-from ..zoo import find_weights
+from ..weights import Checkpoint, describe_family, load_state, LoadReport, open_weights, save_state, state_hash
 
 # %% auto #0
 __all__ = ['frozen_hash', 'trained_names', 'export_adapter', 'apply_adapter', 'export_peft']
@@ -44,7 +43,7 @@ def trained_names(model: nn.Module,
     state = model.state_dict()
     lora = [name for name in state if _is_lora(name)]
     others = [name for name in state if not _is_lora(name) and not re.search(r"(^|\.)qkv\.qkv\.", name)]
-    if base is not None: chosen = _changed(state, others, base if isinstance(base, Mapping) else read_state_dict(find_weights(base)))
+    if base is not None: chosen = _changed(state, others, open_weights(base).state)
     elif trained is not None: chosen = [n for n in others if any(re.search(p, n) for p in trained)]
     else: chosen = [n for n in others if n in {k for k, p in model.named_parameters() if p.requires_grad}]
     if not lora + chosen: 
@@ -92,14 +91,15 @@ def apply_adapter(model: nn.Module,  # the base model: adapters are added, train
                   force: bool = False,  # apply it although the base weights are others; family and shapes must fit all the same
                   ) -> LoadReport:
     "Put what was trained onto the model it was trained from. Raises `CheckpointError` with the reason on any other."
-    model, about = original_model(model), read_metadata(path)
+    model, weights = original_model(model), Checkpoint(Path(path))
+    about = weights.metadata
     if about.get("sam_nb") != "adapter": raise CheckpointError("no adapter file", file=path, remedy="adapters are written by export_adapter")
-    state = read_state_dict(path)
+    state = weights.state
     _check_base(model, about, state, Path(path))
     if frozen_hash(model, state) != about["base_sha256"]: _other_base(about, Path(path), force)
     for group in about["lora"]:
         for name in group["layers"]: model.set_submodule(name, _fresh_lora(model.get_submodule(name), group))
-    return load_state(model, state, optional=[""], source=Path(path).name)
+    return load_state(model, weights, optional=[""])
 
 def _fresh_lora(layer: nn.Linear, made: Mapping[str, Any]) -> QVLoRA:
     lora = QVLoRA(layer, made["rank"], made["pairs"], made["targets"], dropout=made["dropout"])

@@ -23,7 +23,7 @@ from ..core import CheckpointError, SamNbError, atomic_path, disk_errors, read_j
 from ..encoders.lora import merged_lora
 from ..encoders.sam import SAM_SIZES, SamSize, build_sam
 from ..encoders.sam2 import SAM2_SIZES, Sam2Size, sam2_config
-from ..weights import describe_family, guess_family, load_state, read_state_dict, save_state
+from ..weights import Checkpoint, load_state, save_state
 
 if TYPE_CHECKING:
     from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -240,11 +240,11 @@ def export_state_dict(model: nn.Module,  # a Sam, a SAM2Base, or a method that h
 def load_exported(path: str | Path,  # written by `export_state_dict`, or an official file
                   ) -> Sam | SAM2Base:
     "The original package's model, ready to predict. Raises `CheckpointError` when weights and configuration do not belong together."
-    path = Path(path)
+    path, weights = Path(path), Checkpoint(Path(path))
     if path.with_suffix(".yaml").is_file(): model = _instantiated(_yaml_config(path.with_suffix(".yaml")))
     elif path.with_suffix(".json").is_file(): model = _sam_from(path.with_suffix(".json"))
-    else: model = _official_model(path)
-    load_state(model, read_state_dict(path), source=path.name)
+    else: model = _official_model(weights)
+    load_state(model, weights)
     return model.eval()
 
 def _yaml_config(path: Path) -> dict[str, Any]:
@@ -269,10 +269,9 @@ def _sam_from(path: Path) -> Sam:
     for name in ("pixel_mean", "pixel_std"): getattr(sam, name).copy_(torch.tensor(about[name]).view(-1, 1, 1))
     return sam
 
-def _official_model(path: Path) -> Sam | SAM2Base:
-    state = read_state_dict(path)
-    title = describe_family(state)
-    version = {"sam2": "2", "sam2.1": "2.1"}.get(guess_family(state))
+def _official_model(weights: Checkpoint) -> Sam | SAM2Base:
+    title, path = weights.title, weights.path
+    version = {"sam2": "2", "sam2.1": "2.1"}.get(weights.family)
     name = title.rsplit("-", 1)[-1].lower()
     if title.startswith("SAM 1 ViT-"): return build_sam(name)
     if version and name in ("t", "s", "b+", "l"): return _instantiated(sam2_config(name, 1024, version))
