@@ -25,9 +25,10 @@ import torch
 from benchmarks.everything import THRESHOLDS, exchanged, public
 from benchmarks.sartm import machine
 from sam_nb.datasets.objects import collate_objects
-from sam_nb.evaluation.clicks import chosen_objects, spread
+from sam_nb.evaluation.clicks import chosen_objects
 from sam_nb.evaluation.everything import evaluate_everything, match_objects, whole_object_scores
 from sam_nb.evaluation.object_points import evaluate_points
+from sam_nb.evaluation.rows import evenly_spaced
 from sam_nb.heads.everything import Enlarger, Everything, EverythingOptions, _encode
 from sam_nb.heads.point_decoder import PointDecoder
 from sam_nb.heads.promptable import build_backbone
@@ -89,7 +90,7 @@ def fast(chosen: argparse.Namespace) -> str:
     for grid in (32, 64):
         times, masks, agree = ({n: [] for n in ("exact", "fast")} for _ in range(3))
         matched = {n: [] for n in times}
-        for i in spread(len(data), chosen.images):
+        for i in evenly_spaced(len(data), chosen.images):
             sample, found = data[i], {}
             objects = chosen_objects(sample["masks"], parts="none", min_area=recipe.min_area)
             for name in times:

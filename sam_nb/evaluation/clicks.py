@@ -26,9 +26,9 @@ from ..show import draw_prompts, overlay, show_images, to_image
 
 # %% auto #0
 __all__ = ['STARTS', 'PROMPTS', 'GROUPS', 'view_image', 'Interaction', 'interact', 'chosen_objects', 'measures',
-           'PromptEvaluation', 'prompt_evaluation', 'evaluate_prompts', 'spread', 'with_bar', 'gains',
-           'largest_changes', 'group_table', 'main_scores', 'show_click_curves', 'show_calibration', 'window_around',
-           'close_up', 'show_clicks', 'show_before_after']
+           'PromptEvaluation', 'prompt_evaluation', 'evaluate_prompts', 'with_bar', 'gains', 'largest_changes',
+           'group_table', 'main_scores', 'show_click_curves', 'show_calibration', 'window_around', 'close_up',
+           'show_clicks', 'show_before_after']
 
 # %% ../../nbs/lib/50_evaluation.clicks.ipynb #016539ee
 @torch.no_grad()
@@ -247,10 +247,6 @@ def evaluate_prompts(model: nn.Module,  # promptable
     finally: model.train(was_training)
     if not rows: raise ParameterError("there is no object to ask for", remedy="evaluate on a split with masks; or a smaller min_area, other parts")
     return prompt_evaluation(rows, images=len(order), clicks=clicks)
-
-def spread(count: int, at_most: int | None) -> Sequence[int]:
-    "Indices of all, or of so many, evenly spaced."
-    return range(count) if at_most is None or at_most >= count else torch.linspace(0, count - 1, at_most).round().int().tolist()
 
 def with_bar(order: Sequence[int], progress: bool) -> Any:
     if not progress: return order

@@ -33,7 +33,7 @@ from ..weights import HubModel
 from ..zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['Promptable', 'answer_losses', 'update_candidates', 'PromptScores', 'Segments', 'EmbeddedImage', 'with_features']
+__all__ = ['Promptable', 'answer_losses', 'update_candidates', 'PromptScores', 'Segments', 'EmbeddedImage']
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #e00e8c04
 class Promptable(nn.Module, HubModel, library_name="sam_nb", tags=["mask-generation", "segment-anything"], license="apache-2.0"):
@@ -312,15 +312,3 @@ def _to_original(model: Promptable, logits: Tensor,  # [N, h, w] low-resolution
 
 Promptable.frame, Promptable.transform, Promptable.to_original = _frame, _transform, _to_original
 Promptable.embed, Promptable.segment = _embed, _segment
-
-# %% ../../nbs/lib/60_methods.promptable.ipynb #e203a961
-def with_features(model: Promptable, recipe: Any, data: Mapping[str, Any], transforms: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    "Transforms and collate of a recipe that may keep features."
-    from sam_nb.core import pick_device
-    from sam_nb.datasets.object_masks import collate_objects
-    from sam_nb.datasets.objects import require_objects
-    from sam_nb.encoders.cache import cache_features, collate_features
-    for split in transforms: require_objects(data[split], transforms["val"])
-    model.to(pick_device(recipe.device))
-    if not recipe.cache: return dict(transforms), collate_objects
-    return cache_features(model, data, transforms), lambda samples: collate_features(samples, collate_objects)
