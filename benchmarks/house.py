@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 METHODS = ("sartm", "promptable", "saom", "rsam")
-_CODE = re.compile(rf"(?<![a-z])({'|'.join(METHODS)})(?![a-z])", re.I)
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -42,18 +41,14 @@ def public(path: Path) -> int:
 
 
 def names_a_method(path: Path) -> bool:
-    "Whether the code (no comment, no text of a docstring) names a published method: an import, a string, a variable."
-    tree = ast.parse(path.read_text())
-    texts = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
-    for node in ast.walk(tree):
-        words = [node.module or ""] if isinstance(node, ast.ImportFrom) else [node.value] if isinstance(node, ast.Constant) else []
-        if isinstance(node, ast.ImportFrom): words += [a.name for a in node.names]
-        if isinstance(node, ast.Name): words = [node.id]
-        if id(node) not in texts and any(isinstance(w, str) and _CODE.search(w) for w in words): return True
+    "Whether the code names a published method: it imports its modules, or holds its name as a value."
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and re.search(rf"(methods\.|^)({'|'.join(METHODS)})(_|$)", node.module or "") and "methods" in (node.module or ""): return True
+        if isinstance(node, ast.Constant) and node.value in METHODS: return True
     return False
 
 
-def own(name: str) -> bool: return name.startswith("sam_nb.methods.") or any(m in name.split(".")[-1] for m in METHODS)
+def own(name: str) -> bool: return name.startswith("sam_nb.methods.")
 
 
 def figures(root: Path) -> dict[str, object]:

@@ -94,7 +94,7 @@ def _report(names: Sequence[str], out: str | None) -> Path:
 # %% ../nbs/lib/90_cli.ipynb #54fe60cd
 def _do_write_parameters(options: argparse.Namespace) -> None:
     "sam_nb write-parameters: write the parameters cell of every job notebook from its recipe."
-    from sam_nb.launch.parameters_cell import write_parameters
+    from sam_nb.launch.job_notebooks import write_parameters
     for path in write_parameters(): print(shown_path(path))
 
 # %% ../nbs/lib/90_cli.ipynb #fd33e6f7

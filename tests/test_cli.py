@@ -12,8 +12,8 @@ import pytest
 
 from sam_nb.cli import main
 from sam_nb.contract import jobs
+from sam_nb.launch.job_notebooks import job_cells
 from sam_nb.launch.parameters import find_notebook, read_command, read_parameters
-from sam_nb.launch.parameters_cell import job_cells
 from sam_nb.training.runs import Run
 from tests.command import CHECKOUT, run, sam_nb, start, wait_for, write_notebook
 

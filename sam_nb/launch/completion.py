@@ -42,7 +42,7 @@ def _parameter_values(job: str, method: str, parameter: Parameter) -> list[str]:
     if name == "preset" and card: return [*card.presets]
     if "bool" in type_names(parameter.annotation): return ["true", "false"]
     if card is None: return []
-    from sam_nb.launch.parameters_cell import choices
+    from sam_nb.launch.job_notebooks import choices
     field = (card.recipe if job == "train" else evaluator_of(card).recipe).model_fields.get(name)
     return [str(c) for c in choices(field.annotation)] if field else []
 
