@@ -22,18 +22,18 @@ from ..heads.everything import Candidates, Everything, EverythingOptions
 from ..masks import mask_iou
 
 # %% auto #0
-__all__ = ['RECALL_IOUS', 'BEST', 'match_objects', 'whole_object_scores', 'EverythingModel', 'proposals_by_options',
-           'evaluate_everything', 'show_everything']
+__all__ = ['match_objects', 'whole_object_scores', 'EverythingModel', 'proposals_by_options', 'evaluate_everything',
+           'show_everything']
 
 # %% ../../nbs/lib/50_evaluation.everything.ipynb #782ca035
-RECALL_IOUS = tuple(i / 100 for i in range(50, 100, 5))  # COCO's ten thresholds
-BEST = (10, 100, 1000)  # recall is measured with so many masks of highest predicted IoU
+_RECALL_IOUS = tuple(i / 100 for i in range(50, 100, 5))  # COCO's ten thresholds
+_BEST = (10, 100, 1000)  # recall is measured with so many masks of highest predicted IoU
 
 def match_objects(found: Candidates,  # of one image, after `select`
                   masks: Tensor,  # bool [M, H, W] annotated objects
                   categories: Tensor | None = None,  # int64 [M]
                   name: str = "",  # of the image
-                  best: Sequence[int] = BEST,
+                  best: Sequence[int] = _BEST,
                   ) -> list[dict[str, Any]]:  # a row for each object; IoU 0..1, areas in pixels
     "Match each annotated object with the mask of highest IoU. Raises `ParameterError` where the sizes differ."
     if tuple(masks.shape[1:]) != tuple(found.size):
@@ -47,7 +47,7 @@ def match_objects(found: Candidates,  # of one image, after `select`
              "class": None if found.classes is None or not len(proposed) else int(found.classes[order[ious.argmax()]])}
             for mask, number, ious in zip(masks, numbers, overlap, strict=True)]
 
-# %% ../../nbs/lib/50_evaluation.everything.ipynb #23cfdb46
+# %% ../../nbs/lib/50_evaluation.everything.ipynb #103aa194
 def _match(mask: Tensor, proposed: Tensor, ious: Tensor, best: Sequence[int]) -> dict[str, Any]:
     "The figures of one object; `proposed` bool [P, H, W], by predicted IoU, `ious` [P]."
     area, there = mask.sum().item(), len(proposed) > 0
@@ -55,16 +55,16 @@ def _match(mask: Tensor, proposed: Tensor, ious: Tensor, best: Sequence[int]) ->
     return {"area": area, "iou": ious.max().item() if there else 0.0, "both": (mask & shown).sum().item(), "either": (mask | shown).sum().item(),
             "proposals": len(proposed), **{f"iou@{k}": ious[:k].max().item() if there else 0.0 for k in best}}
 
-# %% ../../nbs/lib/50_evaluation.everything.ipynb #6fe02923
+# %% ../../nbs/lib/50_evaluation.everything.ipynb #b0a1462c
 def whole_object_scores(rows: Sequence[Mapping[str, Any]],  # of `match_objects`
-                        best: Sequence[int] = BEST) -> dict[str, float]:  # percent; {}: no rows
+                        best: Sequence[int] = _BEST) -> dict[str, float]:  # percent; {}: no rows
     "mIoU and mAcc (pixel sums by class, as SAOM's), mean IoU of the objects, AR@k, class accuracy, proposals."
     if not rows: return {}
     sums = _sums(rows, lambda row: row["category"]).values()
     scores = {"mIoU": np.mean([both / either for both, either, _ in sums]), "mAcc": np.mean([both / area for both, _, area in sums]),
               "object IoU": np.mean([r["iou"] for r in rows]),
               **{f"object IoU of the best {k}": np.mean([r[f"iou@{k}"] for r in rows]) for k in best[:-1]},
-              **{f"AR@{k}": np.mean([[r[f"iou@{k}"] >= t for t in RECALL_IOUS] for r in rows]) for k in best}}
+              **{f"AR@{k}": np.mean([[r[f"iou@{k}"] >= t for t in _RECALL_IOUS] for r in rows]) for k in best}}
     named = [r for r in rows if r["class"] is not None and r["category"] >= 0]
     if named: scores["class accuracy"] = np.mean([r["class"] == r["category"] for r in named])
     per_image = {(r.get("index"), r["image"]): r["proposals"] for r in rows}
@@ -77,7 +77,7 @@ def _sums(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], 
     for row in rows: groups.setdefault(key(row), []).append((row["both"], row["either"], row["area"]))
     return {name: tuple(map(sum, zip(*values, strict=True))) for name, values in groups.items()}
 
-# %% ../../nbs/lib/50_evaluation.everything.ipynb #3284769d
+# %% ../../nbs/lib/50_evaluation.everything.ipynb #8982d4fc
 class EverythingModel(Protocol):
     "A model with an everything mode."
     classes: Sequence[str]  # names of the class head's outputs

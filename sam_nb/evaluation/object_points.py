@@ -32,7 +32,7 @@ __all__ = ['RELEASED_CLASSES', 'name_scores', 'sums_by_class', 'released_lines',
            'write_predicted_metadata', 'confusions', 'show_points', 'show_masks_at_points', 'worst_objects',
            'show_objects']
 
-# %% ../../nbs/lib/50_evaluation.object_points.ipynb #920b19d0
+# %% ../../nbs/lib/50_evaluation.object_points.ipynb #d51c8d43
 RELEASED_CLASSES = tuple("""
     AlarmClock ArmChair BaseballBat BasketBall Bathtub Bed Blinds Book Bowl Box Cabinet CoffeeTable CounterTop Desk DiningTable Drawer Dresser Fridge
     GarbageCan Laptop LaundryHamper Microwave Mug Newspaper Ottoman Pan PaperTowelRoll Plate Plunger Pot Safe Shelf ShowerCurtain ShowerDoor SideTable
@@ -103,7 +103,7 @@ def released_lines(scores: Mapping[str, Any]) -> list[Any]:
         return [f"{r['class']},", f"IoU: {100 * r['IoU']:.2f},", f"Acc: {100 * r['Acc']:.2f}", f"Num: {r['Num']:.2f}"]
     return [*map(line, scores["rows"]), {"mIoU": f"{scores['mIoU']:.2f}", "mAcc": f"{scores['mAcc']:.2f}", "Count": f"{scores['Count']:.2f}"}]
 
-# %% ../../nbs/lib/50_evaluation.object_points.ipynb #cd24f84b
+# %% ../../nbs/lib/50_evaluation.object_points.ipynb #4bdb3b8d
 class PointModel(Protocol):
     "A promptable model that has a point for each object."
     classes: Sequence[str]  # names of the class head's outputs
@@ -295,7 +295,7 @@ def confusions(rows: Sequence[Mapping[str, Any]],  # of `evaluate_points`
     table = [(classes[c], outputs[o], n, count[c]) for (c, o), n in wrong.most_common(k)]
     return pd.DataFrame(table, columns=["class", "taken for", "times", "of"])
 
-# %% ../../nbs/lib/50_evaluation.object_points.ipynb #10a6a6bd
+# %% ../../nbs/lib/50_evaluation.object_points.ipynb #81222e75
 def show_points(model: PointModel, samples: Sequence[Mapping[str, Any]], transform: Any,  # of the training: it chooses the objects
                 width: float = 9) -> Any:  # Picture
     "The point of each object of some samples."
@@ -330,7 +330,7 @@ def _shrunk(image: np.ndarray, side: float) -> tuple[np.ndarray, float]:
     size = tuple(max(1, round(n * factor)) for n in image.shape[1::-1])
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), factor
 
-# %% ../../nbs/lib/50_evaluation.object_points.ipynb #168a12b5
+# %% ../../nbs/lib/50_evaluation.object_points.ipynb #8be0575c
 def worst_objects(evaluation: Evaluation, k: int = 3) -> list[dict[str, Any]]:  # rows
     "The objects of lowest IoU among those that have a point."
     rows = evaluation.ranked("iou")

@@ -56,7 +56,7 @@ class SAOM(Promptable, library_name="sam_nb", tags=["mask-generation", "segment-
         trained = [p for p in self.parameters() if p.requires_grad]
         return [dict(name="trained", params=trained, lr=recipe.lr, weight_decay=recipe.weight_decay, eps=1e-4)]
 
-# %% ../../nbs/lib/60_methods.saom.ipynb #894b2ecc
+# %% ../../nbs/lib/60_methods.saom.ipynb #0e3bd512
 def _freeze(model: SAOM) -> None:
     "Gradients for what the published training changes: the decoder without its quality head, embeddings of points, the class head."
     s, prompts, decoder = model.switches, model.prompt_encoder, model.mask_decoder
@@ -84,7 +84,7 @@ def _decode_objects(model: SAOM, features: ImageFeatures, batch: Mapping[str, An
     index, points = torch.cat(index).to(features.embedding.device), torch.cat(points).to(features.embedding.device)
     return model.decode(features, index, Prompts.from_points(points)), index, kept
 
-# %% ../../nbs/lib/60_methods.saom.ipynb #04563b2c
+# %% ../../nbs/lib/60_methods.saom.ipynb #4b5bf9ab
 def _losses(model: SAOM, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     "Dice, focal and class loss; the mean over the images of the batch."
     s, features = model.switches, features_of(model, batch)

@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from sam_nb.weights import LoadReport
 
 # %% auto #0
-__all__ = ['SAM_THRESHOLDS', 'EVERYTHING', 'JOB', 'AT_POINTS', 'IN_EVERYTHING', 'saom_data', 'whole_classes', 'build_saom',
-           'plain_transform', 'saom_transforms', 'saom_collate', 'everything_options', 'options_by_name',
-           'everything_scores', 'eval_settings', 'main_table', 'bias_table', 'class_table', 'size_table', 'grid_table',
-           'saom_figures']
+__all__ = ['JOB', 'plain_transform', 'everything_options', 'everything_scores', 'eval_settings', 'main_table', 'bias_table',
+           'class_table', 'size_table', 'grid_table', 'saom_figures']
 
-# %% ../../nbs/lib/60_methods.saom_job.ipynb #1efb466c
-def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
+# %% ../../nbs/lib/60_methods.saom_job.ipynb #0edfe1f1
+def _data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     "The splits of a dataset or of a metadata file (`data_root=.../metadata.json`)."
     if is_metadata(recipe.data_root):
         from sam_nb.datasets.saom_files import metadata_splits
@@ -39,19 +37,19 @@ def saom_data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
     return open_splits(found, **({"kind": recipe.kind} if recipe.kind and not found.generated else {}))
 
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #639cd136
-def whole_classes(classes: Sequence[str]) -> list[str]:
+def _whole_classes(classes: Sequence[str]) -> list[str]:
     "Without the names of parts (`chair/leg`, where there is `chair`), if they come last: those of wholes keep their numbers."
     wholes = [c for c in classes if c.rpartition("/")[0] not in classes]
     return wholes if wholes == list(classes[:len(wholes)]) else list(classes)
 
-# %% ../../nbs/lib/60_methods.saom_job.ipynb #80071160
-def build_saom(recipe: SaomRecipe, data: Mapping[str, Any],  # its train split has classes
+# %% ../../nbs/lib/60_methods.saom_job.ipynb #679e8cfc
+def _build(recipe: SaomRecipe, data: Mapping[str, Any],  # its train split has classes
                ) -> tuple[SAOM, LoadReport | None]:
     "The model of a recipe, with the weights that it starts from."
     classes = list(data["train"].classes)
-    return _build(recipe, recipe.classes or (whole_classes(classes) if recipe.parts == "none" else classes) or ["object"])
+    return _model_of(recipe, recipe.classes or (_whole_classes(classes) if recipe.parts == "none" else classes) or ["object"])
 
-def _build(recipe: SaomRecipe, classes: Sequence[str]) -> tuple[SAOM, LoadReport | None]:
+def _model_of(recipe: SaomRecipe, classes: Sequence[str]) -> tuple[SAOM, LoadReport | None]:
     from sam_nb.core import seed_everything
     from sam_nb.methods.saom import SAOM
     from sam_nb.methods.saom_weights import load_into
@@ -59,12 +57,12 @@ def _build(recipe: SaomRecipe, classes: Sequence[str]) -> tuple[SAOM, LoadReport
     model = SAOM(**{k: getattr(recipe, k) for k in SaomSwitches.model_fields} | {"classes": list(classes)})
     return model, None if recipe.checkpoint == "scratch" else load_into(model, recipe.checkpoint or recipe.backbone)
 
-# %% ../../nbs/lib/60_methods.saom_job.ipynb #1b817301
+# %% ../../nbs/lib/60_methods.saom_job.ipynb #6b0745fb
 def plain_transform(model: SAOM, recipe: SaomRecipe) -> Any:  # ObjectTransform
     "Whole images, with their masks at the images' own size."
     return model.transform(keep_target=True, parts=recipe.parts, min_area=recipe.min_area, max_objects=recipe.max_objects)
 
-def saom_transforms(model: SAOM, recipe: SaomRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val
+def _transforms(model: SAOM, recipe: SaomRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val
     "The same for training and validation; with `cache`, it adds the features."
     from sam_nb.core import pick_device
     from sam_nb.datasets.objects import require_objects
@@ -74,7 +72,7 @@ def saom_transforms(model: SAOM, recipe: SaomRecipe, data: Mapping[str, Any]) ->
     model.to(pick_device(recipe.device))
     return cache_features(model, data, transforms) if recipe.cache else transforms
 
-def saom_collate(recipe: SaomRecipe) -> Any:  # function(samples) -> batch
+def _collate(recipe: SaomRecipe) -> Any:  # function(samples) -> batch
     "Samples as a batch, with their features where they are kept on disk."
     from functools import partial
     from sam_nb.datasets.object_masks import collate_objects
@@ -94,7 +92,7 @@ def _load(*arguments: Any, **options: Any) -> SAOM:
     return load(*arguments, **options)
 
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #d05f2141
-SAM_THRESHOLDS = "SAM's thresholds"
+_SAM_THRESHOLDS = "SAM's thresholds"
 
 def everything_options(settings: SaomRecipe | EverythingSettings, grid: int | str | None = None,  # None: its own
                        ) -> EverythingOptions:
@@ -104,13 +102,13 @@ def everything_options(settings: SaomRecipe | EverythingSettings, grid: int | st
     grid = str(grid or settings.grid).replace(" ", "")
     return EverythingOptions(grid=grid, crop_nms_thresh=settings.box_nms_thresh, **{n: getattr(settings, n) for n in names})
 
-def options_by_name(settings: EverythingSettings, sam: bool = False,  # the first grid also with SAM's own thresholds
+def _options_by_name(settings: EverythingSettings, sam: bool = False,  # the first grid also with SAM's own thresholds
                     ) -> dict[str, EverythingOptions]:
     "The options of an evaluation, by the name of the grid."
     found = {grid: everything_options(settings, grid) for grid in settings.grids}
-    return found | ({SAM_THRESHOLDS: type(found[settings.grid])(grid=settings.grid.replace(" ", ""))} if sam else {})
+    return found | ({_SAM_THRESHOLDS: type(found[settings.grid])(grid=settings.grid.replace(" ", ""))} if sam else {})
 
-# %% ../../nbs/lib/60_methods.saom_job.ipynb #a8cd4188
+# %% ../../nbs/lib/60_methods.saom_job.ipynb #d04879f4
 def everything_scores(models: Mapping[str, SAOM], data: Any, recipe: SaomRecipe, progress: bool = False) -> dict[str, Evaluation]:
     "P2 with the grid and thresholds of a training recipe."
     from sam_nb.evaluation.everything import evaluate_everything
@@ -152,17 +150,17 @@ def _open(recipe: SaomEvalRecipe, plan: Plan) -> tuple[dict[str, SAOM], Any]:
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #a10879d4
 def _scored_classes(data: Any, settings: EverythingSettings) -> list[str]:
     "The data's classes of the objects that are segmented."
-    return whole_classes(data.classes) if settings.parts == "none" else list(data.classes)
+    return _whole_classes(data.classes) if settings.parts == "none" else list(data.classes)
 
 def _at_the_start(trained: Mapping[str, Any], model: SAOM) -> SAOM:
     "The model of a run as it was at step 0; it has classes if its weights had."
     from sam_nb.methods.saom_weights import without_classes
-    start, report = _build(SaomRecipe(**{k: v for k, v in trained.items() if k in SaomRecipe.model_fields}), model.classes)
+    start, report = _model_of(SaomRecipe(**{k: v for k, v in trained.items() if k in SaomRecipe.model_fields}), model.classes)
     headed = report is not None and any(k.startswith("classifier.") for k in report.loaded)
     return start if headed else without_classes(start)
 
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #10fa68c8
-EVERYTHING = "everything mode: "  # before the names of P2's scores
+_EVERYTHING = "everything mode: "  # before the names of P2's scores
 
 def _evaluate(models: Mapping[str, SAOM], data: Any, recipe: SaomEvalRecipe, plan: Plan, progress: bool = False) -> dict[str, Evaluation]:
     "P1 and P2 for every model; with `save_masks`, the masks of P1 go to the results."
@@ -181,7 +179,7 @@ def _evaluate(models: Mapping[str, SAOM], data: Any, recipe: SaomEvalRecipe, pla
         if recipe.save_masks:
             if not found: write_annotated(data, points.rows, folder / "annotated")
             write_predicted_metadata(points.rows, data, folder / f"{name}.json", model.classes, plan.split)
-        options = options_by_name(settings, sam=recipe.sam_thresholds and name == "before")
+        options = _options_by_name(settings, sam=recipe.sam_thresholds and name == "before")
         with _autocast(recipe): everything = evaluate_everything(model, data, options, known, **about)
         found[name] = _together(points, everything, known.note)
     return found
@@ -191,7 +189,7 @@ def _clear(folder: Any) -> None:
     import shutil
     for sub in ("annotated", "before", "after", "model"): shutil.rmtree(folder / sub, ignore_errors=True)
 
-# %% ../../nbs/lib/60_methods.saom_job.ipynb #0711f59f
+# %% ../../nbs/lib/60_methods.saom_job.ipynb #04df4f3e
 def _autocast(recipe: SaomEvalRecipe) -> Any:  # context
     import torch
     from sam_nb.core import pick_device
@@ -208,31 +206,31 @@ def _together(points: Evaluation, everything: Mapping[str, Evaluation], note: st
     whole = next(iter(everything.values()))
     rows = [{**p, "everything": {k: v for k, v in w.items() if k not in _ABOUT_OBJECT}} for p, w in zip(points.rows, whole.rows, strict=True)]
     bias = {k: v for k, v in points.tables["part bias"].items() if k == "a part was chosen"}
-    scores = {**points.scores, **bias, **{f"{EVERYTHING}{k}": v for k, v in whole.scores.items()}}
+    scores = {**points.scores, **bias, **{f"{_EVERYTHING}{k}": v for k, v in whole.scores.items()}}
     by_class = {name: {**points.by_class.get(name, {}), "IoU in everything": figures["IoU"]} for name, figures in whole.by_class.items()}
     by_class = {**{name: by_class[name] for name in points.by_class}, **by_class}
     return Evaluation(rows, scores, by_class, {**points.tables, "everything": {k: e.scores for k, e in everything.items()}, "note on classes": note})
 
-# %% ../../nbs/lib/60_methods.saom_job.ipynb #a1edcb2d
+# %% ../../nbs/lib/60_methods.saom_job.ipynb #90d5cf92
 JOB = register(Job(
     name="saom", title="SAOM", what="everything mode that returns whole objects and their classes", task="objects", demo="demo_rooms",
-    recipe=SaomRecipe, presets=SAOM_PRESETS, check=saom_recipe, data=saom_data, build=build_saom, load=_load, transforms=saom_transforms,
-    collate=saom_collate, metric=_metric, update=_update, monitor="miou", evaluators={"objects": Evaluator(
+    recipe=SaomRecipe, presets=SAOM_PRESETS, check=saom_recipe, data=_data, build=_build, load=_load, transforms=_transforms,
+    collate=_collate, metric=_metric, update=_update, monitor="miou", evaluators={"objects": Evaluator(
         what="whole objects at their points (P1) and in everything mode (P2)", recipe=SaomEvalRecipe, check=_check_eval, plan=_plan,
         open=_open, run=_evaluate)}))
 
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #fdd9150d
-AT_POINTS, IN_EVERYTHING = "at its point (P1)", "everything mode (P2)"
+_AT_POINTS, _IN_EVERYTHING = "at its point (P1)", "everything mode (P2)"
 
 def main_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:  # rows: protocol and figure; a column a model
     "The figures of both protocols."
     import pandas as pd
     columns: dict[str, dict[tuple[str, str], float]] = {}
     for name, e in evaluations.items():
-        columns[name] = {(IN_EVERYTHING if k.startswith(EVERYTHING) else AT_POINTS, k.removeprefix(EVERYTHING)): v for k, v in e.scores.items()}
-        if SAM_THRESHOLDS in e.tables["everything"]:
-            columns[f"{name}, {SAM_THRESHOLDS}"] = {(IN_EVERYTHING, k): v for k, v in e.tables["everything"][SAM_THRESHOLDS].items()}
-    order = list(dict.fromkeys(k for protocol in (AT_POINTS, IN_EVERYTHING) for c in columns.values() for k in c if k[0] == protocol))
+        columns[name] = {(_IN_EVERYTHING if k.startswith(_EVERYTHING) else _AT_POINTS, k.removeprefix(_EVERYTHING)): v for k, v in e.scores.items()}
+        if _SAM_THRESHOLDS in e.tables["everything"]:
+            columns[f"{name}, {_SAM_THRESHOLDS}"] = {(_IN_EVERYTHING, k): v for k, v in e.tables["everything"][_SAM_THRESHOLDS].items()}
+    order = list(dict.fromkeys(k for protocol in (_AT_POINTS, _IN_EVERYTHING) for c in columns.values() for k in c if k[0] == protocol))
     frame = pd.DataFrame(columns, index=pd.MultiIndex.from_tuples(order))
     if {"before", "after"} <= set(frame): frame["change"] = frame["after"] - frame["before"]
     return frame
@@ -262,8 +260,8 @@ def size_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:  # rows: 
     for size, (low, high) in sides.items():
         for name, e in evaluations.items():
             rows = [r for r in e.rows if low ** 2 <= r["area"] < high ** 2]
-            if rows: found[size, name] = {"objects": len(rows), AT_POINTS: mean(r["iou"] for r in rows),
-                                          IN_EVERYTHING: mean(r["everything"]["iou"] for r in rows),
+            if rows: found[size, name] = {"objects": len(rows), _AT_POINTS: mean(r["iou"] for r in rows),
+                                          _IN_EVERYTHING: mean(r["everything"]["iou"] for r in rows),
                                           "of the best 10": mean(r["everything"]["iou@10"] for r in rows)}
     return pd.DataFrame(found).T
 
@@ -273,15 +271,15 @@ def grid_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:  # rows: 
     import pandas as pd
     shown = ("mIoU", "object IoU", "object IoU of the best 10", "AR@10", "AR@1000", "class accuracy", "proposals an image")
     tables = {name: e.tables["everything"] for name, e in evaluations.items()}
-    grids = [g for g in next(iter(tables.values())) if g != SAM_THRESHOLDS]
+    grids = [g for g in next(iter(tables.values())) if g != _SAM_THRESHOLDS]
     return pd.DataFrame({(grid, name): {k: t[grid][k] for k in shown if k in t[grid]} for grid in grids for name, t in tables.items()}).T
 
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #7fcd6cde
 def saom_figures(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:  # percent; with two models [before, after]
     "The main figures of both protocols, with the number of proposals."
-    wanted = {"mIoU at the points": "mIoU", "a part was chosen": "a part was chosen", "mIoU in everything mode": f"{EVERYTHING}mIoU",
-              "of the best 10": f"{EVERYTHING}object IoU of the best 10", "AR@10": f"{EVERYTHING}AR@10",
-              "proposals an image": f"{EVERYTHING}proposals an image", "class accuracy": f"{EVERYTHING}class accuracy"}
+    wanted = {"mIoU at the points": "mIoU", "a part was chosen": "a part was chosen", "mIoU in everything mode": f"{_EVERYTHING}mIoU",
+              "of the best 10": f"{_EVERYTHING}object IoU of the best 10", "AR@10": f"{_EVERYTHING}AR@10",
+              "proposals an image": f"{_EVERYTHING}proposals an image", "class accuracy": f"{_EVERYTHING}class accuracy"}
     def shown(value: float | None) -> float | None: return None if value is None or value != value else round(float(value), 1)
     rows = {name: [shown(e.scores.get(key)) for e in evaluations.values()] for name, key in wanted.items()
             if any(key in e.scores for e in evaluations.values())}

@@ -20,11 +20,11 @@ from ..recipe import Recipe, check_recipe
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['Parts', 'SAOM_PRESETS', 'SaomSwitches', 'SaomRecipe', 'saom_recipe', 'SaomEvalRecipe', 'EverythingSettings',
+__all__ = ['SAOM_PRESETS', 'SaomSwitches', 'SaomRecipe', 'saom_recipe', 'SaomEvalRecipe', 'EverythingSettings',
            'everything_settings']
 
-# %% ../../nbs/lib/60_methods.saom_recipe.ipynb #ba76a1b1
-Parts = Literal["any", "none", "only"]
+# %% ../../nbs/lib/60_methods.saom_recipe.ipynb #6be87292
+_Parts = Literal["any", "none", "only"]
 
 def _grid(value: int | str | None) -> int | str | None:
     "A grid, or several, separated by commas."
@@ -57,7 +57,7 @@ class SaomRecipe(SaomSwitches, Recipe):
     "All parameters of a SAOM job."
     classes: list[str] | None = Field(None, description="names of the classes; None: the dataset's")
     kind: str | None = Field(None, description="what the masks are (coco, panoptic, instance, label, binary); None: recognised")
-    parts: Parts = Field("none", description="any, none, only: masks that are parts of others; SAOM learns wholes")
+    parts: _Parts = Field("none", description="any, none, only: masks that are parts of others; SAOM learns wholes")
     min_area: int = Field(16, ge=1, description="smallest object, in pixels of the model's square")
     max_objects: int = Field(64, ge=1, description="objects of an image, at most")
     cache: bool = Field(False, description="keep the frozen encoder's features on disk")
@@ -67,7 +67,7 @@ class SaomRecipe(SaomSwitches, Recipe):
     box_nms_thresh: float = Field(0.3, description="of everything mode: overlap of boxes from which on the worse mask goes")
     min_mask_region_area: int = Field(150, ge=0, description="of everything mode: smaller holes and islands go, pixels")
 
-# %% ../../nbs/lib/60_methods.saom_recipe.ipynb #258b687f
+# %% ../../nbs/lib/60_methods.saom_recipe.ipynb #f3675e32
 _SCRIPT = dict(epochs=500, batch_size=1, lr=1e-3, schedule="cosine_epoch", weight_decay=0.01)
 SAOM_PRESETS: dict[str, dict[str, Any]] = {
     "saom_v1": dict(_SCRIPT, grid=32, pred_iou_thresh=0.15, box_nms_thresh=0.7, min_mask_region_area=0),
@@ -100,7 +100,7 @@ class SaomEvalRecipe(ComparingRecipe):
     images: int | None = Field(None, gt=0, description="at most so many, evenly spaced; None: 6 of the demo, all of others")
     kind: str | None = Field(None, description="what the masks of a folder are; None: the run's, or recognised")
     objects: int | None = Field(None, gt=0, description="of an image, at most; None: all")
-    parts: Parts | None = Field(None, description="masks that are parts of others; None: the run's, or left out")
+    parts: _Parts | None = Field(None, description="masks that are parts of others; None: the run's, or left out")
     min_area: int | None = Field(None, ge=1, description="smallest object, in pixels of the image; None: the run's, or 16")
     classes: str | None = Field(None, description="names of the class head's outputs, separated by commas, for a file that does not say")
     grid: int | str | None = Field(None, description="points a side, or across and down ('320x64'); None: the run's")
@@ -125,7 +125,7 @@ class EverythingSettings:
     stability_score_thresh: float
     box_nms_thresh: float
     min_mask_region_area: int
-    parts: Parts
+    parts: _Parts
     min_area: int
     device: str
 

@@ -97,6 +97,13 @@ def _published_score(method: str, dataset: str | None, score: str) -> dict[str, 
     except ParameterError: return None  # a run of a method that is not installed
     return {"value": published[score], "source": published.get("source", "")} if score in published else None
 
+# %% ../../nbs/lib/71_view.run_browser.ipynb #deea8c65
+def _from_by_class(figures: Any) -> dict[str, float | None]:
+    "IoU of each class in a saved `evaluation.rows.Evaluation`."
+    if not isinstance(figures, Mapping): return {}
+    rows = {str(name): {k.lower(): v for k, v in row.items()} for name, row in figures.items() if isinstance(row, Mapping)}
+    return {name: _number(row["iou"] if "iou" in row else row["miou"]) for name, row in rows.items() if "iou" in row or "miou" in row}
+
 # %% ../../nbs/lib/71_view.run_browser.ipynb #02e0d5ca
 def _from_list(scores: Any, names: Sequence[str]) -> dict[str, float | None]:
     values = scores.get("iou") if isinstance(scores, Mapping) else None
@@ -129,7 +136,8 @@ def _class_scores(run: Run, problems: list[str]) -> dict[str, Any] | None:  # {"
     files = sorted(run.folder.glob("eval*.json"), key=lambda f: f.stat().st_mtime, reverse=True)
     for file in files:
         about = _read(file, problems)
-        values = _from_list(about.get("scores"), names) or _from_rows(about.get("by class")) or _from_groups(about.get("by"))
+        earlier = _from_list(about.get("scores"), names) or _from_rows(about.get("by class")) or _from_groups(about.get("by"))
+        values = _from_by_class(about.get("by_class")) or earlier
         if values: return {"from": file.name, "measure": f"IoU in percent, {about.get('split', 'test')}", "values": values}
     values = _from_list(run.info["metrics"], names)
     return {"from": "run.json", "measure": "IoU in percent, val", "values": values} if values else None
