@@ -19,7 +19,7 @@ from .masks import masks_to_boxes
 
 # %% auto #0
 __all__ = ['Prompts', 'read_prompts', 'sample_points', 'centre_points', 'mask_boxes', 'noised_boxes', 'correct_points',
-           'rough_masks']
+           'rough_masks', 'point_grid', 'as_grid']
 
 # %% ../nbs/lib/07_prompts.ipynb #1c3ff8d0
 def _points(points: Any, labels: Any, count: int | None = None) -> tuple[Tensor, Tensor]:
@@ -232,3 +232,19 @@ def rough_masks(masks: Tensor,  # bool [N, H, W]
         squares = cv2.resize(crop, [max(1, round(n * cells / side)) for n in crop.shape[::-1]], interpolation=cv2.INTER_AREA)
         out[y0:y1, x0:x1] = 20 * cv2.resize(squares / squares.max(), crop.shape[::-1], interpolation=cv2.INTER_LINEAR) - 10
     return torch.from_numpy(rough).to(masks.device)
+
+# %% ../nbs/lib/07_prompts.ipynb #8882bc21
+def point_grid(nx: int, ny: int) -> np.ndarray:  # float64 [ny * nx, 2] x, y in 0..1, row by row
+    "Centres of nx x ny cells."
+    if min(nx, ny) < 1: raise ParameterError(f"a grid of {nx} x {ny} points", remedy="at least 1 x 1")
+    x, y = (np.linspace(1 / (2 * n), 1 - 1 / (2 * n), n) for n in (nx, ny))
+    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+
+def as_grid(points: int | str | Sequence[int]) -> tuple[int, int]:  # across, down
+    "Both sides of a grid, from points a side, (across, down) or '320x64'."
+    said = points.lower().split("x") if isinstance(points, str) else (points,) if isinstance(points, int) else points
+    try: pair = tuple(int(n) for n in said)
+    except ValueError: pair = ()
+    if len(pair) == 1: pair = pair * 2
+    if len(pair) != 2 or min(pair) < 1: raise ParameterError(f"grid={points!r}", remedy="points a side, or across and down ('320x64'), at least 1")
+    return pair

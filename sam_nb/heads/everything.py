@@ -23,25 +23,10 @@ from ..datasets.transforms import ResizeLongest, ResizeSquare
 from .point_decoder import PointDecoder
 from .promptable import ImageFeatures, encode_images, family_of, with_decoder_steps, prompt_encoder_of
 from ..masks import connected_components, crop_boxes, mask_to_rle, near_crop_edge, nms, rle_area, stability_score
+from ..prompts import as_grid, point_grid
 
 # %% auto #0
-__all__ = ['point_grid', 'as_grid', 'EverythingOptions', 'Enlarger', 'Window', 'as_window', 'Candidates', 'Everything', 'records']
-
-# %% ../../nbs/lib/30_heads.everything.ipynb #8882bc21
-def point_grid(nx: int, ny: int) -> np.ndarray:  # float64 [ny * nx, 2] x, y in 0..1, row by row
-    "Centres of nx x ny cells."
-    if min(nx, ny) < 1: raise ParameterError(f"a grid of {nx} x {ny} points", remedy="at least 1 x 1")
-    x, y = (np.linspace(1 / (2 * n), 1 - 1 / (2 * n), n) for n in (nx, ny))
-    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-
-def as_grid(points: int | str | Sequence[int]) -> tuple[int, int]:  # across, down
-    "Both sides of a grid, from points a side, (across, down) or '320x64'."
-    said = points.lower().split("x") if isinstance(points, str) else (points,) if isinstance(points, int) else points
-    try: pair = tuple(int(n) for n in said)
-    except ValueError: pair = ()
-    if len(pair) == 1: pair = pair * 2
-    if len(pair) != 2 or min(pair) < 1: raise ParameterError(f"grid={points!r}", remedy="points a side, or across and down ('320x64'), at least 1")
-    return pair
+__all__ = ['EverythingOptions', 'Enlarger', 'Window', 'as_window', 'Candidates', 'Everything', 'records']
 
 # %% ../../nbs/lib/30_heads.everything.ipynb #90ac7b8a
 _CLASS_ORDERS = ("correct", "released")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core import ParameterError
 from ..datasets.transforms import resize_picture
-from .everything import as_grid, point_grid
+from ..prompts import as_grid, point_grid
 from ..prompts import centre_points, sample_points
 
 # %% auto #0

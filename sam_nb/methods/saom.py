@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from ..heads.everything import Everything, EverythingOptions, as_grid
+from ..heads.everything import Everything, EverythingOptions
+from ..prompts import as_grid
 from ..heads.grid_assignment import Assignment
 from ..heads.promptable import ImageFeatures, MaskPrediction, View, build_backbone, features_of
 from ..losses import iou_target, mask_dice, sigmoid_focal

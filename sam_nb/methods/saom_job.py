@@ -132,7 +132,7 @@ def _plan(recipe: SaomEvalRecipe) -> Plan:
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #b553d486
 def _open(recipe: SaomEvalRecipe, plan: Plan) -> tuple[dict[str, SAOM], Any]:
     "The models, before and after, and the images."
-    from sam_nb.heads.everything import as_grid
+    from sam_nb.prompts import as_grid
     from sam_nb.methods.saom_weights import load
     kind = recipe.kind or (plan.trained.get("kind") if plan.same_data else None)
     data = open_data(JOB, plan, **({"kind": kind} if kind and not plan.generated and not is_metadata(plan.data_root) else {}))

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from sam_nb.datasets.object_masks import MaskSet, RunLengths
 from sam_nb.datasets.saom_files import load_saom_metadata
 from sam_nb.evaluation.object_points import name_scores, released_lines
-from sam_nb.heads.everything import Everything, EverythingOptions, point_grid
+from sam_nb.heads.everything import Everything, EverythingOptions
 from sam_nb.heads.grid_assignment import GRID_PIXELS, Assignment, location_prior, mask_cells, object_similarity, resize_masks
 from sam_nb.heads.promptable import ImageFeatures, embed_prompts, with_decoder_steps
 from sam_nb.losses import mask_dice, sigmoid_focal
 from sam_nb.masks import crop_boxes, mask_to_rle, masks_to_boxes, near_crop_edge, nms, remove_small_regions, rle_area, stability_score
 from sam_nb.methods.saom import SAOM, _freeze
 from sam_nb.optim import schedule
-from sam_nb.prompts import Prompts
+from sam_nb.prompts import Prompts, point_grid
 from sam_nb.weights import load_state
 from tests.parity.checks import Checks
 
