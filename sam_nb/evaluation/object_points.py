@@ -44,8 +44,8 @@ def name_scores(truth: str | Path, predicted: str | Path,  # folders of PNG mask
                 stale_gt_bug: bool = False,  # released: a missing prediction counts the area of the last object that was matched
                 ) -> dict[str, Any]:  # rows: class, IoU, Acc (0..1), Num; mIoU, mAcc (percent), Count
     "Intersections, unions and areas of masks of the same name, summed by class. Raises `DatasetError` where a folder has no masks."
-    real, answers = _named(truth), _named(predicted)
-    rows = [_compared(path, answers.get(key)) for key, path in real.items()]
+    real, found = _named(truth), _named(predicted)
+    rows = [_compared(path, found.get(key)) for key, path in real.items()]
     return sums_by_class(rows, classes, substring_classes, stale_gt_bug)
 
 # %% ../../nbs/lib/50_evaluation.object_points.ipynb #6cec01cb
@@ -60,15 +60,15 @@ def _key(path: Path) -> tuple[str, str, str]:
         raise DatasetError(f"{path.name!r} is not <scene>-<number>-<type>-<object>.png", file=path, remedy="name the masks as SAOM's evaluation does")
     return "-".join(fields[:2]), fields[-1].split(".")[0], fields[2]
 
-def _compared(path: Path, answered: Path | None) -> dict[str, Any]:
+def _compared(path: Path, predicted: Path | None) -> dict[str, Any]:
     "Pixels of one object and its prediction."
-    mask, answer = (None if p is None else _read_plane(p) for p in (path, answered))
+    mask, shown = (None if p is None else _read_plane(p) for p in (path, predicted))
     area = int(mask.sum(dtype=np.int64))
-    if answer is None: return {"file": path.name, "found": False, "area": area, "both": 0, "either": area}
-    if answer.shape != mask.shape:
-        raise DatasetError(f"a prediction of {answer.shape} pixels for a mask of {mask.shape}", file=answered,
+    if shown is None: return {"file": path.name, "found": False, "area": area, "both": 0, "either": area}
+    if shown.shape != mask.shape:
+        raise DatasetError(f"a prediction of {shown.shape} pixels for a mask of {mask.shape}", file=predicted,
                            remedy="save predictions at the image's own size")
-    both, either = (int(m.sum(dtype=np.int64)) for m in (mask & answer, mask | answer))
+    both, either = (int(m.sum(dtype=np.int64)) for m in (mask & shown, mask | shown))
     return {"file": path.name, "found": True, "area": area, "both": both, "either": either}
 
 def _read_plane(path: Path) -> np.ndarray:  # bool [H, W]

@@ -89,30 +89,30 @@ def _decode_objects(model: SAOM, features: ImageFeatures, batch: Mapping[str, An
 def _losses(model: SAOM, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     "Dice, focal and class loss; the mean over the images of the batch."
     s, features = model.switches, features_of(model, batch)
-    answer, index, kept = _decode_objects(model, features, batch)
-    if not len(answer): return {"dice": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
+    prediction, index, kept = _decode_objects(model, features, batch)
+    if not len(prediction): return {"dice": sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0}
     totals: dict[str, Tensor] = {}
     for b, chosen in enumerate(kept):
         own = (index == b).nonzero()[:, 0]
         if not len(own): continue
-        for name, term in _image_losses(model, answer, own, batch, b, chosen).items(): totals[name] = totals.get(name, 0) + term / len(kept)
+        for name, term in _image_losses(model, prediction, own, batch, b, chosen).items(): totals[name] = totals.get(name, 0) + term / len(kept)
     if s.decay_unused: totals["dice"] = totals["dice"] + 0 * sum(p.sum() for p in model.mask_decoder.output_hypernetworks_mlps[0].parameters())
     return totals
 
-def _image_losses(model: SAOM, answer: MaskPrediction, own: Tensor, batch: Mapping[str, Any], b: int, chosen: Tensor) -> dict[str, Tensor]:
-    s, target, device = model.switches, batch["target"][b], answer.logits.device
+def _image_losses(model: SAOM, prediction: MaskPrediction, own: Tensor, batch: Mapping[str, Any], b: int, chosen: Tensor) -> dict[str, Tensor]:
+    s, target, device = model.switches, batch["target"][b], prediction.logits.device
     masks = torch.from_numpy(target.planes(chosen.tolist()).astype(bool)).to(device)
-    best = answer.predicted_iou[own].argmax(1)
-    logits = _original(model, answer.logits[own, best], batch, b)
+    best = prediction.predicted_iou[own].argmax(1)
+    logits = _original(model, prediction.logits[own, best], batch, b)
     count = 1 if s.reduction == "sum" else len(own)
     terms = {"dice": mask_dice(logits, masks).sum() / count, "focal": sigmoid_focal(logits, masks).sum() / count}
     if s.class_weight:
         labels = target.categories[chosen].to(device)
-        terms["class"] = s.class_weight * F.cross_entropy(model.classify(answer.iou_tokens[own]).float(), labels)
+        terms["class"] = s.class_weight * F.cross_entropy(model.classify(prediction.iou_tokens[own]).float(), labels)
     if s.iou_weight:
-        candidates = answer.logits[own].detach().unbind(1)
+        candidates = prediction.logits[own].detach().unbind(1)
         real = torch.stack([iou_target(_original(model, logits, batch, b), masks) for logits in candidates], 1)
-        terms["iou"] = s.iou_weight * F.mse_loss(answer.predicted_iou[own].float(), real)
+        terms["iou"] = s.iou_weight * F.mse_loss(prediction.predicted_iou[own].float(), real)
     return terms
 
 def _original(model: SAOM, logits: Tensor, batch: Mapping[str, Any], b: int) -> Tensor:
@@ -124,14 +124,14 @@ SAOM.losses = _losses
 @torch.no_grad()
 def _predict(model: SAOM, batch: Mapping[str, Any]) -> list[dict[str, Tensor]]:  # of each object: IoU of the chosen mask, class right or not
     "The chosen mask and the class of every object, from its point (the published protocol)."
-    answer, index, kept = _decode_objects(model, features_of(model, batch), batch)
+    prediction, index, kept = _decode_objects(model, features_of(model, batch), batch)
     found = []
     for b, chosen in enumerate(kept):
         own = (index == b).nonzero()[:, 0]
         if not len(own): continue
         masks = torch.from_numpy(batch["target"][b].planes(chosen.tolist()).astype(bool)).to(index.device)
-        logits = _original(model, answer.logits[own, answer.predicted_iou[own].argmax(1)], batch, b)
-        right = model.classify(answer.iou_tokens[own]).argmax(1).cpu() == batch["target"][b].categories[chosen]
+        logits = _original(model, prediction.logits[own, prediction.predicted_iou[own].argmax(1)], batch, b)
+        right = model.classify(prediction.iou_tokens[own]).argmax(1).cpu() == batch["target"][b].categories[chosen]
         found.append({"iou": iou_target(logits, masks).cpu(), "right": right.float()})
     return found
 
