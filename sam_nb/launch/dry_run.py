@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from ..contract import Evaluator, Job
 from ..core import CheckpointError, ParameterError, RunError, read_json, workspace
-from .jobs import check_run_name, check_with_card, evaluator_of, find_card, training_values
-from .parameters import Parameter, check_values, shown_path
+from .jobs import check_run_name, check_values, evaluator_of, find_card, training_values
+from .parameters import Parameter, absolute_paths, shown_path
 from ..recipe import check_recipe
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ def _find(name: str) -> Path:
         except (OSError, ValueError): raise error from None
 
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #17d4fe69
-def _training_report(card: Job, values: Mapping[str, Any],
+def _training_report(card: Job, values: Mapping[str, Any], parameters: Mapping[str, Parameter],
                     run: Run | None = None,  # that is resumed
                     ) -> str:
     "What training would do; raises what the method's check raises."
     missing: CheckpointError | None = None
-    try: recipe = check_with_card("train", card.name, values)
+    try: recipe = check_values("train", card.name, values, parameters)
     except CheckpointError as error: missing, recipe = error, check_recipe(card.recipe, values, card.presets)
     weights, absent = _weights_lines(recipe)
     if run is not None: weights += [f"then the last state of {run.name}, step {run.info['steps']}"]
@@ -140,5 +140,9 @@ def dry_run(job: str, method: str, values: Mapping[str, Any], parameters: Mappin
     "The report of `sam_nb train METHOD --dry_run` or `sam_nb eval METHOD --dry_run`."
     card = find_card(method)
     if card is None: raise ParameterError(f"{method} has no card", remedy="--dry_run reads the recipe from it: see sam_nb.contract.Job")
-    if job == "eval": return _evaluation_report(card, evaluator_of(card), check_values(values, parameters))
-    return _training_report(card, *training_values(method, values, parameters))
+    if job == "eval":
+        values = absolute_paths(values)
+        check_values(job, method, values, parameters)
+        return _evaluation_report(card, evaluator_of(card), values)
+    values, run = training_values(method, values, parameters)
+    return _training_report(card, values, parameters, run)

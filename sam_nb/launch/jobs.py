@@ -17,14 +17,14 @@ from ..contract import Evaluator, Job
 from ..contract import job as card_of
 from ..core import CheckpointError, ParameterError, RunError, did_you_mean, disk_errors, workspace
 from .kernel import NotebookJob, execute
-from .parameters import Parameter, check_values, find_notebook, shown_path
+from .parameters import Parameter, absolute_paths, find_notebook, shown_path
 from ..zoo import find_weights
 
 if TYPE_CHECKING: from sam_nb.training.runs import Run
 
 # %% auto #0
-__all__ = ['check_run_name', 'new_run_folder', 'resumed_values', 'find_card', 'check_with_card', 'evaluator_of',
-           'training_values', 'training_job', 'evaluation_job', 'last_value', 'slurm_options', 'submit', 'run_summary']
+__all__ = ['check_run_name', 'new_run_folder', 'resumed_values', 'find_card', 'evaluator_of', 'check_values', 'training_values',
+           'training_job', 'evaluation_job', 'last_value', 'slurm_options', 'submit', 'run_summary']
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #0a97f6fb
 def check_run_name(values: Mapping[str, Any]) -> str | None:
@@ -66,8 +66,30 @@ def find_card(method: str) -> Job | None:
     try: return card_of(method)
     except ParameterError: return None
 
-def check_with_card(job: str, method: str, values: Mapping[str, Any]) -> Any:  # the checked recipe; None: there is no card
-    "Check values before a kernel starts; raises what the method's check raises."
+def evaluator_of(card: Job) -> Evaluator:
+    "The evaluator whose parameters the evaluation notebook has."
+    return next(iter(card.evaluators.values()))
+
+# %% ../../nbs/lib/81_launch.jobs.ipynb #ac3f7053
+def _look_up(values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> None:
+    "Whether dataset and checkpoint exist."
+    from sam_nb.datasets.catalog import require_dataset
+    dataset, root = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else None), values.get("data_root")
+    if dataset is not None and not ("kind" in parameters and _own_data(dataset, root)): require_dataset(dataset, root)
+    checkpoint, places = values.get("checkpoint"), (workspace().root, workspace().runs)  # a run, too, has weights
+    if checkpoint not in (None, "scratch") and not any((folder / checkpoint).exists() for folder in places): find_weights(checkpoint)
+
+def _own_data(dataset: str, root: str | None) -> bool:
+    "Whether data outside of the catalog are meant: a method that takes masks of any `kind` recognises a folder by itself, and reads a metadata file."
+    from sam_nb.datasets.catalog import dataset_folder, dataset_names, is_metadata
+    if is_metadata(root) and Path(root).is_file(): return True
+    return dataset not in dataset_names() and dataset_folder(dataset, root).is_dir()
+
+# %% ../../nbs/lib/81_launch.jobs.ipynb #efe67013
+def check_values(job: str, method: str, values: Mapping[str, Any], parameters: Mapping[str, Parameter],
+                 ) -> Any:  # the checked recipe; None: the method has no card
+    "Check values before a kernel starts; raises `SamNbError`."
+    _look_up(values, parameters)
     if (card := find_card(method)) is None: return None
     if job == "eval": return evaluator_of(card).check(values)
     try:
@@ -78,22 +100,18 @@ def check_with_card(job: str, method: str, values: Mapping[str, Any]) -> Any:  #
         if "tiny" not in card.presets or values.get("preset") or values.get("checkpoint"): raise
         raise CheckpointError(error.fact, file=error.file, remedy=f"{error.remedy}; or start from weights that are here: --preset tiny") from None
 
-def evaluator_of(card: Job) -> Evaluator:
-    "The evaluator whose parameters the evaluation notebook has."
-    return next(iter(card.evaluators.values()))
-
 # %% ../../nbs/lib/81_launch.jobs.ipynb #35e925fe
 def training_values(method: str, values: Mapping[str, Any], parameters: Mapping[str, Parameter],
                     ) -> tuple[dict[str, Any], Run | None]:  # values for the notebook; the run that is resumed
     "The values of a training job, those of a resumed run included; raises `SamNbError`."
     run = None if values.get("resume") is None else _find_run(values["resume"], method)
-    return check_values(values if run is None else resumed_values(run, values, parameters), parameters), run
+    return absolute_paths(values if run is None else resumed_values(run, values, parameters)), run
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #dfb17ab2
 def training_job(method: str, values: dict[str, Any], parameters: Mapping[str, Parameter]) -> NotebookJob:
     "The job of a new run, or of one that is resumed."
     notebook, (values, run) = find_notebook("train", method), training_values(method, values, parameters)
-    check_with_card("train", method, values)
+    check_values("train", method, values, parameters)
     if run is not None:
         parts = len([*run.folder.glob("notebook*.ipynb")]) + 1
         return NotebookJob(notebook, run.folder / f"notebook-{parts}.ipynb", values, run.folder)
@@ -109,8 +127,8 @@ def _find_run(name: str | Path, method: str | None = None) -> Run:
 # %% ../../nbs/lib/81_launch.jobs.ipynb #a19f70ea
 def evaluation_job(method: str, values: dict[str, Any], parameters: Mapping[str, Parameter]) -> NotebookJob:
     "An evaluation of a run (the last one if none is named), or of weights."
-    notebook, values = find_notebook("eval", method), check_values(values, parameters)
-    check_with_card("eval", method, values)
+    notebook, values = find_notebook("eval", method), absolute_paths(values)
+    check_values("eval", method, values, parameters)
     there = contextlib.suppress(RunError) if values.get("run") is None else contextlib.nullcontext()
     with there:
         run = _find_run(values.get("run") or "last", method) if values.get("checkpoint") is None else None

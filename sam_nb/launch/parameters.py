@@ -23,7 +23,7 @@ from ..core import ParameterError, did_you_mean, workspace
 
 # %% auto #0
 __all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebooks', 'find_notebook', 'Parser',
-           'add_job_options', 'job_parser', 'read_command', 'check_values', 'shown_path']
+           'add_job_options', 'job_parser', 'read_command', 'absolute_paths', 'shown_path']
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #8fb33cd4
 @dataclass(frozen=True)
@@ -179,29 +179,16 @@ def _underscored(word: str, parameters: Mapping[str, Parameter]) -> str:
     return f"--{plain}{sign}{value}" if name.startswith("--") and plain in parameters else word
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #1a1433c8
-def check_values(values: Mapping[str, Any],  # name -> value
-                 parameters: Mapping[str, Parameter],
-                 ) -> dict[str, Any]:  # the same, paths made absolute
-    "Check what needs no model; raises `SamNbError`."
-    values = dict(values)
-    for name in ("data_root", "checkpoint", "text_checkpoint", "bert", "before"):
-        path = Path(str(values.get(name))).expanduser()
-        if values.get(name) is not None and path.exists(): values[name] = str(path.resolve())
-    dataset = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else None)
-    if dataset is not None and not ("kind" in parameters and _own_data(dataset, values.get("data_root"))):
-        from sam_nb.datasets.catalog import require_dataset
-        require_dataset(dataset, values.get("data_root"))
-    here = (workspace().root, workspace().runs)  # a run, too, has weights
-    if values.get("checkpoint") not in (None, "scratch") and not any((folder / values["checkpoint"]).exists() for folder in here):
-        from sam_nb.zoo import find_weights
-        values["checkpoint"] = str(find_weights(values["checkpoint"]))
-    return values
+_PATHS = ("data_root", "checkpoint", "text_checkpoint", "bert", "before")
 
-def _own_data(dataset: str, root: str | None) -> bool:
-    "Whether data outside of the catalog are meant: a method that takes masks of any `kind` recognises a folder by itself, and reads a metadata file."
-    from sam_nb.datasets.catalog import dataset_folder, dataset_names, is_metadata
-    if is_metadata(root) and Path(root).is_file(): return True
-    return dataset not in dataset_names() and dataset_folder(dataset, root).is_dir()
+def absolute_paths(values: Mapping[str, Any],  # name -> value
+                   ) -> dict[str, Any]:
+    "The same values, with paths that exist made absolute."
+    def absolute(name: str, value: Any) -> Any:
+        if name not in _PATHS or not isinstance(value, str): return value
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else value
+    return {name: absolute(name, value) for name, value in values.items()}
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #e3e6d928
 def shown_path(path: Path) -> str:

@@ -36,7 +36,8 @@ def _grid(value: int | str | None) -> int | str | None:
 class SaomSwitches(BaseModel):
     "What can be chosen about the model and its losses."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-    backbone: str | dict[str, Any] = Field("sam-vit-b", description="a name of BACKBONES, or its values (family, size, image_size)")
+    backbone: str | dict[str, Any] = Field("sam-vit-b",
+        description="tiny_sam, tiny_sam2, sam-vit-b|l|h, sam2-t|s|b+|l, sam2.1-t|s|b+|l, or values (family, size, image_size)")
     image_size: int | None = Field(None, gt=0, description="side of the square input, pixels; None: the backbone's own")
     in_channels: Literal[3] = Field(3, description="image channels")
     classes: list[str] = Field(["object"], description="names, in the order of the class head's outputs")
@@ -55,6 +56,7 @@ class SaomSwitches(BaseModel):
 # %% ../../nbs/lib/60_methods.saom_recipe.ipynb #459b4416
 class SaomRecipe(SaomSwitches, Recipe):
     "All parameters of a SAOM job."
+    data_root: str | None = Field(None, description="folder of the dataset, or SAOM's metadata.json; None: data/<dataset>")
     classes: list[str] | None = Field(None, description="names of the classes; None: the dataset's")
     kind: str | None = Field(None, description="what the masks are (coco, panoptic, instance, label, binary); None: recognised")
     parts: _Parts = Field("none", description="any, none, only: masks that are parts of others; SAOM learns wholes")
