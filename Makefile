@@ -37,8 +37,8 @@ demo: setup
 
 test: setup
 	@rm -f runs/.skipped
-	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 pytest -q tests --ignore tests/browser
+	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 python -m tests.notebooks 2
+	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile --durations 8 tests --ignore tests/browser
 	@$(SAY_SKIPPED)
 
 test-browser: setup chromium
