@@ -73,6 +73,7 @@ def _do_demo_data(options: argparse.Namespace) -> None:
     make = ensure_demo_objects if options.layout == "coco" else make_demo  # which differ in size and number
     print(shown_path(make(root=root.resolve(), place=options.place, **kept)))
 
+# %% ../../nbs/lib/80_launch.data_commands.ipynb #87c9e217
 def _for_demo(options: argparse.Namespace, honoured: str, kind: str) -> dict[str, Any]:
     "The options of a demo that were given; raises `ParameterError` for one that would do nothing."
     kept = {k: v for k, v in vars(options).items() if k not in ("do", "root", "place", "layout") and v is not None and v is not False}
@@ -142,6 +143,7 @@ def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentP
     sentences.add_argument("--name", help="refer: of the dataset, which names its folders (default: rrsisd)")
     _add_demo_options(command("demo-data", "generate a demo dataset", _do_demo_data))
 
+# %% ../../nbs/lib/80_launch.data_commands.ipynb #7919a431
 def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("place", nargs="*", default=["street"], help="street (default), room, things, aerial; several are mixed (layout coco)")
     few = "coco and aerial: 60, panorama: 12"
