@@ -5,11 +5,11 @@
 """
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import re
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -80,4 +80,7 @@ def main(revisions: list[str]) -> None:
     for row in next(iter(columns.values())): print(f"{row:{width}}", *(f"{c[row]!s:>36}" for c in columns.values()))
 
 
-if __name__ == "__main__": main(sys.argv[1:])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("revisions", nargs="*", help="of git, side by side; none: the working tree")
+    main(parser.parse_args().revisions)

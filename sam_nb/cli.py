@@ -27,10 +27,12 @@ __all__ = ['methods_help', 'main_parser', 'main']
 # %% ../nbs/lib/90_cli.ipynb #79ff5d77
 def methods_help(job: str) -> list[str]:
     "A line for each method."
-    from sam_nb.contract import jobs
-    cards = {name: jobs().get(name) for name in sorted({*job_notebooks(job), *jobs()})}
+    from sam_nb.contract import jobs, refused_cards
+    known = jobs()
+    cards = {name: known.get(name) for name in sorted({*job_notebooks(job), *known})}
     wide = max(map(len, cards), default=0)
-    return ["methods:", *(f"  {name:<{wide}}  {card.what if card else 'a notebook of this workspace'}" for name, card in cards.items())]
+    lines = [f"  {name:<{wide}}  {card.what if card else 'a notebook of this workspace'}" for name, card in cards.items()]
+    return ["methods:", *lines, *refused_cards()]
 
 # %% ../nbs/lib/90_cli.ipynb #09f94e77
 def _do_job(job: str, words: Sequence[str]) -> None:

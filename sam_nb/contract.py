@@ -17,7 +17,7 @@ from .core import ParameterError, SamNbError, did_you_mean
 if TYPE_CHECKING: from torch import Tensor
 
 # %% auto #0
-__all__ = ['CardError', 'Job', 'Evaluator', 'check_fields', 'register', 'jobs', 'job', 'Method', 'check_method',
+__all__ = ['CardError', 'Job', 'Evaluator', 'check_fields', 'register', 'refused_cards', 'jobs', 'job', 'Method', 'check_method',
            'SentenceAnswers', 'ReferringModel', 'check_referring_model']
 
 # %% ../nbs/lib/00_contract.ipynb #d5db7aec
@@ -94,7 +94,11 @@ def register(card: Job) -> Job:
 
 # %% ../nbs/lib/00_contract.ipynb #064a41ad
 def _from_module(name: str) -> Job:
-    card = getattr(importlib.import_module(name), "JOB", None)
+    try: card = getattr(importlib.import_module(name), "JOB", None)
+    except SamNbError: raise
+    except Exception as error:  # somebody else's code
+        fact = f"module {name} cannot be imported: {type(error).__name__}: {error}"
+        raise CardError(fact, remedy=f"python -c 'import {name}' shows where") from error
     if not isinstance(card, Job): raise CardError(f"module {name} has no card", remedy="JOB = register(Job(...))")
     return register(card)
 
@@ -105,12 +109,22 @@ def _own_modules() -> dict[str, str]:  # method -> module
 def _foreign_modules() -> list[str]:
     from importlib.metadata import entry_points
     named = [n.strip() for n in os.environ.get("SAM_NB_METHODS", "").split(",") if n.strip()]
-    return [*(e.value for e in entry_points(group="sam_nb.methods")), *named]
+    return [*(e.module for e in entry_points(group="sam_nb.methods")), *named]
 
 # %% ../nbs/lib/00_contract.ipynb #b3f419b3
+_REFUSED: dict[str, SamNbError] = {}
+
+def refused_cards() -> list[str]:
+    "A line for each module of `SAM_NB_METHODS` or of an installed package whose card `jobs` left out, and why."
+    return [f"not used: the card of module {module}: {error.fact}" for module, error in _REFUSED.items()]
+
 def jobs() -> dict[str, Job]:
-    "All cards, by name."
-    for module in (*_own_modules().values(), *_foreign_modules()): _from_module(module)
+    "All cards, by name. Somebody else's card that is refused is left out: see `refused_cards`."
+    for module in _own_modules().values(): _from_module(module)
+    _REFUSED.clear()
+    for module in _foreign_modules():
+        try: _from_module(module)
+        except SamNbError as error: _REFUSED[module] = error
     return dict(sorted(_CARDS.items()))
 
 def job(name: str) -> Job:
@@ -119,7 +133,7 @@ def job(name: str) -> Job:
     if name in own: return _from_module(own[name])
     if name not in _CARDS: jobs()
     if name in _CARDS: return _CARDS[name]
-    raise ParameterError(f"there is no method {name!r}", remedy=did_you_mean(name, {*own, *_CARDS}))
+    raise ParameterError(f"there is no method {name!r}", remedy="\n  ".join([did_you_mean(name, {*own, *_CARDS}), *refused_cards()]))
 
 # %% ../nbs/lib/00_contract.ipynb #ef40ce06
 @runtime_checkable

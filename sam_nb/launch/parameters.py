@@ -111,11 +111,12 @@ def find_notebook(job: str, method: str) -> Path:
     "The notebook of a job and method, written from the method's card where it has none of its own. Raises `ParameterError`."
     there = job_notebooks(job)
     if method in there: return there[method]
-    from sam_nb.contract import jobs
+    from sam_nb.contract import jobs, refused_cards
     cards = jobs()
     from sam_nb.launch.job_notebooks import write_job_notebook
     if method in cards: return write_job_notebook(cards[method], job, workspace().runs / ".notebooks" / f"{job}_{method}.ipynb")
-    raise ParameterError(f"there is no {job}_{method}.ipynb", file=_notebook_folders()[0], remedy=did_you_mean(method, {*there, *cards}))
+    raise ParameterError(f"there is no {job}_{method}.ipynb", file=_notebook_folders()[0],
+                         remedy="\n  ".join([did_you_mean(method, {*there, *cards}), *refused_cards()]))
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #6f4d4e85
 class Parser(argparse.ArgumentParser):
