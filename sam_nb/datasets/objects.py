@@ -349,6 +349,7 @@ class ObjectsReport:
     counted: str = "objects"
     problems: list[Problem] = field(default_factory=list)
     sizes: Counter = field(default_factory=Counter)  # (height, width) -> images
+    read_as: str = ""  # what the masks were taken for, and what was noticed
 
     @property
     def errors(self) -> list[Problem]: return [p for p in self.problems if p.severity == "error"]
@@ -362,6 +363,7 @@ class ObjectsReport:
         errors = len(self.errors)
         lines = [f"{self.name} {self.split}: {self.read} of {self.total} images read, {self.objects} {self.counted}, {errors} errors, "
                  f"{len(self.problems) - errors} warnings"]
+        if self.read_as: lines.append(f"  read as {self.read_as}")
         return "\n".join([*lines, *problem_lines(self.problems)])
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #dc141ae2
@@ -371,7 +373,8 @@ def check_objects(data: Objects | str | Path,  # a dataset, or a folder
                   **options) -> ObjectsReport:  # options of `load_objects`
     "Read images and masks, and report every problem with counts."
     if not isinstance(data, Objects): data = load_objects(data, split, **options)
-    report = ObjectsReport(data.name, data.split or "all", len(data), counted=data.counted, problems=list(data.problems))
+    said = "; ".join([data.kind, *data.found.notes])
+    report = ObjectsReport(data.name, data.split or "all", len(data), counted=data.counted, problems=list(data.problems), read_as=said)
     chosen = range(len(data)) if sample is None or sample >= len(data) else np.linspace(0, len(data) - 1, sample).round().astype(int)
     for index in chosen: _look(data, int(index), report)
     return report
