@@ -265,7 +265,7 @@ def dataset_names(own: bool = True,  # also the described folders in `data/`
     return [*_REGISTRY, *(_own_names() if own else [])]
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #d59c7194
-_EXPRESSIONS = (("", "refs(*).json"), ("", "refs(*).p"), ("", "*/refs(*).json"), ("", "*/refs(*).p"), ("masks", "output_phrase_*.txt"),
+_EXPRESSIONS = (("", "refs*.json"), ("", "refs*.p"), ("", "*/refs*.json"), ("", "*/refs*.p"), ("masks", "output_phrase_*.txt"),
                 ("Annotations", "RISORS_*.txt"), *(("Annotations", f"*_{split}.txt") for split in ("train", "val", "test")))  # folder and lists
 
 def is_referring(folder: str | Path) -> bool:

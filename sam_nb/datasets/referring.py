@@ -9,11 +9,10 @@ import contextlib
 import hashlib
 import json
 import os
-import pickle
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,31 +22,38 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from ..core import DatasetError
-from .coco_masks import BAD_RUNS, read_coco, sound_segmentation, sound_strings
+from .coco_masks import BAD_RUNS, sound_segmentation, sound_strings
 from .mask_pictures import pictures_in
 from .object_masks import Entry, FolderContents, MaskSet, RunLengths, read_binary
 from .objects import Objects, ObjectsReport, choose_split, take_part
 from .objects import check_info as check_any
 from .pictures import Problem, read_rgb, file_error
+from .refer import Listed, find_refs, in_split, list_refer, read_refs, refer_images, refer_split
 
 # %% auto #0
-__all__ = ['Target', 'read_refs', 'find_refs', 'Referring', 'referring_splits', 'load_referring', 'count_ambiguous',
-           'splits_to_check', 'check_info']
+__all__ = ['Target', 'Referring', 'referring_splits', 'load_referring', 'count_ambiguous', 'splits_to_check', 'check_info']
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #ca1a2096
 def _as_runs(segmentation: Any,  # run lengths, polygons, or a list of run lengths
             size: tuple[int, int],  # height, width of the image
+            shared: bool = True,  # pixels that several parts cover belong to the target
             ) -> tuple[dict[str, Any] | None, str]:  # compressed run lengths (None: nothing of use), what is wrong ("": nothing)
     "A stored segmentation as one compressed run length."
-    if isinstance(segmentation, list) and segmentation and all(isinstance(s, Mapping) for s in segmentation):
-        pieces = [_as_runs(s, size) for s in segmentation]
+    several = isinstance(segmentation, list) and segmentation and all(isinstance(s, Mapping) for s in segmentation)
+    if several or not shared and isinstance(segmentation, list) and len(segmentation) > 1 and all(isinstance(s, list) for s in segmentation):
+        pieces = [_as_runs(s if several else [s], size) for s in segmentation]
         wrong = next((w for _, w in pieces if w), "")
-        return (None, wrong) if wrong else (coco.merge([p for p, _ in pieces]), "")
+        return (None, wrong) if wrong else (_union([p for p, _ in pieces], shared), "")
     sound, wrong = sound_segmentation(segmentation, size)
     if sound is None: return None, wrong
     if isinstance(sound, Mapping) and isinstance(sound["counts"], bytes) and not sound_strings([sound["counts"]], [size[0] * size[1]])[0]:
         return None, BAD_RUNS
     return RunLengths([sound], size).rles[0], wrong
+
+def _union(pieces: Sequence[dict[str, Any]], shared: bool) -> dict[str, Any]:
+    "The pixels that a piece covers; without shared ones, those that exactly one covers."
+    if shared: return coco.merge(list(pieces))
+    return coco.encode(np.asfortranarray(coco.decode(list(pieces)).sum(2, dtype=np.int64) == 1).view(np.uint8))
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #12ae996a
 _MOST_WORDS, _MOST_CHARACTERS = 100, 1000
@@ -59,16 +65,6 @@ def _plain_expression(text: Any) -> tuple[str, bool]:  # the expression ("": non
     return short, len(short) < len(" ".join(words))
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #989ec58d
-@dataclass
-class _Listed:
-    "One image as its layout lists it, not checked yet."
-    name: str
-    image: str  # file; "": not there
-    file: str  # of the annotations, named in problems
-    size: tuple[int, int] | None = None  # height, width as the annotations have it
-    annotations: list[dict[str, Any]] = field(default_factory=list)  # expression, segmentation, category, id, area
-    voids: bool = False  # the layout stores an absent target as an empty mask
-
 @dataclass(frozen=True)
 class Target:
     "The target of one expression."
@@ -83,11 +79,12 @@ _REMEDIES = {"expression empty": "write what is meant, or take the annotation ou
              "target of area 0": "outline the target; or load with empty=True if the expression is meant to name nothing",
              "expression twice": "nothing to do: one of them is used"}
 
-def _target(annotation: Mapping[str, Any], number: int, size: tuple[int, int], empty: bool, note: Callable) -> Target | None:
+def _target(annotation: Mapping[str, Any], number: int, size: tuple[int, int], empty: bool, note: Callable,
+            shared: bool = True) -> Target | None:
     "The target of an annotation; None: not usable, which is noted."
     expression, cut = _plain_expression(annotation.get("expression"))
     if not expression: return note("expression empty")
-    runs, wrong = _as_runs(annotation.get("segmentation"), size)
+    runs, wrong = _as_runs(annotation.get("segmentation"), size, shared)
     nothing = annotation.get("segmentation") in (None, [], {}) or runs is not None and not coco.area(runs)
     area = annotation.get("area")
     nothing |= isinstance(area, (int, float)) and area <= 0
@@ -101,9 +98,10 @@ def _target(annotation: Mapping[str, Any], number: int, size: tuple[int, int], e
     return Target(expression, runs, "" if category is None else str(category), number)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #f9bb8b92
-def _usable_entry(listed: _Listed,
+def _usable_entry(listed: Listed,
           problems: list[Problem],  # what is left out is added here
           empty: bool = False,  # keep expressions that name nothing
+          faithful: bool = False,  # pixels that two parts share are background; what is said twice stays twice
           ) -> Entry | None:  # `truth` is a tuple of `Target`; None: nothing of use
     "The usable expressions of one image; the rest become problems."
     mild = {"expression twice", f"words beyond the first {_MOST_WORDS}", *(["target of area 0"] if listed.voids else [])}
@@ -111,17 +109,20 @@ def _usable_entry(listed: _Listed,
         remedy = _REMEDIES.get(kind, "mend the annotation, or leave it out")
         problems.append(Problem(kind, f"image {listed.name}: {kind}", listed.file, remedy, "warning" if kind in mild else "error"))
     if not listed.image:
-        problems.append(Problem("image missing", f"no picture for {listed.name!r}", listed.file, "copy it, or take it out of the list"))
+        fact = f"the image of {listed.name!r} is not there; {os.path.basename(listed.file)} has {len(listed.annotations)} expressions for it"
+        problems.append(Problem("image missing", fact, listed.wanted or listed.file, "copy it, or take it out of the list"))
         return None
-    before, size, seen = len(problems), listed.size or _usual_size(listed.annotations, listed.image), {}
+    kept: list[Target] = []
+    before, size, seen = len(problems), listed.size or _usual_size(listed.annotations, listed.image), set()
     for number, annotation in enumerate(listed.annotations):
         if annotation.get("absent") and not empty: continue  # it names nothing on purpose
-        target = _target(annotation, number, size, empty, note) if size else note("annotation without a mask")
+        target = _target(annotation, number, size, empty, note, not faithful) if size else note("annotation without a mask")
         if target is None: continue
         key = target.expression.casefold(), target.runs["counts"]
         if key in seen: note("expression twice")
-        seen.setdefault(key, target)
-    if seen: return Entry(listed.name, listed.image, tuple(seen.values()), size)
+        if key not in seen or faithful: kept.append(target)
+        seen.add(key)
+    if kept: return Entry(listed.name, listed.image, tuple(kept), size)
     severity = "error" if not listed.annotations or any(p.severity == "error" for p in problems[before:]) else "warning"  # all are absent
     problems.append(Problem("image without expressions", f"none of {len(listed.annotations)} annotations of {listed.name!r} can be used",
                             listed.file, "mend its annotations, or take the image out of the list", severity))
@@ -155,7 +156,7 @@ def _list_lines(file: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #01b559fb
-def _list_risors(root: Path, split: str, problems: list[Problem]) -> Iterator[_Listed]:
+def _list_risors(root: Path, split: str, problems: list[Problem]) -> Iterator[Listed]:
     "The images of a RISORS split, in the order of the list."
     file, images, seen = _list_files(root, "risors")[split], pictures_in(root / "JPEGImages"), set()
     for line in _list_lines(file):
@@ -165,7 +166,7 @@ def _list_risors(root: Path, split: str, problems: list[Problem]) -> Iterator[_L
         seen.add(name)
         path = root / "Annotations" / f"{name}.json"
         said = _read_annotations(path, problems)
-        if said is not None: yield _Listed(name, images.get(name, ""), str(path), *said)
+        if said is not None: yield Listed(name, images.get(name, ""), str(path), *said)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #5488f18d
 def _read_annotations(path: Path, problems: list[Problem]) -> tuple[tuple[int, int] | None, list[dict[str, Any]]] | None:
@@ -184,86 +185,8 @@ def _read_annotations(path: Path, problems: list[Problem]) -> tuple[tuple[int, i
     return (size if all(type(s) is int and s > 0 for s in size) else None,
             [{**a, "expression": a.get("description"), "category": a.get("name")} for a in kept])
 
-# %% ../../nbs/lib/10_datasets.referring.ipynb #ca3223ba
-class _PlainUnpickler(pickle.Unpickler):
-    "A pickle of plain containers, text and numbers."
-    def __init__(self, file: Any, name: str | Path):
-        super().__init__(file, encoding="utf-8")
-        self.name = name
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("builtins", "__builtin__") and name in ("set", "frozenset"): return {"set": set, "frozenset": frozenset}[name]
-        remedy = "write it as refs(unc).json where it comes from, or get the file from a source that you trust; it was not opened further"
-        fact = f"this pickle asks for {module}.{name}, which could run code; only plain lists, dicts, text and numbers are read"
-        raise file_error("pickle refused", fact, self.name, remedy)
-
-# %% ../../nbs/lib/10_datasets.referring.ipynb #9ebdccba
-_UNREADABLE = (pickle.UnpicklingError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
-
-def read_refs(path: str | Path) -> list[dict[str, Any]]:
-    "The references of a REFER dataset, from the (restricted) pickle or its JSON copy. Raises `DatasetError`."
-    try:
-        with open(path, "rb") as file: refs = json.load(file) if str(path).endswith(".json") else _PlainUnpickler(file, path).load()
-    except FileNotFoundError: raise file_error("file missing", "this file is not there", path, "check the name") from None
-    except _UNREADABLE as error:
-        raise file_error("refs damaged", f"not a whole list of references ({error})", path, "copy this file again from the source") from None
-    if not isinstance(refs, list) or not all(isinstance(r, dict) for r in refs):
-        raise file_error("refs damaged", f"a {type(refs).__name__}, not a list of references", path, "expected a list of dicts, as REFER has it")
-    return refs
-
-# %% ../../nbs/lib/10_datasets.referring.ipynb #79d97163
-def find_refs(root: Path) -> Path | None:
-    "The file of references: JSON before pickle, `unc` before other splits."
-    found = [f for pattern in ("refs(*).json", "refs(*).p", "*/refs(*).json", "*/refs(*).p") for f in sorted(root.glob(pattern))]
-    return min(found, key=lambda f: ("(unc)" not in f.name, f.suffix != ".json"), default=None)
-
-# %% ../../nbs/lib/10_datasets.referring.ipynb #d6408ab3
-def _refer_images(root: Path, refs: Path) -> Path:
-    "The image folder of a REFER dataset. Raises `DatasetError`."
-    base, name = refs.parent, refs.parent.name
-    tried = (base / "JPEGImages", base / "images", root / "images" / name / "JPEGImages", root / "images" / name,
-             base.parent / "images" / name / "JPEGImages", root / "images", root / "JPEGImages")
-    found = next((f for f in tried if pictures_in(f)), None)
-    if found is None: raise file_error("images missing", "no folder of pictures here", root, f"expected images/{name}/JPEGImages or JPEGImages")
-    return found
-
-def _refer_split(ref: Mapping[str, Any]) -> str:
-    split = str(ref.get("split", "train"))
-    return "test" if "test" in split else split
-
-# %% ../../nbs/lib/10_datasets.referring.ipynb #2c5950cb
-def _list_refer(root: Path, split: str, problems: list[Problem], first_sentence: bool = False) -> Iterator[_Listed]:
-    "The images of a REFER split, in the order of the references."
-    file = find_refs(root)
-    refs, data = [r for r in read_refs(file) if _refer_split(r) == split], read_coco(file.parent / "instances.json")
-    folder, listed = _refer_images(root, file), {}
-    annotations, images = {a["id"]: a for a in data["annotations"]}, {i["id"]: i for i in data["images"]}
-    there = {name: str(folder / name) for name in os.listdir(folder)}
-    for ref in refs:
-        key = ref.get("ann_id")
-        annotation = annotations.get(key) if isinstance(key, (int, str)) else None
-        image = images.get(annotation["image_id"]) if annotation else None
-        if image is None:
-            fact = f"reference {ref.get('ref_id')} names annotation {key}, which is not there"
-            problems.append(Problem("target missing", fact, str(file), "take refs and instances.json of the same release"))
-            continue
-        path = there.get(image["file_name"]) or next((there[n] for n in _other_endings(image["file_name"]) if n in there), "")
-        entry = _Listed(os.path.splitext(image["file_name"])[0], path, str(file), (image["height"], image["width"]), voids=True)
-        category = data["categories"].get(annotation["category_id"], "")
-        listed.setdefault(image["id"], entry).annotations += _sentences(ref, annotation, category, first_sentence)
-    return iter(listed.values())
-
-# %% ../../nbs/lib/10_datasets.referring.ipynb #53631fa6
-def _other_endings(name: str) -> list[str]: return [os.path.splitext(name)[0] + e for e in (".jpg", ".png", ".jpeg", ".tif")]
-
-def _sentences(ref: Mapping[str, Any], annotation: Mapping[str, Any], category: str, first: bool) -> list[dict[str, Any]]:
-    sentences = ref["sentences"] if isinstance(ref.get("sentences"), list) else []
-    texts = [(s.get("raw") or s.get("sent")) if isinstance(s, dict) else s for s in sentences] or [None]
-    same = {k: annotation.get(k) for k in ("segmentation", "area", "id")}
-    return [{**same, "expression": text, "category": category} for text in texts[:1 if first else None]]
-
 # %% ../../nbs/lib/10_datasets.referring.ipynb #92551132
-def _list_refsegrs(root: Path, split: str, problems: list[Problem]) -> Iterator[_Listed]:
+def _list_refsegrs(root: Path, split: str, problems: list[Problem]) -> Iterator[Listed]:
     "The images of a RefSegRS split, the lines of one name together."
     file, images, masks = _list_files(root, "refsegrs")[split], pictures_in(root / "images"), pictures_in(root / "masks")
     phrases: dict[str, list[str]] = defaultdict(list)
@@ -276,7 +199,7 @@ def _list_refsegrs(root: Path, split: str, problems: list[Problem]) -> Iterator[
         runs = stored[name]
         if isinstance(runs, Problem): problems.append(runs); continue
         key = int(name) if name.isdecimal() else number
-        yield _Listed(name, images.get(name, ""), str(file), tuple(runs["size"]), [{"expression": p, "segmentation": runs, "id": key} for p in said],
+        yield Listed(name, images.get(name, ""), str(file), tuple(runs["size"]), [{"expression": p, "segmentation": runs, "id": key} for p in said],
                      voids=True)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #92c28451
@@ -344,18 +267,20 @@ class Referring(Objects):
         return load_referring(root, split, name=info.name, transform=transform, **{**info.options, **options})
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #cc7c3b54
-def referring_splits(root: str | Path) -> tuple[str, list[str]]:  # "refer", "risors", "refsegrs" or "" (none); its splits
+def referring_splits(root: str | Path,
+                     split_by: str | None = None,  # REFER: who made the splits, "unc", "google" or "umd"; None: unc, else the first
+                     ) -> tuple[str, list[str]]:  # "refer", "risors", "refsegrs" or "" (none); its splits
     "The layout of a folder, and its splits."
     root = Path(root)
-    if refs := find_refs(root):
-        there = Counter(_refer_split(r) for r in read_refs(refs))
+    if refs := find_refs(root, split_by):
+        there = Counter(refer_split(r) for r in read_refs(refs))
         return "refer", [*(s for s in _SPLITS if s in there), *sorted(set(there) - set(_SPLITS))]
     for kind, folder in (("refsegrs", "masks"), ("risors", "Annotations")):
         if (root / folder).is_dir() and _list_files(root, kind): return kind, list(_list_files(root, kind))
     return "", []
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #1756b27b
-_LISTERS = {"refer": _list_refer, "risors": _list_risors, "refsegrs": _list_refsegrs}
+_LISTERS = {"refer": list_refer, "risors": _list_risors, "refsegrs": _list_refsegrs}
 _EXPECTED = ("expected JPEGImages, Annotations and RISORS_train.txt (RISORS); refs(unc).p or .json with instances.json (REFER); "
              "or images, masks and output_phrase_train.txt (RefSegRS)")
 
@@ -363,18 +288,21 @@ def load_referring(root: str | Path,
                    split: str | None = None,  # train, val, test, or another that is there; None: train
                    *, empty: bool = False,  # keep expressions that name nothing: their mask is empty
                    first_sentence: bool = False,  # REFER: only the first sentence of each reference
+                   faithful: bool = False,  # REFER as RemoteSAM's released code reads it: see `datasets.refer`
+                   split_by: str | None = None,  # REFER: who made the splits, "unc", "google" or "umd"; None: unc, else the first
                    classes: Sequence[str] | None = None,  # categories in the order of their numbers; None: those of this split, sorted
                    every: int = 5,  # hold out one image in so many where there is no validation split
                    **options) -> Referring:  # name, transform of `Referring`
-    "Open a folder of images with expressions. Raises `DatasetError`."
+    "Open a folder of images with expressions; `faithful` keeps empty targets and what is said twice. Raises `DatasetError`."
     root = Path(root).expanduser()
     if not root.is_dir(): raise file_error("folder missing", "this folder is not there", root, "check the path")
-    kind, there = referring_splits(root)
+    kind, there = referring_splits(root, split_by)
     if not kind:
         here = ", ".join(sorted(os.listdir(root))[:8]) or "nothing"
         raise file_error("no expressions", f"no referring dataset here; found: {here}", root, _EXPECTED)
-    on_disk, part = choose_split(there, split, root)
-    found = take_part(_open(root, kind, on_disk, empty, first_sentence, classes), part, every)
+    refer = {"first_sentence": first_sentence, "faithful": faithful, "split_by": split_by} if kind == "refer" else {}
+    on_disk, part = choose_split([*there, *_lettered(root, split, split_by)] if refer else there, split, root)
+    found = take_part(_open(root, kind, on_disk, empty, classes, refer), part, every)
     if not found.entries:
         counted = ", ".join(f"{n} x {k}" for k, n in Counter(p.kind for p in found.problems).most_common())
         fact = f"no usable expression in split {on_disk!r} (left out: {counted or 'nothing'})"
@@ -382,13 +310,20 @@ def load_referring(root: str | Path,
     return Referring(found, split=split or on_disk, root=root, **options)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #60bee824
-def _open(root: Path, kind: str, split: str, empty: bool, first_sentence: bool, classes: Sequence[str] | None) -> FolderContents:
+def _lettered(root: Path, split: str | None, split_by: str | None) -> list[str]:
+    "The asked split, if it is a part of `test` that is there, such as testA."
+    if split is None or not split.startswith("test") or split == "test": return []
+    return [split] if any(in_split(r, split) for r in read_refs(find_refs(root, split_by))) else []
+
+def _open(root: Path, kind: str, split: str, empty: bool, classes: Sequence[str] | None,
+          refer: Mapping[str, Any]) -> FolderContents:  # options of `list_refer`
     problems: list[Problem] = []
-    listed = _LISTERS[kind](root, split, problems, **({"first_sentence": True} if first_sentence and kind == "refer" else {}))
-    entries = [entry for one in listed if (entry := _usable_entry(one, problems, empty))]
+    listed = _LISTERS[kind](root, split, problems, **refer)
+    faithful = bool(refer.get("faithful"))
+    entries = [entry for one in listed if (entry := _usable_entry(one, problems, empty or faithful, faithful))]
     classes = tuple(classes or sorted({t.category for e in entries for t in e.truth} - {""}))
-    refs = find_refs(root) if kind == "refer" else None
-    images = _refer_images(root, refs) if refs else root / ("JPEGImages" if kind == "risors" else "images")
+    refs = find_refs(root, refer["split_by"]) if refer else None
+    images = refer_images(root, refs) if refs else root / ("JPEGImages" if kind == "risors" else "images")
     masks = refs.parent / "instances.json" if refs else root / ("Annotations" if kind == "risors" else "masks")
     why = f"{refs.name} with instances.json" if refs else f"{_list_files(root, kind)[split].name} with {masks.name}"
     notes = (why, *([f"{n} expressions name several targets of their image (kept)"] if (n := count_ambiguous(entries)) else []))

@@ -25,7 +25,8 @@ from torch import Tensor
 from ..core import DatasetError, ParameterError, did_you_mean, disk_errors, write_json
 from .object_masks import Entry
 from .pictures import file_error
-from .referring import Referring, Target, find_refs, load_referring, read_refs, referring_splits
+from .refer import find_refs, read_refs
+from .referring import Referring, Target, load_referring, referring_splits
 
 # %% auto #0
 __all__ = ['whole_splits', 'readable', 'write_risors', 'write_refer', 'write_refsegrs', 'Converted', 'convert_referring']
