@@ -1,82 +1,110 @@
-"The golden checks pass: on the repository's own set, and on the whole one where `SAM_NB_GOLDEN` names it."
+"""The golden checks pass, on the repository's own set and on the whole one where `SAM_NB_GOLDEN` names it, and notice what is wrong.
+
+Models are compared in float64, so that the result does not depend on the processor.
+"""
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from sam_nb.testing import count_skip, golden
 from tests.parity import rsam, saom, sartm
+from tests.parity.checks import Checks, double
 
-OWN = Path(__file__).parent / "golden" / "sartm"
-
-
-def test_parity_on_the_committed_goldens():
-    checks = sartm.run(OWN)
-    assert not checks.failed, checks.failed
-    assert len(checks.rows) > 100
+OWN = Path(__file__).parent / "golden"
+RUNNERS = {"sartm": (sartm, 260), "saom": (saom, 540), "rsam": (rsam, 600)}
 
 
-def test_parity_on_all_goldens():
-    folder = golden("sartm")
-    if folder is None or folder == OWN: count_skip("the whole set of SARTM's goldens is not here"); pytest.skip("SAM_NB_GOLDEN is not set")
-    checks = sartm.run(folder)
-    assert not checks.failed, checks.failed
-
-
-def test_parity_of_saom():
-    folder = golden("saom")
-    if folder is None: pytest.skip("SAM_NB_GOLDEN is not set")
-    checks = saom.run(folder)
-    assert not checks.failed, checks.failed
-    assert len(checks.rows) > 300
-
-
-def test_parity_of_saom_notices_a_difference(tmp_path):
-    "A negative control: one weight moved by a thousandth is told."
-    from safetensors.torch import load_file, save_file
-    folder = golden("saom")
-    if folder is None: pytest.skip("SAM_NB_GOLDEN is not set")
-    for name in ("saom_forward.safetensors", "saom_model.json"): (tmp_path / name).write_bytes((folder / name).read_bytes())
-    tensors = load_file(tmp_path / "saom_forward.safetensors")
-    tensors["sd.model.mask_decoder.mask_tokens.weight"][2] *= 1.001
-    save_file(tensors, tmp_path / "saom_forward.safetensors")
-    failed = saom.run(tmp_path).failed
-    assert any("quality tokens" in name for name in failed) and not any("features" in name for name in failed)
-
-
-def test_parity_notices_a_difference(tmp_path):
-    "A negative control: one weight moved by a thousandth is told."
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-    for file in OWN.glob("tiny*"): shutil.copy(file, tmp_path)
-    weights = load_file(tmp_path / "tiny_weights.safetensors")
-    weights["sam.sam_mask_decoder.mask_tokens.weight"][2] *= 1.001
-    save_file(weights, tmp_path / "tiny_weights.safetensors")
-    failed = sartm.run(tmp_path).failed
-    assert any("m_output" in name for name in failed) and not any("encoder" in name for name in failed)
-
-
-def test_parity_of_rsam_on_the_committed_goldens():
-    checks = rsam.run(OWN.with_name("rsam"))
-    assert not checks.failed, checks.failed
-    assert len(checks.rows) > 80
-
-
-def test_parity_of_rsam():
-    folder = golden("rsam")
-    if folder is None: pytest.skip("SAM_NB_GOLDEN is not set")
-    checks = rsam.run(folder)
+@pytest.mark.parametrize("method", ["sartm", "rsam"])
+def test_parity_on_the_committed_goldens(method):
+    checks = RUNNERS[method][0].run(OWN / method)
     assert not checks.failed, checks.failed
     assert len(checks.rows) > 150
 
 
-def test_parity_of_rsam_notices_a_difference(tmp_path):
-    "A negative control: one weight moved by a thousandth is told."
-    from safetensors.torch import load_file, save_file
-    own = OWN.with_name("rsam")
-    for name in ("tiny_io.safetensors", "tiny.json"): (tmp_path / name).write_bytes((own / name).read_bytes())
-    tensors = load_file(own / "tiny_state.safetensors")
-    tensors["sd.sam_mask_decoder.mask_tokens.weight"][0] *= 1.001
-    save_file(tensors, tmp_path / "tiny_state.safetensors")
-    failed = rsam.run(tmp_path).failed
+@pytest.mark.parametrize("method", RUNNERS)
+def test_parity_on_all_goldens(method):
+    runner, least = RUNNERS[method]
+    checks = runner.run(whole(method))
+    assert not checks.failed, checks.failed
+    assert len(checks.rows) >= least and not checks.missing, checks.missing
+
+
+def whole(method: str) -> Path:
+    "The whole set of a method's goldens."
+    folder = golden(method)
+    if folder is None or folder == OWN / method: count_skip(f"the whole set of {method}'s goldens is not here"); pytest.skip("SAM_NB_GOLDEN is not set")
+    return folder
+
+
+# --- negative controls: what is wrong is noticed, where it is -----------------------------------------------------------------------
+
+def copied(folder: Path, files: list[str], to: Path, changed: str = "", key: str = "", row: int = 0) -> Path:
+    "Some files of a golden folder; in one, a row of a weight is multiplied by 1.001."
+    for name in files: (to / name).write_bytes((folder / name).read_bytes())
+    if changed:
+        tensors = load_file(to / changed)
+        tensors[key][row] *= 1.001
+        save_file(tensors, to / changed)
+    return to
+
+
+def test_a_thousandth_of_sartms_tokens_is_noticed(tmp_path):
+    folder = copied(OWN / "sartm", [f.name for f in (OWN / "sartm").glob("tiny*")], tmp_path, "tiny_weights.safetensors", "sam.sam_mask_decoder.mask_tokens.weight", 2)
+    failed = sartm.run(folder).failed
+    assert any("m_output" in name for name in failed) and not any("encoder" in name for name in failed)
+
+
+def test_a_thousandth_of_saoms_tokens_is_noticed(tmp_path):
+    folder = copied(whole("saom"), ["saom_forward.safetensors", "saom_model.json"], tmp_path, "saom_forward.safetensors", "sd.model.mask_decoder.mask_tokens.weight", 2)
+    failed = saom.run(folder).failed
+    assert any("quality tokens" in name for name in failed) and not any("features" in name for name in failed)
+
+
+def test_a_thousandth_of_rsams_tokens_is_noticed(tmp_path):
+    folder = copied(OWN / "rsam", ["tiny_io.safetensors", "tiny.json", "tiny_state.safetensors"], tmp_path, "tiny_state.safetensors", "sd.sam_mask_decoder.mask_tokens.weight")
+    failed = rsam.run(folder).failed
     assert any("decoder's masks" in name for name in failed) and not any("guidance" in name for name in failed)
+
+
+def test_swapped_axes_are_noticed(tmp_path, monkeypatch):
+    "Positions whose x and y are exchanged."
+    from sam2.modeling.position_encoding import PositionEmbeddingRandom
+    right = PositionEmbeddingRandom.forward
+    monkeypatch.setattr(PositionEmbeddingRandom, "forward", lambda self, size: right(self, size).transpose(1, 2))
+    failed = rsam.run(copied(OWN / "rsam", ["tiny_io.safetensors", "tiny.json", "tiny_state.safetensors"], tmp_path)).failed
+    assert any("guidance alone" in name for name in failed) and not any(name in ("text encoder", "text projection") for name in failed)
+
+
+def test_a_dropped_term_is_noticed(tmp_path, monkeypatch):
+    "A prototype loss without the part of one class."
+    right = sartm.prototype_loss
+
+    def without(batch, running):
+        loss = right(batch, running).clone()
+        loss.view(-1)[loss.argmax()] = 0
+        return loss
+    monkeypatch.setattr(sartm, "prototype_loss", without)
+    failed = sartm.run(copied(OWN / "sartm", ["components_small.json", "components_small.safetensors"], tmp_path)).failed
+    assert any("loss map" in name for name in failed) and not any("KL" in name for name in failed)
+
+
+def test_another_rate_is_noticed(monkeypatch):
+    "The guidance module's rate is five percent too high."
+    folder, right = whole("rsam"), rsam.recipe_of
+    monkeypatch.setattr(rsam, "recipe_of", lambda *rates: right(*rates).model_copy(update={"guidance_lr": 1.05}))
+    checks = Checks()
+    with double(): rsam.training(checks, folder)
+    assert any("lr of every group" in name for name in checks.failed) and any("core_loss" in name for name in checks.failed), checks.failed
+
+
+def test_float32_is_held_to_the_published_rounding():
+    "The pass in float32 fails where it is further off than the published values by more than the stated factor."
+    checks = Checks()
+    exact, published = torch.ones(4, dtype=torch.float64), torch.full((4,), 1 + 1e-7)
+    for off, fails in ((1e-6, False), (1e-4, True)):
+        checks.rows.clear()
+        checks.single = False; checks.close("x", exact, published, 1e-6)
+        checks.single = True; checks.close("x", exact + off, published, 1e-6)
+        assert [name for name in checks.failed] == (["float32: x"] if fails else [])

@@ -208,7 +208,7 @@ def _rate_of(name: str, recipe: RsamRecipe, depth: int) -> tuple[str, float, flo
     "The learning rate of a parameter by its name."
     trunk = "image_encoder.trunk."
     if name.startswith("text_encoder."): return "text encoder", recipe.text_lr, recipe.lr_end
-    if name.startswith("description_transformer.") or "description_pe" in name: return "guidance", 1.0, recipe.guidance_end
+    if name.startswith("description_transformer.") or "description_pe" in name: return "guidance", recipe.guidance_lr, recipe.guidance_end
     if not name.startswith("image_encoder."): return "rest", 1.0, recipe.lr_end
     if name.startswith(f"{trunk}blocks."):
         block = int(name.removeprefix(f"{trunk}blocks.").split(".")[0])

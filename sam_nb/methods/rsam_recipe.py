@@ -86,6 +86,7 @@ class RsamRecipe(RsamSwitches, Recipe):
     bert: str | None = Field(None, description="folder of BERT's weights and vocabulary; None: checkpoints/bert-base-uncased")
     encoder_lr: float = Field(0.6, gt=0, description="the image encoder's learning rate as a share of lr")
     layer_decay: float = Field(0.9, gt=0, le=1, description="factor of the learning rate for each block before the last")
+    guidance_lr: float = Field(1.0, gt=0, description="the guidance module's learning rate as a share of lr")
     text_lr: float = Field(1.0, gt=0, description="the text encoder's learning rate as a share of lr (where it is trained)")
     lr_end: float = Field(0.1, ge=0, le=1, description="final learning rate, as a share of its peak")
     guidance_end: float = Field(0.05, ge=0, le=1, description="the same, for the guidance module and the positions of words")
