@@ -2,32 +2,43 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# LOCKED=1: the versions that were tested (requirements.lock); LOCKED=0: the newest that settings.ini allows
+LOCKED ?= 1
+ifeq ($(LOCKED),0)
+INSTALLED := $(VENV)/.installed-newest
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager "setuptools<81"
+else
 INSTALLED := $(VENV)/.installed
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --constraint requirements.lock
+endif
 export MPLBACKEND ?= agg
 export PATH := $(abspath $(BIN)):$(PATH)
 export TOKENIZERS_PARALLELISM = false
 SHELL := /bin/bash
 SAY_SKIPPED = if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skipped) cells or tests that want material which is not here:"; sort runs/.skipped | uniq -c; else echo "skipped: nothing"; fi
 
-.PHONY: help setup demo test test-browser chromium lab check export bench clean
+.PHONY: help setup demo test test-browser newest lock chromium lab check export bench clean
 help:
 	@printf '%s\n' 'make demo    install, make demo data, train SARTM on it, print scores and where everything is' \
 	 'make test    run every notebook (nbdev_test) and tests/ (pytest)' 'make test-browser  run notebooks in JupyterLab, driven by a browser (installs Chromium where it may)' \
 	 'make lab     JupyterLab on this folder, at nbs/index.ipynb' \
-	 'make check   export, clean, lint, test; fails on any difference' 'make export  notebooks -> sam_nb/' 'make bench   timings against the released schedule of calls'
+	 'make check   export, clean, lint, test; fails on any difference' 'make export  notebooks -> sam_nb/' 'make bench   timings against the released schedule of calls' \
+	 'make newest  make test with the newest versions that settings.ini allows, in .venv-newest' \
+	 'make lock    write requirements.lock from the versions in VENV (make lock VENV=.venv-newest)'
 
 setup: $(INSTALLED)
-$(INSTALLED): settings.ini setup.py
+$(INSTALLED): settings.ini setup.py requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) -V). Name another: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian or Ubuntu: apt-get install -y python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools<81" wheel
-	$(BIN)/python -m pip install --quiet torch torchvision
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation "sam2>=1.1.0,<2"
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev,onnx]"
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP_INSTALL) "setuptools<81" wheel
+	$(PIP_INSTALL) torch torchvision
+	SAM2_BUILD_CUDA=0 $(PIP_INSTALL) --no-build-isolation "sam2>=1.1.0,<2"
+	$(PIP_INSTALL) --no-build-isolation -e ".[dev,onnx]"
 	@# the full OpenCV wants libGL, which bare servers lack: the headless build is the same library without windows
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { v=$$($(BIN)/python -m pip show opencv-python | sed -n 's/^Version: //p'); \
-	 echo "libGL is missing: using opencv-python-headless $$v"; $(BIN)/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless; $(BIN)/python -c 'import cv2'; }
-	@touch $@
+	 echo "libGL is missing: using opencv-python-headless $$v"; $(BIN)/python -m pip install --quiet --force-reinstall --no-deps "opencv-python-headless<=$$v"; $(BIN)/python -c 'import cv2'; }
+	@rm -f $(VENV)/.installed*; touch $@
 
 demo: setup
 	@echo "1. demo data: 400 + 100 + 100 generated pairs of street scenes"
@@ -37,9 +48,18 @@ demo: setup
 
 test: setup
 	@rm -f runs/.skipped
-	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 python -m tests.notebooks 2
-	SAM_NB_SKIPPED=$(abspath runs/.skipped) OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile --durations 8 tests --ignore tests/browser
+	@SAM_NB_SKIPPED=$(abspath runs/.skipped) python -m tests.run
 	@$(SAY_SKIPPED)
+
+newest:
+	@rm -f .venv-newest/.installed*
+	$(MAKE) test VENV=.venv-newest LOCKED=0
+
+# Plain pins, no paths and hosts. torch names its CUDA packages itself, and which there are depends on the platform
+lock: $(BIN)/python
+	@{ echo "# The versions that the tests passed with: constraints of make setup (LOCKED=1). Written by make lock."; \
+	 $(BIN)/python -m pip list --format freeze --exclude-editable | sed 's/+.*//' | grep -vE '^(pip|triton|(nvidia|cuda)-.*)=='; } > requirements.lock.part
+	@mv requirements.lock.part requirements.lock
 
 test-browser: setup chromium
 	@rm -f runs/.skipped

@@ -1,9 +1,12 @@
-"settings.ini, environment.yml and pyproject.toml say the same."
+"settings.ini, environment.yml, pyproject.toml and requirements.lock say the same."
+import re
 import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 root = Path(__file__).parents[1]
 FACTS = {"repo", "lib_name", "version", "min_python", "license", "description", "keywords", "author", "author_email", "user", "copyright", "git_url",
@@ -31,6 +34,17 @@ def test_pyproject_configures_nbdev_3_as_settings_ini_configures_nbdev_2():
     assert written == {key: value for key, value in ini.items() if key not in FACTS}
     assert (pyproject["project"]["name"], pyproject["project"]["requires-python"]) == (ini["lib_name"], ">=" + ini["min_python"])
     assert pyproject["tool"]["ruff"]["target-version"] == "py" + ini["min_python"].replace(".", "")
+
+
+def test_requirements_lock_pins_what_settings_ini_names():
+    "Plain pins, which any index has: no paths, no hosts, no local versions, no package that depends on the graphics card."
+    lines = [line for line in (root / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
+    assert not any(line.startswith(("nvidia-", "cuda-", "triton", "sam_nb")) for line in lines)
+    pins, ini = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}, settings()
+    for text in (ini["requirements"] + " " + ini["onnx_requirements"] + " " + ini["dev_requirements"]).split():
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
 
 
 def test_makefile_and_readme_name_the_python_of_settings_ini():

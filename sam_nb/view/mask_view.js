@@ -33,7 +33,7 @@ class MaskView {
     this.stage.hover = at => this.hover(at);
     this.stage.click = at => this.select(at);
     this.stage.keys = this.keys();
-    for (const name of ["images", "layers"]) model.on(`change:${name}`, () => this.load());
+    for (const name of ["images", "layers"]) model.on(`change:${name}`, () => (this.ready = this.load()));
     model.on("change:opacity", () => this.setOpacity(model.get("opacity"), false));
     model.on("change:compare", () => model.get("compare") !== this.state.compare && this.setCompare(model.get("compare"), false));
     this.ready = this.load();

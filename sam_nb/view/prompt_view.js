@@ -42,6 +42,8 @@ class PromptView {
     this.history = new History();
     this.mode = "point";
     this.serial = 0;
+    this.shown = 0; // serial of the answer that is on the canvas
+    this.queue = []; // messages for the time after the answer
     this.radius = 8;
     const options = {plain: true, table: false, tools: () => this.tools(), panel: () => this.panel(), loaded: () => this.drawn()};
     this.view = new MaskView(model, el, options);
@@ -99,11 +101,18 @@ class PromptView {
   send(message, buffers = []) {
     this.model.send(message, undefined, buffers);
   }
+  // While a prompt waits for the answer to the one before it, a message would overtake it.
+  sendAfterAnswer(message) {
+    if (this.waiting) this.queue.push(message);
+    else this.send(message);
+  }
 
   // Requests and answers.
 
   request(prompt) {
     this.serial++;
+    this.waiting = true;
+    this.view.stage.canvas.dataset.request = this.serial;
     this.sentAt = performance.now();
     clearTimeout(this.timeout);
     this.timeout = setTimeout(() => {
@@ -125,6 +134,16 @@ class PromptView {
     this.view.tools();
     this.view.stage.draw();
     this.describe();
+    this.settle();
+    this.waiting = false;
+    for (const message of this.queue.splice(0)) this.send(message);
+  }
+  // An answer is shown when its layers are loaded, or at once where the masks stay the same.
+  async settle() {
+    await null; // layers and answer arrive in one message, in any order
+    const {ready} = this.view;
+    await ready;
+    if (ready === this.view.ready) this.drawn();
   }
   describe() {
     const {error, scores, ms, note} = this.model.get("answer"),
@@ -139,12 +158,14 @@ class PromptView {
     }
     this.view.status.textContent = `predicted IoU ${scores[Math.min(candidate, scores.length - 1)].toFixed(2)} · ${ms.toFixed(0)} ms in Python`;
   }
-  // The masks of an answer are on the canvas.
+  // The masks of an answer are painted; the next frame shows them.
   drawn() {
-    if (this.sentAt && this.model.get("answer").serial === this.serial) {
+    this.shown = this.model.get("answer").serial ?? 0;
+    if (this.sentAt && this.shown === this.serial) {
       this.view.stage.canvas.dataset.latency = (performance.now() - this.sentAt).toFixed(0);
       this.sentAt = 0;
     }
+    this.view.stage.draw();
     this.describe();
   }
 
@@ -181,6 +202,7 @@ class PromptView {
   // Prompts over the image: a plus on green inside, a minus on orange outside, so that colour is not the only sign.
 
   decorate(c, scale) {
+    this.view.stage.canvas.dataset.answer = this.shown; // the browser tests wait until it equals data-request
     const k = this.zoomed,
       {clicks, strokes} = this.history.now,
       box = this.draft?.from ? [...this.draft.from, ...this.draft.to] : this.history.now.box;
@@ -317,13 +339,13 @@ class PromptView {
       "div",
       {className: "samnb-bar"},
       "save",
-      ...this.model.get("forms").map(form => chip(form, () => this.send({do: "save", form}), `to ${this.model.get("folder")}`)),
+      ...this.model.get("forms").map(form => chip(form, () => this.sendAfterAnswer({do: "save", form}), `to ${this.model.get("folder")}`)),
     );
     return [keep, ...rows, saved, this.fileChooser()];
   }
 
   keep() {
-    this.send({do: "keep", name: this.classField.value});
+    this.sendAfterAnswer({do: "keep", name: this.classField.value});
   }
   edit(n) {
     const {prompt} = this.model.get("objects")[n];

@@ -46,6 +46,21 @@ def screenshots() -> Path:
     return folder
 
 
+def expect(part: Any) -> Any:
+    "Playwright's assertions, which look again until they hold: a page answers a little later than a test asks."
+    from playwright.sync_api import expect
+    return expect(part)
+
+
+def wait_until(true: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    "What `true` returns, as soon as that is true."
+    until = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -80,12 +95,12 @@ class Lab:
 
     def wait(self, seconds: float = 60) -> Lab:
         "Until it answers."
-        until = time.monotonic() + seconds
-        while True:
-            try: self.ask("status"); return self
-            except OSError: pass
-            assert self.process.poll() is None and time.monotonic() < until, f"JupyterLab does not start:\n{self.log.read_text()[-3000:]}"
-            time.sleep(0.2)
+        def answers() -> bool:
+            assert self.process.poll() is None, f"JupyterLab ended:\n{self.log.read_text()[-3000:]}"
+            try: self.ask("status"); return True
+            except OSError: return False
+        wait_until(answers, "JupyterLab does not start", seconds)
+        return self
 
     def stop_kernels(self) -> None:
         for session in self.ask("sessions"): self.ask(f"sessions/{session['id']}", "DELETE")
@@ -170,12 +185,20 @@ class Notebook:
         return file
 
 
-READ = """canvas => {
-  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+# What is on the page is drawn in the next frame; two frames later it is on the canvas.
+FRAMES = "const frames = async () => { for (let n = 0; n < 2; n++) await new Promise(requestAnimationFrame); };"
+READ = FRAMES + """
+  const read = () => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  const same = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);
+  let before = null, data = null;
+  for (let round = 0; round < 100 && !(before && same(before, data)); round++) {
+    await frames();
+    [before, data] = [data, read()];
+  }
   let text = "";
   for (let i = 0; i < data.length; i += 32768) text += String.fromCharCode(...data.subarray(i, i + 32768));
   return [canvas.height, canvas.width, btoa(text)];
-}"""
+"""
 
 
 @dataclass
@@ -187,18 +210,23 @@ class Canvas:
     @property
     def mouse(self) -> Any: return self.at.page.mouse
 
-    def pixels(self) -> np.ndarray:  # uint8 [H, W, 4], as drawn
-        height, width, text = self.at.evaluate(READ)
+    def settle(self) -> None: "Until nothing is under way; then the next frame shows it."
+
+    def pixels(self) -> np.ndarray:  # uint8 [H, W, 4]
+        "What is drawn, when it stands still."
+        self.settle()
+        height, width, text = self.at.evaluate(f"async canvas => {{ {READ} }}")
         return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)
 
     def wait_until(self, true: Callable[[np.ndarray], Any], seconds: float = 30) -> np.ndarray:
         "Until what is drawn is as it should be: pictures come one by one."
-        until = time.monotonic() + seconds
-        while True:
-            now = self.pixels()
-            if true(now): return now
-            assert time.monotonic() < until, "the canvas does not show what it should"
-            time.sleep(0.1)
+        found: list[np.ndarray] = []
+
+        def right() -> Any:
+            found[:] = [self.pixels()]
+            return true(found[0])
+        wait_until(right, "the canvas does not show what it should", seconds)
+        return found[0]
 
     def wait_change(self, before: np.ndarray, seconds: float = 30) -> np.ndarray:
         "Until something else is drawn."
@@ -227,7 +255,14 @@ class Canvas:
 class Stage(Canvas):
     "The canvas of `MaskView` and its kin, which shows the image enlarged and moved."
     @property
-    def view(self) -> tuple[float, float, float]: return tuple(map(float, (self.at.get_attribute("data-view") or "0 0 0").split()))  # scale, x, y
+    def view(self) -> tuple[float, float, float]:  # scale, x, y
+        "Where the image is, as the last frame has it."
+        return tuple(map(float, self.at.evaluate(f"async canvas => {{ {FRAMES} await frames(); return canvas.dataset.view || '0 0 0'; }}").split()))
+
+    def settle(self, seconds: float = 30) -> None:
+        "Until the answer to the latest prompt is drawn, where prompts go to Python."
+        self.at.page.wait_for_function("e => e.dataset.request === undefined || e.dataset.request === e.dataset.answer", arg=self.at.element_handle(),
+                                       timeout=1000 * seconds)
 
     def on_page(self, x: float, y: float) -> tuple[float, float]:
         self.at.scroll_into_view_if_needed()

@@ -11,7 +11,7 @@ from sam_nb.demo.aerial import ensure_demo_aerial
 from sam_nb.demo.files import make_demo
 from sam_nb.view.data_index import OKABE_ITO
 
-from .lab import CHECKOUT, Canvas, Notebook, Stage, changed
+from .lab import CHECKOUT, Canvas, Notebook, Stage, changed, expect
 
 CLASSES = ("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign")
 
@@ -36,10 +36,11 @@ def test_filter_and_open(notebook, street):
     tiles, status = shown.locator(".sam-tile"), shown.locator(".sam-count")
 
     def drawn(): page.wait_for_function("e => [...e.querySelectorAll('.sam-face canvas')].every(c => c.dataset.drawn)", arg=shown.element_handle())
-    drawn()
     total = len([*street.glob("*/Visible/*.png")])
-    assert status.inner_text() == f"{total} of {total} shown; {total} of {total} samples read" and tiles.count() == 24
-    assert not shown.locator("img").is_visible(), "the sheet for pages without a kernel"
+    expect(status).to_have_text(f"{total} of {total} shown; {total} of {total} samples read")
+    expect(tiles).to_have_count(24)
+    drawn()
+    expect(shown.locator("img")).to_be_hidden()  # the sheet for pages without a kernel
     faces = shown.locator(".sam-face canvas")
     first = [Canvas(face, (96, 96)).pixels() for face in faces.all()]
     assert all(p.shape == (160, 160, 4) and p[..., :3].std() > 20 for p in first), "something is drawn"
@@ -80,7 +81,8 @@ def test_filter_and_open(notebook, street):
     tiles.nth(0).click()
     stage = Labels(shown.locator(".samnb-stage"), (96, 96))
     stage.at.wait_for(state="visible")
-    assert not tiles.nth(0).is_visible() and "00026" in shown.locator(".sam-bar b").inner_text()
+    expect(tiles.nth(0)).to_be_hidden()
+    expect(shown.locator(".sam-bar b")).to_contain_text("00026")
     image, warm, ids = image_array(street / "val/Visible/00026.png"), image_array(street / "val/Infrared/00026.png"), read_map(street / "val/Label/00026.png")
     stage.wait_until(lambda now: stage.off(now, image, ids, range(9)) < 0.01)
     notebook.shot("data_large", shown)
@@ -96,7 +98,7 @@ def test_filter_and_open(notebook, street):
     stage.wait_until(lambda now: stage.off(now, image, ids, range(9)) < 0.01)
     y, x = np.argwhere(ids == CLASSES.index("sky"))[0]
     page.mouse.move(*stage.on_page(int(x), int(y)))
-    assert "sky" in shown.locator(".samnb-status").inner_text()
+    expect(shown.locator(".samnb-status")).to_contain_text("sky")
     shown.get_by_role("button", name="thermal", exact=True).click(); page.mouse.move(0, 0)
     low, high = np.percentile(warm, (0.5, 99.5))
     stretched = ((warm - low) * (255 / (high - low))).clip(0, 255).round()
@@ -116,7 +118,7 @@ def test_filter_and_open(notebook, street):
     tiles.nth(0).focus()
     page.keyboard.press("ArrowRight"); page.keyboard.press("Enter")
     stage.at.wait_for(state="visible")
-    page.wait_for_function("e => Number(e.dataset.drawn) > 0", arg=stage.at.element_handle())
+    stage.ready()
     notebook.shot("data_dark", shown)
     page.keyboard.press("Escape")
     tiles.nth(0).wait_for(state="visible")
@@ -152,6 +154,7 @@ def test_objects_and_expressions(notebook, tmp_path):
     opened = "from sam_nb.view.data_browser import DataBrowser\nDataBrowser(%r)"
     notebook.open("browsers.ipynb", opened % str(rooms), opened % str(aerial)).run_all()
     objects, spoken, page = notebook.output(0), notebook.output(1), notebook.page
+    for browser in (objects, spoken): expect(browser.locator(".sam-face canvas").first).to_be_visible()
     page.wait_for_function("() => [...document.querySelectorAll('.sam-face canvas')].every(c => c.dataset.drawn)")
     notebook.shot("data_objects", objects)
     notebook.shot("data_expressions", spoken)

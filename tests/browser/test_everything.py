@@ -1,7 +1,7 @@
 "explore_everything: the page filters as Python does."
 import json
 
-from .lab import Stage
+from .lab import Stage, expect, wait_until
 
 ASK = """
 from dataclasses import replace
@@ -23,16 +23,15 @@ def test_filters(notebook):
     page.wait_for_function("([e, n]) => Number(e.innerText.split(' ')[0]) < n", arg=[words.element_handle(), count])
     stage.wait_change(before)
     fewer = int(words.inner_text().split()[0])
-    shown.get_by_label("overlap").fill("0.1")
-    page.wait_for_timeout(200)
+    shown.get_by_label("overlap").fill("0.1")  # the page filters at once
     least = int(words.inner_text().split()[0])
     assert least <= fewer < count
     shown.get_by_label("area from").fill("1500")
-    page.wait_for_timeout(200)
     notebook.shot("everything_few", shown)
     shown.get_by_label("area from").fill("0")
-    page.wait_for_timeout(200)
-    # Python hears of it, and finds the same by its own rules
+    expect(words).to_contain_text(f"{least} of")
+    # Python gets the last limits, and finds the same by its own rules
+    wait_until(lambda: notebook.ask("print(view.limits['least'], view.limits['overlap'])").split() == ["0", "0.1"], "Python has other limits")
     said = notebook.ask("import json", "json_of = json.dumps", ASK)
     kept, same, score = json.loads(said)
     assert len(kept) == least and same and score == 0.5

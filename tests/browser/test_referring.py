@@ -4,7 +4,7 @@ import numpy as np
 from sam_nb.core import read_json
 from sam_nb.datasets.pictures import image_array
 
-from .lab import CHECKOUT, Canvas, changed
+from .lab import CHECKOUT, Canvas, changed, expect
 
 
 def test_ask_click_save(notebook):
@@ -15,7 +15,7 @@ def test_ask_click_save(notebook):
     page.wait_for_function("element => element.width > 300", arg=canvas.at.element_handle())
     plane = canvas.pixels()
     notebook.shot("referring_sentence", shown)
-    assert "predicted IoU" in status.inner_text()
+    expect(status).to_contain_text("predicted IoU")
 
     # another sentence: the mask leaves the plane and comes to the ship
     words = shown.locator("input[type=text]")

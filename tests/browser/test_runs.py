@@ -15,7 +15,7 @@ from sam_nb.recipe import Recipe
 from sam_nb.training.runs import Run
 from sam_nb.view.run_browser import SCRIPT, STYLE, run_picture, run_records, save_report
 
-from .lab import screenshots
+from .lab import expect, screenshots
 
 THEMES = {"light": "", "dark": "--jp-ui-font-color1: #e0e0e0; --jp-ui-font-color2: #aaa; --jp-layout-color1: #111; --jp-layout-color2: #212121; "
           "--jp-border-color2: #424242; --jp-brand-color1: #64b5f6;"}
@@ -173,15 +173,15 @@ def test_in_jupyterlab(notebook):
     notebook.open("explore_runs.ipynb", root=str(root), names="slow fast").run_all(120)
     shown, page = notebook.output_after("The browser"), notebook.page
     rows = shown.locator(".scroll").first.locator("tbody tr")
-    assert rows.count() == 4
+    expect(rows).to_have_count(4)
     curves = shown.locator("svg.chart").filter(visible=True).first.locator("path.curve")
-    assert curves.count() == 2
+    expect(curves).to_have_count(2)
     shown.get_by_label("compare fast").uncheck()
-    page.wait_for_function("e => e.querySelectorAll('svg.chart')[0].querySelectorAll('path.curve').length === 1", arg=shown.element_handle())
+    expect(curves).to_have_count(1)
     shown.get_by_label("compare fast").check()
     notebook.shot("runs_lab", shown)
     small_run(root, "new", 5e-3)
     shown.get_by_role("button", name="refresh").click()
-    page.wait_for_function("e => e.querySelector('.scroll tbody').querySelectorAll('tr').length === 5", arg=shown.element_handle())
+    expect(rows).to_have_count(5)
     assert (root / "report.html").stat().st_size > 20_000
     assert not page.wrong

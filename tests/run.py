@@ -1,0 +1,211 @@
+"""Run every notebook and every test file, and say how far it is, what failed, and how to run that again.
+
+    python -m tests.run                                             everything outside tests/browser, on up to four processors
+    python -m tests.run -n 1                                        one after the other
+    python -m tests.run 03_losses.ipynb tests/test_cli.py           some of it: paths or names of files
+    python -m tests.run tests/test_cli.py::test_help_is_quick       one test
+
+Each notebook and each test file has a process of its own, a fork of one that has torch and the other packages imported.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+LONG = ("tests/test_resume.py", "tests/test_rsam.py", "nbs/train_saom.ipynb", "tests/test_cli.py", "tests/test_parity.py", "nbs/train_promptable.ipynb",
+        "nbs/train_rsam.ipynb", "nbs/train_sartm.ipynb")  # these begin, so that no processor waits for one of them at the end
+PACKAGES = ("torch", "torchvision", "torchmetrics", "transformers", "transformers.models.clip.modeling_clip", "sam2", "segment_anything", "peft", "cv2", "scipy.ndimage",
+            "pycocotools.mask", "pandas", "matplotlib.pyplot", "IPython", "anywidget", "papermill", "nbdev.test", "pytest")
+SETTINGS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OMP_NUM_THREADS")  # what a number may depend on, besides the processor
+LIMIT = 900  # seconds that one file may take
+REPORTED = ("sam_nb", "numpy", "torchvision", "transformers", "sam2", "jupyterlab")  # versions in the report, besides torch
+
+
+@dataclass
+class Outcome:
+    "What came of a notebook or a test file."
+    name: str  # relative to the checkout
+    passed: list[str] = field(default_factory=list)  # tests as pytest writes them, or the notebook
+    failed: list[str] = field(default_factory=list)
+    skipped: int = 0
+    seconds: float = 0.0
+    processor: float = 0.0  # seconds, of the process and its children
+    output: str = ""
+
+    def report(self, result: Any) -> None:  # what pytest says of a test's setup, call and teardown
+        if result.failed and result.nodeid not in self.failed: self.failed.append(result.nodeid)
+        elif result.when == "call" and result.passed: self.passed.append(result.nodeid)
+        elif result.skipped: self.skipped += 1  # whether it skips itself or is marked
+
+
+def everything() -> list[str]:
+    "Notebooks and test files, the long ones first."
+    from nbdev.config import get_config
+    from nbdev.doclinks import nbglob
+    notebooks = sorted(Path(f).resolve().relative_to(ROOT).as_posix() for f in nbglob(get_config().nbs_path, as_path=True))
+    tests = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "tests").glob("test_*.py"))
+    names = [*tests, *notebooks]
+    return sorted(names, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
+
+
+def chosen(words: list[str]) -> list[str]:
+    "What was named: all, files, or tests as pytest writes them."
+    names = everything()
+    if not words: return names
+    unknown = [w for w in words if not any(n.endswith(w.partition("::")[0]) for n in names)]
+    if unknown: raise SystemExit(f"no notebook and no test file is called {', '.join(unknown)}")
+    return [w if "::" in w else next(n for n in names if n.endswith(w)) for w in words]
+
+
+def work(name: str, folder: Path) -> None:
+    "In a process of its own: run a file; its output goes to folder/output, what came of it to folder/outcome."
+    os.setsid()
+    with open(folder / "output", "w") as file: os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    outcome = Outcome(name)
+    if name.endswith(".ipynb"):
+        from nbdev.config import get_config
+        from nbdev.test import test_nb
+        os.chdir(ROOT / "nbs")
+        passed, _ = test_nb(ROOT / name, skip_flags=get_config().tst_flags.split(), force_flags=[], basepath=ROOT)
+        (outcome.passed if passed else outcome.failed).append(name)
+    else:
+        import pytest
+        plugin = type("Reports", (), {"pytest_runtest_logreport": lambda self, report: outcome.report(report)})()
+        code = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", str(ROOT / name)], plugins=[plugin])
+        if code and not outcome.failed: outcome.failed = [name]
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN): outcome.processor += sum(resource.getrusage(who)[:2])
+    (folder / "outcome").write_text(json.dumps(asdict(outcome)))
+
+
+@dataclass
+class Job:
+    "A file that is being run."
+    name: str
+    folder: Path
+    began: float = field(default_factory=time.perf_counter)
+
+    def start(self) -> Job:
+        self.folder.mkdir()
+        self.process = multiprocessing.get_context("fork").Process(target=work, args=(self.name, self.folder))
+        self.process.start()
+        return self
+
+    @property
+    def seconds(self) -> float: return time.perf_counter() - self.began
+
+    def stop(self) -> None:
+        "End it, and what it started."
+        try: os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError: pass
+
+    def end(self) -> Outcome:
+        self.process.join()
+        written, output = self.folder / "outcome", self.folder / "output"
+        outcome = Outcome(**json.loads(written.read_text())) if written.exists() else Outcome(self.name, failed=[self.name])
+        outcome.seconds, outcome.output = self.seconds, output.read_text(errors="replace") if output.exists() else ""
+        if not written.exists(): outcome.output += f"\nended with code {self.process.exitcode} after {self.seconds:.0f} s"
+        return outcome
+
+
+class Progress:
+    "A line for each file that is done; in a terminal one line that moves, and a lasting one for each failure."
+    def __init__(self, total: int):
+        self.total, self.done, self.began, self.moves = total, 0, time.perf_counter(), sys.stdout.isatty()
+
+    def line(self) -> str:
+        seconds = time.perf_counter() - self.began
+        return f"[{self.done:3d} of {self.total}, {int(seconds) // 60}:{int(seconds) % 60:02d}]"
+
+    def running(self, jobs: list[Job]) -> None:
+        if self.moves: print(f"\r\033[K{self.line()} " + ", ".join(f"{j.name} {j.seconds:.0f} s" for j in jobs), end="", flush=True)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.done += 1
+        if outcome.failed: print(f"{chr(13) + chr(27) + '[K' if self.moves else ''}{self.line()} FAILED {outcome.name} {outcome.seconds:.1f} s", flush=True)
+        elif not self.moves: print(f"{self.line()} {outcome.name} {outcome.seconds:.1f} s", flush=True)
+
+
+def run_all(names: list[str], processes: int, folder: Path) -> list[Outcome]:
+    "Run files, so many at a time, in their order."
+    waiting, running, outcomes, progress = list(enumerate(names)), {}, [], Progress(len(names))
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                number, name = waiting.pop(0)
+                job = Job(name, folder / str(number)).start()
+                running[job.process.sentinel] = job
+            progress.running([*running.values()])
+            for sentinel in wait([*running], timeout=1):
+                outcomes.append(running.pop(sentinel).end())
+                progress.ended(outcomes[-1])
+            for job in running.values():
+                if job.seconds > LIMIT: job.stop()
+    finally:
+        for job in running.values(): job.stop()
+    if progress.moves: print("\r\033[K", end="")
+    return outcomes
+
+
+def report() -> str:
+    "What a person should tell with a failure: the machine, and the versions."
+    from tests.parity.checks import machine
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    versions = ", ".join(f"{name} {version(name)}" for name in REPORTED)
+    return f"{machine()}; {platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}, {versions}, commit {commit or 'unknown'}"
+
+
+def summary(outcomes: list[Outcome], seconds: float) -> int:
+    "Print what came of everything, and for failures what failed, how to run that alone, and what to report."
+    notebooks = [o for o in outcomes if o.name.endswith(".ipynb")]
+    failed = [name for o in outcomes for name in o.failed]
+    for o in outcomes:
+        if o.failed: print(f"\n{'-' * 20} {o.name} {'-' * 20}\n" + "\n".join(o.output.splitlines()[-80:]))
+    tests, skipped = sum(len(o.passed) for o in outcomes if o not in notebooks), sum(o.skipped for o in outcomes)
+    longest = sorted(outcomes, key=lambda o: -o.seconds)[:12]
+    if len(outcomes) > 1: print("longest:", ", ".join(f"{Path(o.name).name} {o.seconds:.0f} s" for o in longest))
+    print(f"{sum(len(o.passed) for o in notebooks)} notebooks and {tests} tests passed, {skipped} skipped, {len(failed)} failed "
+          f"in {seconds:.0f} s ({sum(o.processor for o in outcomes):.0f} s of processor time)")
+    if not failed: return 0
+    settings = "".join(f"{name}={os.environ[name]} " for name in SETTINGS if name in os.environ)
+    print(f"what failed:  {', '.join(failed)}\nrun it alone: {settings}{os.path.relpath(sys.executable)} -m tests.run {' '.join(failed)}\nto report:    {settings}{report()}")
+    return 1
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="notebooks, test files, or tests as pytest writes them; none: all of them")
+    parser.add_argument("-n", "--processes", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--out", type=Path, help="write what came of each file there, as JSON")
+    options = parser.parse_args(words)
+    os.chdir(ROOT)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MPLBACKEND", "agg")
+    began = time.perf_counter()
+    with redirect_stdout(io.StringIO()):
+        for name in PACKAGES: importlib.import_module(name)
+    with tempfile.TemporaryDirectory(prefix="sam_nb_tests_", ignore_cleanup_errors=True) as folder:
+        outcomes = run_all(chosen(options.names), options.processes, Path(folder))
+    if options.out: options.out.write_text(json.dumps([asdict(o) for o in outcomes]))
+    return summary(outcomes, time.perf_counter() - began)
+
+
+if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
