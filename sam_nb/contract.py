@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .core import ParameterError, SamNbError, did_you_mean
 
-if TYPE_CHECKING: from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 # %% auto #0
 __all__ = ['CardError', 'Job', 'Evaluator', 'check_fields', 'register', 'refused_cards', 'jobs', 'job', 'Method', 'check_method',
-           'SentenceAnswers', 'ReferringModel', 'check_referring_model']
+           'SentenceAnswers', 'SentenceMasks', 'ReferringModel', 'check_referring_model']
 
 # %% ../nbs/lib/00_contract.ipynb #d5db7aec
 class CardError(SamNbError): "A card that is incomplete, or of a name that is taken."
@@ -161,6 +163,43 @@ class SentenceAnswers:
     predicted_iou: Tensor  # [N]
     presence: Tensor  # [N] logits: whether what the sentence names is in the image
 
+@dataclass
+class SentenceMasks:
+    "Masks for N sentences about one image, at its own size."
+    expressions: list[str]
+    masks: np.ndarray  # bool [N, H, W]
+    scores: np.ndarray  # [N] predicted IoU
+    present: np.ndarray  # [N] probability that there is such a thing
+    boxes: np.ndarray  # float [N, 4] x0, y0, x1, y1; not a number where the mask is empty
+    logits: Tensor  # [N, 1, h, w] of the model
+    image: np.ndarray  # uint8 [H, W, 3]
+
+    def __len__(self) -> int: return len(self.masks)
+    mask = property(lambda self: self.masks[0])  # of the first sentence
+    score = property(lambda self: float(self.scores[0]))
+    box = property(lambda self: self.boxes[0])
+
+    @classmethod
+    def of(cls, expressions: list[str], masks: np.ndarray, scores: np.ndarray, present: np.ndarray, logits: Tensor,
+           image: np.ndarray) -> SentenceMasks:
+        "With the boxes of the masks; ends are exclusive."
+        import torch
+        from sam_nb.masks import masks_to_boxes
+        found = torch.from_numpy(masks)
+        boxes = masks_to_boxes(found).double() + torch.tensor([0, 0, 1, 1])
+        boxes[~found.flatten(1).any(1)] = torch.nan
+        return cls(expressions, masks, scores, present, boxes.numpy(), logits, image)
+
+    def show(self, width: float = 3) -> Any:  # Picture
+        "The mask of each sentence over the image."
+        import textwrap
+        from sam_nb.show import overlay, show_images
+        columns = min(3, len(self))
+        pictures = [overlay(self.image, m[None], palette=[[255, 0, 220]], alpha=0.5) for m in self.masks]
+        titles = [textwrap.fill(f"{e} ({s:.2f})", 28) for e, s in zip(self.expressions, self.scores, strict=True)]
+        return show_images(pictures, titles, columns=columns, width=width * columns)
+
+# %% ../nbs/lib/00_contract.ipynb #16b58cef
 @runtime_checkable
 class ReferringModel(Protocol):
     "Image and sentences to probability maps."

@@ -20,7 +20,7 @@ from .core import ParameterError, did_you_mean
 # %% auto #0
 __all__ = ['semantic_cross_entropy', 'ohem_cross_entropy', 'semantic_dice', 'over_outputs', 'nearest_labels', 'class_counts',
            'class_prototypes', 'PrototypeBank', 'prototype_loss', 'relation_loss', 'sigmoid_focal', 'mask_dice',
-           'iou_target', 'iou_loss', 'similarity_to', 'similarity_distillation']
+           'iou_target', 'iou_loss', 'foreground_loss', 'similarity_to', 'similarity_distillation']
 
 # %% ../nbs/lib/03_losses.ipynb #1a0e1ef4
 _LEAN_ABOVE = 2**24  # logits (64 MB in float32) above which images are taken one by one
@@ -235,6 +235,17 @@ def iou_loss(predicted_iou: Tensor,  # [...]
     if kind not in ("l1", "mse"): raise ParameterError(f"kind={kind!r}", remedy=did_you_mean(kind, ["l1", "mse"]))
     difference = _precise(predicted_iou) - iou_target(logits, targets, threshold)
     return difference.abs() if kind == "l1" else difference.square()
+
+# %% ../nbs/lib/03_losses.ipynb #b6183778
+def foreground_loss(logits: Tensor,  # [N, H, W] foreground minus background
+                    masks: Tensor,  # [N, H, W] 0 or 1
+                    weights: tuple[float, float] = (0.9, 1.1),  # of background and foreground in the cross entropy
+                    ) -> tuple[Tensor, Tensor]:  # cross entropy (scalar), dice losses [N, 2] of background and foreground
+    "Weighted cross entropy over all pixels, and dice losses of background and foreground (RemoteSAM)."
+    logits, masks = _pair(logits, masks)
+    weight = weights[0] + (weights[1] - weights[0]) * masks
+    entropy = (weight * (F.softplus(logits) - masks * logits)).sum() / weight.sum()
+    return entropy, torch.stack([mask_dice(-logits, 1 - masks, 1e-6), mask_dice(logits, masks, 1e-6)], -1)
 
 # %% ../nbs/lib/03_losses.ipynb #091b8084
 def similarity_to(features: Tensor,  # [N, D] features of all cells, or [P, N, D] a set for each point

@@ -79,8 +79,9 @@ class SentenceReader:
     "Encodes sentences with a BERT; caches them while it is frozen."
     def __init__(self, model: BertModel, tokenizer: BertTokenizer | None = None,
                  sep: bool = False,  # close each sentence with [SEP]; RSAM does not
+                 cut: int | None = None,  # pieces of a sentence, at most; RemoteSAM: 20
                  memory: int = 2**30):  # bytes of the cache; 0: no cache, and padded places hold BERT's output, as released
-        self.model, self.tokenizer, self.sep, self.memory = model, tokenizer, sep, memory
+        self.model, self.tokenizer, self.sep, self.cut, self.memory = model, tokenizer, sep, cut, memory
         self.kept: OrderedDict[str, Tensor] = OrderedDict()
         self.used = 0
 
@@ -90,7 +91,7 @@ class SentenceReader:
 
     def tokens(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:  # ids [N, L], real [N, L]
         if self.tokenizer is None: raise CheckpointError("this model has no vocabulary", remedy="set_vocabulary(...) gives it one (BERT's vocab.txt)")
-        return sentence_tokens(self.tokenizer, sentences, self.sep, longest=self.model.config.max_position_embeddings)
+        return sentence_tokens(self.tokenizer, sentences, self.sep, self.cut, longest=self.model.config.max_position_embeddings)
 
     def read(self, ids: Tensor, real: Tensor) -> Words:  # [N, L] each
         "Hidden states of token ids."

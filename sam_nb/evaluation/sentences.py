@@ -22,8 +22,8 @@ from .rows import Evaluation, evenly_spaced
 from ..heads.promptable import AUTOCAST
 
 # %% auto #0
-__all__ = ['Overlaps', 'measure_overlaps', 'prepare_sample', 'sentence_rows', 'row_iou', 'main_scores', 'swapped_scores',
-           'wrong_object_share', 'rejection_scores', 'SentenceEvaluation', 'evaluate_sentences']
+__all__ = ['Overlaps', 'measure_overlaps', 'prepare_sample', 'sentence_rows', 'row_iou', 'main_scores', 'update_scores',
+           'swapped_scores', 'wrong_object_share', 'rejection_scores', 'SentenceEvaluation', 'evaluate_sentences']
 
 # %% ../../nbs/lib/50_evaluation.sentences.ipynb #96ee0cd8
 @dataclass
@@ -118,6 +118,18 @@ def main_scores(rows: Sequence[Mapping[str, Any]], of: str = "",  # "": original
     ious = np.array([row_iou(r, of) for r in rows])
     overall = sum(r[f"{of}shared"] for r in rows) / max(1, sum(r[f"{of}union"] for r in rows))
     return {"mIoU": 100 * float(ious.mean()), "oIoU": 100 * overall, **{f"P@{p:g}": 100 * float((ious > p).mean()) for p in _THRESHOLDS}}
+
+# %% ../../nbs/lib/50_evaluation.sentences.ipynb #5e182582
+def update_scores(metric: Any,  # `metrics.ReferringScores`
+                  predictions: Sequence[Tensor],  # of each image bool [n, H, W]
+                  batch: Mapping[str, Any],  # of `collate_referring`, with `target` and `chosen`
+                  size: str = "original",  # of the predictions: the images' own, or "model"
+                  ) -> None:
+    "Add the masks of a batch of sentences to the scores."
+    for b, (found, target, chosen) in enumerate(zip(predictions, batch["target"], batch["chosen"], strict=True)):
+        if not len(found): continue
+        truth = batch["masks"][batch["image_index"] == b] if size == "model" else torch.from_numpy(target.planes(chosen).copy()).bool()
+        metric.update(found, truth.to(found.device))
 
 # %% ../../nbs/lib/50_evaluation.sentences.ipynb #6d4fd534
 def swapped_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:  # percent

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from torch import Tensor, nn
 
-from ..contract import SentenceAnswers
+from ..contract import SentenceAnswers, SentenceMasks
 from ..core import CheckpointError, ParameterError
 from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, ResizeSquare
@@ -28,7 +27,7 @@ from ..encoders.sentences import SentenceReader, Words, build_bert, check_senten
 from ..heads.promptable import ImageFeatures, MaskPrediction, decode_embedded, embed_prompts, features_of, resize_logits
 from ..heads.semantic import TokenMaskDecoder, object_gate
 from ..heads.text_guidance import GuidanceOptions, TextGuidance
-from ..masks import coverage, masks_to_boxes
+from ..masks import coverage
 from .rsam_losses import BoxHeads, box_loss, mean_count, object_choice_loss, referring_losses
 from .rsam_recipe import RsamRecipe, RsamSwitches, input_side
 from ..prompts import Prompts, correct_points, read_prompts
@@ -36,7 +35,7 @@ from ..recipe import validated
 from ..weights import HubModel, load_state, parameter_table
 
 # %% auto #0
-__all__ = ['RSAM', 'part_table', 'gated', 'SentenceMasks', 'EncodedImage', 'load_options']
+__all__ = ['RSAM', 'part_table', 'gated', 'EncodedImage', 'load_options']
 
 # %% ../../nbs/lib/60_methods.rsam.ipynb #2a1acdf6
 class _WordPromptEncoder(PromptEncoder):
@@ -272,32 +271,6 @@ def _predict(model: RSAM, batch: Mapping[str, Any],
 
 RSAM.predict = _predict
 
-# %% ../../nbs/lib/60_methods.rsam.ipynb #c064d652
-@dataclass
-class SentenceMasks:
-    "Masks for N sentences about one image."
-    expressions: list[str]
-    masks: np.ndarray  # bool [N, H, W]
-    scores: np.ndarray  # [N] predicted IoU
-    present: np.ndarray  # [N] probability that there is such a thing
-    boxes: np.ndarray  # float [N, 4] x0, y0, x1, y1; not a number where the mask is empty
-    logits: Tensor  # [N, 1, 4g, 4g] to be corrected by clicks
-    image: np.ndarray  # uint8 [H, W, 3]
-
-    def __len__(self) -> int: return len(self.masks)
-    mask = property(lambda self: self.masks[0])  # of the first sentence
-    score = property(lambda self: float(self.scores[0]))
-    box = property(lambda self: self.boxes[0])
-
-    def show(self, width: float = 3) -> Any:  # Picture
-        "The mask of each sentence over the image."
-        import textwrap
-        from sam_nb.show import overlay, show_images
-        columns = min(3, len(self))
-        pictures = [overlay(self.image, m[None], palette=[[255, 0, 220]], alpha=0.5) for m in self.masks]
-        titles = [textwrap.fill(f"{e} ({s:.2f})", 28) for e, s in zip(self.expressions, self.scores, strict=True)]
-        return show_images(pictures, titles, columns=columns, width=width * columns)
-
 # %% ../../nbs/lib/60_methods.rsam.ipynb #a9f08db9
 class EncodedImage:
     "An image that has been encoded once, to be segmented by sentences and clicks."
@@ -333,11 +306,7 @@ def _as_masks(image: EncodedImage, sentences: list[str], answer: MaskPrediction,
     logits = gated(answer) if image.model.switches.gate and not prompted else answer.logits  # a click proves that the object is there
     masks = (F.interpolate(logits.float(), image.size, mode="bilinear", align_corners=False)[:, 0] > threshold).cpu().numpy()
     scores, present = answer.predicted_iou[:, 0].float().cpu().numpy(), answer.object_logits.float().sigmoid()[:, 0].cpu().numpy()
-    return SentenceMasks(sentences, masks, scores, present, _boxes(masks), answer.logits, image.array[..., :3])
-
-def _boxes(masks: np.ndarray) -> np.ndarray:  # bool [N, H, W] -> float [N, 4], exclusive ends; not a number where nothing is
-    boxes = masks_to_boxes(torch.from_numpy(masks)).double() + torch.tensor([0, 0, 1, 1])
-    return np.where(masks.any((1, 2))[:, None], boxes.numpy(), np.nan)
+    return SentenceMasks.of(sentences, masks, scores, present, answer.logits, image.array[..., :3])
 
 # %% ../../nbs/lib/60_methods.rsam.ipynb #a0533ac4
 def _frame(model: RSAM) -> ResizeSquare: return ResizeSquare(model.image_size, Normalise(), by_pillow=True)

@@ -5,7 +5,7 @@
 # %% ../../nbs/lib/60_methods.rsam_job.ipynb #026ef618
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from .rsam_recipe import DEMO, RELEASED, RSAM_PRESETS, RsamEvalRecipe, RsamRecip
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
     from sam_nb.evaluation.sentences import SentenceEvaluation
     from sam_nb.methods.rsam import RSAM
     from sam_nb.metrics import ReferringScores
@@ -72,16 +71,9 @@ def _metric(recipe: RsamRecipe, data: Mapping[str, Any]) -> ReferringScores:
     from sam_nb.metrics import ReferringScores
     return ReferringScores()
 
-def _update_scores(metric: ReferringScores, predictions: Sequence[Tensor], batch: Mapping[str, Any],
-                   size: str = "original",  # of the predictions
-                   ) -> None:
-    import torch
-    for b, (found, target, chosen) in enumerate(zip(predictions, batch["target"], batch["chosen"], strict=True)):
-        if not len(found): continue
-        truth = batch["masks"][batch["image_index"] == b] if size == "model" else torch.from_numpy(target.planes(chosen).copy()).bool()
-        metric.update(found, truth.to(found.device))
-
-def _update(recipe: RsamRecipe) -> Any: return partial(_update_scores, size=recipe.predict_size)
+def _update(recipe: RsamRecipe) -> Any:
+    from sam_nb.evaluation.sentences import update_scores
+    return partial(update_scores, size=recipe.predict_size)
 
 # %% ../../nbs/lib/60_methods.rsam_job.ipynb #c2a24c7a
 def _check_eval(values: Mapping[str, Any]) -> RsamEvalRecipe:
