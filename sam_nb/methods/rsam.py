@@ -242,11 +242,11 @@ def _answer_words(model: RSAM, features: ImageFeatures, words: Words, chunk: int
 
 @torch.no_grad()
 def _answer(model: RSAM, features: ImageFeatures,  # of one image
-            sentences: Sequence[str],
+            sentences: Sequence[str] | Words,
             chunk: int = 16,  # sentences decoded together
             ) -> SentenceAnswers:  # logits [N, 1, h, w] after the gate
     "Answers to sentences about one image, in bounded memory."
-    return _answer_words(model, features, model.read(sentences), chunk)
+    return _answer_words(model, features, sentences if isinstance(sentences, Words) else model.read(sentences), chunk)
 
 RSAM.answer = _answer
 
