@@ -31,7 +31,8 @@ from .pictures import Problem, read_rgb, file_error
 from .refer import Listed, find_refs, in_split, list_refer, read_refs, refer_images, refer_split
 
 # %% auto #0
-__all__ = ['Target', 'Referring', 'referring_splits', 'load_referring', 'count_ambiguous', 'splits_to_check', 'check_info']
+__all__ = ['Target', 'Referring', 'referring_splits', 'load_referring', 'count_ambiguous', 'as_referring', 'splits_to_check',
+           'check_info']
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #ca1a2096
 def _as_runs(segmentation: Any,  # run lengths, polygons, or a list of run lengths
@@ -333,6 +334,17 @@ def _open(root: Path, kind: str, split: str, empty: bool, classes: Sequence[str]
 def count_ambiguous(entries: Sequence[Entry]) -> int:
     "Expressions that name several masks of their image."
     return sum(n > 1 for e in entries for n in Counter(t.expression.casefold() for t in e.truth).values())
+
+# %% ../../nbs/lib/10_datasets.referring.ipynb #e31e2b79
+def as_referring(entries: Sequence[Entry],  # `truth`: a tuple of `Target`
+                 split: str = "train",
+                 classes: Sequence[str] | None = None,  # categories in the order of their numbers; None: those of the targets, sorted
+                 name: str = "own") -> Referring:
+    "A dataset of images and targets in memory."
+    classes = tuple(classes or sorted({t.category for e in entries for t in e.truth} - {""}))
+    folder = os.path.dirname(entries[0].image) if entries else ""
+    read = partial(_target_masks, order={c: k for k, c in enumerate(classes)})
+    return Referring(FolderContents("memory", list(entries), read, classes, folder, folder), split=split, name=name)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #5fa791ce
 def splits_to_check(root: str | Path) -> tuple[str, ...]:

@@ -6,26 +6,29 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from ..core import ParameterError, derive_seed, read_json, workspace, write_json
+from ..core import ParameterError, derive_seed, did_you_mean, read_json, workspace, write_json
+from ..datasets.referring_engine import Expression, Facts, Vocabulary, false_expressions, outline_facts, unique_expressions
 from .files import GENERATOR_VERSION, make_once
 from .engine import Camera, Lighting, Part, Place, Scene, Thing, register_place, render, visible_objects
 
 # %% auto #0
-__all__ = ['AERIAL_CLASSES', 'AERIAL_PALETTE', 'AERIAL', 'Query', 'Facts', 'facts', 'truth', 'say', 'Expression', 'expressions',
-           'negatives', 'make_demo_aerial', 'ensure_demo_aerial']
+__all__ = ['AERIAL_CLASSES', 'AERIAL_PALETTE', 'AERIAL', 'AERIAL_WORDS', 'AERIAL_LAYOUTS', 'facts', 'expressions', 'negatives',
+           'make_demo_aerial', 'ensure_demo_aerial']
 
 # %% ../../nbs/lib/11_demo.aerial.ipynb #5408227d
 AERIAL_CLASSES = ("grass", "soil", "water", "road", "house", "plane", "ship", "vehicle", "tank", "court")
 AERIAL_PALETTE = ((124, 179, 92), (205, 170, 125), (78, 141, 196), (110, 113, 124), (214, 93, 72), (240, 240, 245),
                   (155, 89, 182), (246, 189, 60), (23, 179, 166), (236, 112, 164))
+_GROUNDS = 4  # the first classes
 _AERIAL_COLOURS = {"red": (.72, .13, .1), "blue": (.1, .25, .72), "white": (.93, .93, .91), "grey": (.42, .44, .47), "brown": (.36, .2, .1),
                   "yellow": (.95, .78, .08), "green": (.08, .45, .22), "black": (.07, .07, .09)}
 _AERIAL_PAINTS = {  # the colours each class comes in
@@ -330,294 +333,40 @@ def _compose_aerial(rng: np.random.Generator, light: Lighting) -> Scene:
 
 AERIAL = register_place(Place("aerial", AERIAL_CLASSES, AERIAL_PALETTE, _compose_aerial, _AERIAL_LIGHT, hard_lighting="twins"))
 
-# %% ../../nbs/lib/11_demo.aerial.ipynb #8e9f34f1
-def _ramp(x: np.ndarray, yes: float, no: float) -> np.ndarray:  # 1 up to `yes`, 0 from `no` on, ½ between; yes < no
-    return np.where(x <= yes, 1., np.where(x >= no, 0., .5))
-
-@dataclass
-class Facts:
-    "The attributes of N objects by which conditions are judged, in the order of their instance ids."
-    name: np.ndarray  # [N] class names
-    colour: np.ndarray
-    size: np.ndarray
-    on: np.ndarray
-    angle: np.ndarray  # degrees
-    centre: np.ndarray  # [N, 2] image units
-    area: np.ndarray  # of the outline, image units squared
-    gap: np.ndarray  # [N, N] between outlines
-    far: dict[str, np.ndarray]  # [N] distance to the "road" and to the "water", inf where there is none
-
 # %% ../../nbs/lib/11_demo.aerial.ipynb #33676e75
-def _dense(hull: np.ndarray, points: int = 24) -> np.ndarray:  # [points, 2] along an outline
-    ring = np.concatenate([hull, hull[:1]])
-    at = np.r_[0, np.cumsum(np.hypot(*np.diff(ring, axis=0).T))]
-    return np.stack([np.interp(np.linspace(0, at[-1], points, endpoint=False), at, ring[:, k]) for k in (0, 1)], 1)
-
-def _distance(scene: Scene, what: str) -> np.ndarray | None:  # [_G, _G] image units
-    polygons = [p for t in scene.things if t.stuff for part in t.parts if part.name == what for p in part.polygons]
-    mask = _raster(polygons)
-    return cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5) / _G if mask.any() else None
+def _ground(scene: Scene, what: str) -> np.ndarray:  # [_G, _G] uint8, 0 or 1
+    return _raster([p for t in scene.things if t.stuff for part in t.parts if part.name == what for p in part.polygons])
 
 def facts(scene: Scene) -> Facts:
     "The facts of a scene, without its images."
     things = [scene.things[i] for i in scene.countable]
-    told = {k: np.array([t.attributes[k] for t in things]) for k in ("colour", "size", "on", "angle")}
-    rings = np.stack([_dense(t.polygon) for t in things])
-    flat = rings.reshape(-1, 2)
-    apart = np.hypot(*(flat[:, None, k] - flat[None, :, k] for k in (0, 1))).reshape(len(things), -1, len(things), rings.shape[1]).min((1, 3))
-    cells = tuple((rings[..., ::-1] * _G).astype(int).clip(0, _G - 1).transpose(2, 0, 1))
-    far = {w: np.full(len(things), np.inf) if (d := _distance(scene, w)) is None else d[cells].min(1) for w in ("road", "water")}
-    return Facts(name=np.array([t.name for t in things]), centre=(rings.min(1) + rings.max(1)) / 2, gap=apart, far=far,
-                 area=np.array([cv2.contourArea(t.polygon) for t in things]), **told)
+    attributes = {k: [t.attributes[k] for t in things] for k in ("colour", "size", "on")}
+    angles = [np.nan if t.name == "tank" else t.attributes["angle"] for t in things]
+    ground = {w: _ground(scene, w) for w in ("road", "water")}
+    return outline_facts([t.name for t in things], [t.polygon for t in things], {**attributes, "angle": angles}, ground)
 
-# %% ../../nbs/lib/11_demo.aerial.ipynb #e7e086d1
-_SIDES = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}  # axis, and whether small numbers are there
-
-def _place(f: Facts, where: str) -> np.ndarray:
-    "Place in the picture, such as 'left', 'top left' or 'middle'."
-    if where == "middle": return _ramp(np.abs(f.centre - .5).max(1), .13, .22)
-    truths = []
-    for side in where.split():
-        axis, sign = _SIDES[side]
-        truths.append(_ramp(f.centre[:, axis] if sign > 0 else 1 - f.centre[:, axis], .37, .46))
-    return np.min(truths, axis=0)
-
-def _size(f: Facts, size: str, name: str) -> np.ndarray:
-    "Small or large for its class; doubtful where the picture has only one size of it."
-    mixed = len(set(f.size[f.name == name])) > 1
-    return (f.size == size).astype(float) if mixed else np.full(len(f.name), .5)
-
-def _lies(f: Facts, way: str) -> np.ndarray:
-    "Along the rows, along the columns, or neither; which way a round thing lies is always doubtful."
-    turn = np.abs((f.angle + 90) % 180 - 90)  # 0 along the rows .. 90 along the columns
-    off = {"across": turn, "upright": 90 - turn, "slanted": np.abs(turn - 45)}[way]
-    return np.where(f.name == "tank", .5, _ramp(off, *((15, 27) if way == "slanted" else (16, 28))))
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #684f6c43
-def _toward(f: Facts, direction: str, other: int) -> np.ndarray:
-    "To the left or right of, above or below another object."
-    axis, sign = _SIDES[{"above": "top", "below": "bottom"}.get(direction, direction)]
-    step = (f.centre[other] - f.centre) * sign
-    along, aside = step[:, axis], np.abs(step[:, 1 - axis])
-    sure = (along > .07) & (aside < .8 * along)
-    return np.where(sure, 1., np.where((along < .015) | (aside > 3 * np.maximum(along, .01)), 0., .5))
-
-def _ordered(values: np.ndarray, among: np.ndarray, rank: int, apart: float) -> np.ndarray:
-    "Number `rank` of those that are meant, if all of them are certain and no neighbour is nearly equal."
-    meant = np.flatnonzero(among == 1)
-    if (among == .5).any() or len(meant) <= max(rank, 1): return np.where(among > 0, .5, 0.)
-    line = meant[np.argsort(values[meant], kind="stable")]
-    near = np.abs(np.delete(values[line], rank) - values[line[rank]]).min() < apart
-    out = np.zeros(len(values))
-    out[line if near else line[rank:rank + 1]] = .5 if near else 1.
-    return out
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #3506a625
-Query = tuple[tuple, ...]  # conditions; the class comes first
-
-def _one(truth: np.ndarray) -> int | None:
-    "The only object a truth leaves, or None."
-    sure = np.flatnonzero(truth > 0)
-    return int(sure[0]) if len(sure) == 1 and truth[sure[0]] == 1 else None
-
-def _related(f: Facts, how: str, query: Query) -> np.ndarray:
-    "Relation to another object, which must itself be unique."
-    other = _one(truth(f, query))
-    if other is None: return np.full(len(f.name), .5)
-    out = _ramp(f.gap[other], .04, .075) if how == "beside" else _toward(f, how, other)
-    out[other] = 0.
-    return out
-
-def _condition(f: Facts, name: str, kind: str, *value) -> np.ndarray:
-    match kind:
-        case "class" | "colour": return (getattr(f, {"class": "name"}.get(kind, kind)) == value[0]).astype(float)
-        case "on": return (f.on == value[0]).astype(float)
-        case "size": return _size(f, value[0], name)
-        case "place": return _place(f, value[0])
-        case "lies": return _lies(f, value[0])
-        case "near": return _ramp(f.far[value[0]], .06, .11)
-        case "away": return 1 - _ramp(f.far[value[0]], .12, .2)
-        case _: return _related(f, kind, value[0])
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #d4894ee5
-def truth(f: Facts, query: Query) -> np.ndarray:  # [N] 0, ½ or 1
-    "The truth of a list of conditions for each object."
-    last = [c for c in query if c[0] in ("order", "nearest")]
-    found = np.min([_condition(f, query[0][1], *c) for c in query if c not in last], axis=0)
-    for kind, what, *rank in last:
-        if kind == "nearest":
-            other = _one(truth(f, what))
-            if other is None: return np.full(len(found), .5)
-            among = found.copy(); among[other] = 0
-            found = _ordered(f.gap[other], among, 0, .03)
-        elif what == "largest": found = _ordered(-np.sqrt(f.area), found, rank[0], .012)
-        else:
-            axis, sign = _SIDES[what]
-            found = _ordered(f.centre[:, axis] * sign, found, rank[0], .035)
-    return found
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #320bcc03
-_NOUNS = {"house": ("house", "building"), "plane": ("plane", "aircraft", "airplane"), "ship": ("ship", "vessel", "boat"), "vehicle": ("vehicle",),
-          "tank": ("storage tank", "tank", "round tank"), "court": ("court", "sports court")}
-_SIZES = {"small": ("small", "little", "smaller"), "large": ("large", "big", "larger")}
-_PLACES = {"left": ("on the left", "on the left side of the image"), "right": ("on the right", "on the right side of the image"),
-           "top": ("at the top", "in the upper part of the image"), "bottom": ("at the bottom", "in the lower part of the image"),
-           "middle": ("in the middle", "at the centre of the image"),
-           **{f"{v} {h}": (f"in the {v} {h} corner", f"at the {u} {h}")
-              for v, u in (("top", "upper"), ("bottom", "lower")) for h in ("left", "right")}}
-_ENDS = {"left": ("leftmost", "from the left"), "right": ("rightmost", "from the right"), "top": ("topmost", "from the top"),
-         "bottom": ("lowest", "from the bottom")}
-_WAYS = {"across": ("lying horizontally", "that lies from left to right"), "upright": ("lying vertically", "that lies from top to bottom"),
-         "slanted": ("lying diagonally", "that lies at a slant")}
-_LINKS = {"near": ("next to the {}", "beside the {}", "close to the {}"), "away": ("far from the {}", "away from the {}"), "on": ("on the {}",),
-          "beside": ("next to {}", "beside {}", "close to {}"), "left": ("to the left of {}", "left of {}"),
-          "right": ("to the right of {}", "right of {}"),
-          "above": ("above {}",), "below": ("below {}", "underneath {}"), "nearest": ("nearest to {}", "closest to {}")}
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #eb5757a8
-def say(query: Query, rng: np.random.Generator) -> str:
-    "A sentence for a list of conditions."
-    def pick(words: tuple[str, ...]) -> str: return words[int(rng.random() * len(words))]
-    name, said, front, behind = query[0][1], dict((c[0], c[1:]) for c in query), [], []
-    if "size" in said: front.append(pick(_SIZES[said["size"][0]]))
-    noun = pick(_NOUNS[name])
-    if "colour" in said:
-        colour = said["colour"][0]
-        if name == "house" and rng.random() < .5: behind.append(pick((f"with a {colour} roof", f"with the {colour} roof")))
-        else: front.append(colour)
-    if "place" in said: behind.insert(0 if rng.random() < .5 else len(behind), pick(_PLACES[said["place"][0]]))  # before what might be meant by it
-    if "lies" in said: behind.append(pick(_WAYS[said["lies"][0]]))
-    for kind, value in ((c[0], c[1]) for c in query if c[0] in _LINKS):
-        behind.append(pick(_LINKS[kind]).format(value if isinstance(value, str) else say(value, rng)))
-    if "order" in said:
-        end, rank = said["order"]
-        if end == "largest": front = ["largest" if "size" not in said else "very largest", *front]
-        elif rank == 0: front = [_ENDS[end][0], *front]
-        else: front, behind = [("second", "third")[rank - 1], *front], [*behind, _ENDS[end][1]]
-    return " ".join(["the", *front, noun, *behind])
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #3e48090f
-def _references(f: Facts) -> dict[int, Query]:
-    "Objects that others are related to, {object: query}: named by class, or class and colour, or else by being the leftmost or rightmost."
-    out, names = {}, dict.fromkeys(f.name.tolist())
-    looks = [(("class", n), ("colour", c)) for n, c in dict.fromkeys(zip(f.name.tolist(), f.colour.tolist(), strict=True))]
-    ends = [(("class", n), ("order", end, 0)) for n in names for end in ("left", "right")]
-    for query in [*((("class", n),) for n in names), *looks, *ends]:
-        if query in ends and len(out) >= 4: break
-        other = _one(truth(f, query))
-        if other is not None: out.setdefault(other, query)
-    return out
-
-def _choices(f: Facts, references: dict[int, Query], name: str) -> list[tuple]:
-    "Every condition that can describe a class."
-    of = f.name == name
-    plain = [("colour", c) for c in dict.fromkeys(f.colour[of].tolist())] + [("size", s) for s in _SIZES] + [("place", p) for p in _PLACES]
-    if name != "tank": plain += [("lies", way) for way in _WAYS]
-    ground = [w for w in ("road", "water") if np.isfinite(f.far[w]).any()]
-    plain += [(how, w) for w in ground for how in ("near", "away") if name not in ("ship", "vehicle")]
-    if name == "vehicle": plain.append(("on", "road"))
-    linked = [(how, q) for o, q in references.items() for how in ("beside", "left", "right", "above", "below", "nearest")
-              if not (of[o] and how == "nearest")]
-    ends = [("order", end, rank) for end in _ENDS for rank in range(min(3, int(of.sum())))] + [("order", "largest", 0)]
-    return plain + linked + ends
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #6c2d2edb
-def _queries(f: Facts, name: str, references: dict[int, Query]) -> Iterator[tuple[int, Query]]:
-    "Every minimal unique description, of one to three conditions, of the objects of a class: (object, query)."
-    base = ("class", name)
-    if (alone := _one(truth(f, (base,)))) is not None: yield alone, (base,)
-    choices, open_ = _choices(f, references, name), []
-    for c in choices if alone is None else ():
-        found = _one(seen := truth(f, (base, c)))
-        if found is not None: yield found, (base, c)
-        elif (seen > 0).any() and c[0] not in ("order", "nearest"): open_.append((c, seen))
-    last = [c for c in choices if c[0] in ("order", "nearest")]
-    done = {c: _one(truth(f, (base, c))) for c in last}
-    for k, (a, seen) in enumerate(open_):
-        for b, also in open_[k + 1:]:
-            found = _one(np.minimum(seen, also)) if a[0] != b[0] else None
-            if found is not None: yield found, (base, a, b)
-        for c in last if a[0] in ("colour", "size", "place") and (seen < .5).any() and not (seen == .5).any() else ():
-            if a[0] == "place" and c[0] == "order" and c[1] in a[1]: continue  # the leftmost on the left
-            found = _one(truth(f, (base, a, c)))
-            if found is not None and found != done[c]: yield found, (base, a, c)
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #3010586c
-class Expression(NamedTuple):
-    "A sentence and the objects it is true of."
-    objects: tuple[int, ...]  # instance ids, as in Scene.instances; empty: true of nothing
-    sentence: str
-    kind: str  # "class", "colour", "size", "place", "order", "road and water" or "relation": the last thing needed
-    query: Query  # what `truth` can check
-
-_KINDS = {"class": "class", "colour": "colour", "size": "size", "lies": "size", "place": "place", "order": "order",
-          "near": "road and water", "away": "road and water", "on": "road and water"}
-
-def _kind(query: Query) -> str: return _KINDS.get(query[-1][0], "relation")
-
-def _mixed(rng: np.random.Generator, queries: list[Query], how_many: int) -> list[Query]:
-    "Some of them, each of another kind as far as possible."
-    by_kind = {}
-    for k in rng.permutation(len(queries)).tolist(): by_kind.setdefault(_kind(queries[k]), []).append(queries[k])
-    kinds = [list(by_kind.values())[k] for k in rng.permutation(len(by_kind))]
-    turns = [of[turn] for turn in range(how_many) for of in kinds if turn < len(of)]
-    return turns[:how_many]
+# %% ../../nbs/lib/11_demo.aerial.ipynb #6f56a346
+AERIAL_WORDS = Vocabulary(
+    {"house": ("house", "building"), "plane": ("plane", "aircraft", "airplane"), "ship": ("ship", "vessel", "boat"), "vehicle": ("vehicle",),
+     "tank": ("storage tank", "tank", "round tank"), "court": ("court", "sports court")},
+    _AERIAL_PAINTS, round=frozenset({"tank"}), roofed=frozenset({"house"}), moving=frozenset({"ship", "vehicle"}), on={"vehicle": "road"})
 
 # %% ../../nbs/lib/11_demo.aerial.ipynb #822d8c58
 def expressions(scene: Scene,  # of the place "aerial"; without images
                 per_object: int = 3,  # descriptions of each object, at most
                 wordings: int = 1,  # of each description, at most
-                ) -> list[Expression]:
+                ) -> list[Expression]:  # their objects are instance ids, as in Scene.instances
     "Sentences each of which is true of exactly one object; the same ones every time for the same scene."
-    f, rng, out = facts(scene), np.random.default_rng(derive_seed(scene.seed, "aerial", scene.index, "sentences")), []
-    references, of = _references(f), {}
-    for name in dict.fromkeys(f.name.tolist()):
-        for number, query in _queries(f, name, references): of.setdefault(number, []).append(query)
-    for number in sorted(of):
-        for query in _mixed(rng, of[number], per_object):
-            said = dict.fromkeys(say(query, rng) for _ in range(4 * wordings))
-            out += [Expression((number + 1,), sentence, _kind(query), query) for sentence in list(said)[:wordings]]
-    return out
-
-# %% ../../nbs/lib/11_demo.aerial.ipynb #1c42d78e
-_TOWARD = ("beside", "left", "right", "above", "below")
-_OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "small": "large", "large": "small", "near": "away", "away": "near"}
-
-def _swaps(f: Facts, query: Query) -> Iterator[Query]:
-    "The same with one condition changed."
-    name = query[0][1]
-    for k, (kind, *value) in enumerate(query):
-        match kind:
-            case "class": new = [("class", n) for n in _AERIAL_PAINTS if n != name and query[-1][0] not in ("order", "nearest")]
-            case "colour": new = [(kind, c) for c in _AERIAL_PAINTS[name] if c != value[0]]
-            case "place": new = [(kind, p) for p in _PLACES if p != value[0]]
-            case "size": new = [(kind, _OPPOSITE[value[0]])]
-            case "near" | "away": new = [(_OPPOSITE[kind], value[0])]
-            case "beside" | "left" | "right" | "above" | "below": new = [(how, value[0]) for how in _TOWARD if how != kind]
-            case _: new = []
-        yield from (tuple([*query[:k], c, *query[k + 1:]]) for c in new)
-
-def _sensible(query: Query) -> bool:
-    "Whether such a thing could be: the colour is one of the class, a vehicle is on the road, a tank lies no way."
-    name, said = query[0][1], dict((c[0], c[1]) for c in query)
-    return (said.get("colour", _AERIAL_PAINTS[name][0]) in _AERIAL_PAINTS[name] and ("on" not in said or name == "vehicle")
-            and not (name == "tank" and "lies" in said) and not (name in ("ship", "vehicle") and {"near", "away"} & set(said)))
+    rng = np.random.default_rng(derive_seed(scene.seed, "aerial", scene.index, "sentences"))
+    return unique_expressions(facts(scene), AERIAL_WORDS, rng, per_object, wordings)
 
 # %% ../../nbs/lib/11_demo.aerial.ipynb #ecc98c07
 def negatives(scene: Scene, how_many: int = 4,  # at most
               true: list[Expression] | None = None,  # what to start from; None: `expressions` of the scene
               ) -> list[Expression]:
     "Sentences that are certainly true of no object, though each nearly is."
-    f, rng = facts(scene), np.random.default_rng(derive_seed(scene.seed, "aerial", scene.index, "negatives"))
-    true, out, present = expressions(scene) if true is None else true, {}, set(f.name.tolist())
-    for k in rng.permutation(len(true)).tolist() * 2:
-        if len(out) >= how_many: break
-        wrong = [q for q in _swaps(f, true[k].query) if _sensible(q) and not truth(f, q).any() and q not in out]
-        near = [q for q in wrong if q[0][1] in present] or wrong  # the class is there, what is said of it is not
-        if near:
-            query = near[int(rng.random() * len(near))]
-            out[query] = say(query, rng)
-    return [Expression((), sentence, _kind(query), query) for query, sentence in out.items()]
+    rng = np.random.default_rng(derive_seed(scene.seed, "aerial", scene.index, "negatives"))
+    return false_expressions(facts(scene), AERIAL_WORDS, rng, expressions(scene) if true is None else true, how_many)
 
 # %% ../../nbs/lib/11_demo.aerial.ipynb #89c472a1
 def _sentences(scene: Scene, per_object: int, wordings: int, absent: int, min_pixels: int) -> dict[str, list[dict]]:
@@ -633,28 +382,70 @@ def _sentences(scene: Scene, per_object: int, wordings: int, absent: int, min_pi
                       "bbox": [x0, y0, x1 - x0, y1 - y0], "object": o.instance, "kind": e.kind})
     return {"annotations": notes, "absent": [{"name": e.query[0][1], "description": e.sentence} for e in negatives(scene, absent, true)]}
 
-# %% ../../nbs/lib/11_demo.aerial.ipynb #24095b1f
-def _write_referring(folder: Path, splits: dict[str, int], seed: int, size: int, **how: int) -> dict[str, dict[str, int]]:
-    "Write every image of every split; returns the counts."
-    for name in ("JPEGImages", "Annotations"): (folder / name).mkdir()
-    counts, number = {}, 0
+# %% ../../nbs/lib/11_demo.aerial.ipynb #d0899aa8
+def _scenes(splits: dict[str, int], seed: int, size: int, **how: int) -> Iterator[tuple[str, int, Scene, dict[str, list[dict]]]]:
+    "Split, number, scene and sentences of a dataset."
+    number = 0
     for split, wanted in splits.items():
-        ids, counts[split], index = [], {"images": 0, "sentences": 0, "absent": 0}, 0
-        while len(ids) < wanted:
+        index = found = 0
+        while found < wanted:
             scene = render("aerial", derive_seed(seed, split), index, size, "twins" if split == "hard" else None, thermal=False)
             said, index = _sentences(scene, **how), index + 1
             if not said["annotations"]: continue  # nothing in it that can be told apart
-            number += 1
-            ids.append(str(number))
-            image = {"image_id": number, "file_name": f"{number}.jpg", "width": size, "height": size}
-            (folder / "Annotations" / f"{number}.json").write_text(json.dumps({"image": image, **said}))
-            coded = cv2.imencode(".jpg", scene.images["rgb"][..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))[1]
-            (folder / "JPEGImages" / f"{number}.jpg").write_bytes(coded.tobytes())
-            for k, n in (("images", 1), ("sentences", len(said["annotations"])), ("absent", len(said["absent"]))): counts[split][k] += n
-        (folder / f"RISORS_{split}.txt").write_text("".join(i + "\n" for i in ids))
+            number, found = number + 1, found + 1
+            yield split, number, scene, said
+
+def _save_picture(scene: Scene, file: Path) -> None:
+    file.write_bytes(cv2.imencode(".jpg", scene.images["rgb"][..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))[1].tobytes())
+
+# %% ../../nbs/lib/11_demo.aerial.ipynb #24095b1f
+def _write_referring(folder: Path, splits: dict[str, int], seed: int, size: int, **how: int) -> dict[str, dict[str, int]]:
+    "Write every image of every split as RISORS has it; returns the counts."
+    for name in ("JPEGImages", "Annotations"): (folder / name).mkdir()
+    counts, ids = {split: {"images": 0, "sentences": 0, "absent": 0} for split in splits}, {split: [] for split in splits}
+    for split, number, scene, said in _scenes(splits, seed, size, **how):
+        ids[split].append(str(number))
+        image = {"image_id": number, "file_name": f"{number}.jpg", "width": size, "height": size}
+        (folder / "Annotations" / f"{number}.json").write_text(json.dumps({"image": image, **said}))
+        _save_picture(scene, folder / "JPEGImages" / f"{number}.jpg")
+        for k, n in (("images", 1), ("sentences", len(said["annotations"])), ("absent", len(said["absent"]))): counts[split][k] += n
+    for split, listed in ids.items(): (folder / f"RISORS_{split}.txt").write_text("".join(i + "\n" for i in listed))
     return counts
 
+# %% ../../nbs/lib/11_demo.aerial.ipynb #b21f963e
+def _described(scene: Scene, number: int, said: dict[str, list[dict]], folder: Path, min_pixels: int) -> Any:  # AerialScene
+    "The picture and label map of a scene in a folder, and what is known about it."
+    from pycocotools import mask as coco
+    from sam_nb.datasets.earth_samples import BoxObject
+    from sam_nb.demo.aerial_layouts import AerialScene, oriented_box
+    picture, label = folder / f"{number}.jpg", folder / f"{number}.png"
+    _save_picture(scene, picture)
+    cv2.imwrite(str(label), scene.semantic + np.uint8(1))
+    seen = visible_objects(scene, min_pixels)
+    planes = [scene.instances == o.instance for o in seen]
+    objects = tuple(BoxObject(o.thing.name, tuple(map(float, o.box)), oriented_box(p)) for o, p in zip(seen, planes, strict=True))
+    masks = tuple(coco.encode(np.asfortranarray(p.astype(np.uint8))) for p in planes)
+    return AerialScene(number, str(picture), str(label), len(scene.semantic), objects, masks, said)
+
+def _write_layouts(folder: Path, layout: str, splits: dict[str, int], seed: int, size: int, info: dict, **how: int) -> None:
+    "Render the scenes once, and write one layout or all of them."
+    from sam_nb.demo.aerial_layouts import EARTH, LAYOUTS, layout_classes
+    described: dict[str, list] = {split: [] for split in splits}
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        for split, number, scene, said in _scenes(splits, seed, size, **how):
+            described[split].append(_described(scene, number, said, Path(scratch), how["min_pixels"]))
+        counts = {split: {"images": len(of), "objects": sum(len(s.objects) for s in of)} for split, of in described.items()}
+        for name in EARTH if layout == "earth" else (layout,):
+            out = folder / name if layout == "earth" else folder
+            LAYOUTS[name](described, out, AERIAL_CLASSES, _GROUNDS, how["absent"])
+            written = read_json(out / "dataset.json") if (out / "dataset.json").is_file() else {}
+            more = {"parameters": {**info["parameters"], "layout": name}, "classes": layout_classes(name, AERIAL_CLASSES, _GROUNDS), "splits": counts}
+            write_json(out / "dataset.json", {**written, **info, **more})
+    if layout == "earth": write_json(folder / "dataset.json", {**info, "classes": list(AERIAL_CLASSES), "splits": counts})
+
 # %% ../../nbs/lib/11_demo.aerial.ipynb #3b2b27a2
+AERIAL_LAYOUTS = ("risors", "refer", "refsegrs", "dota", "dior", "counts", "rsvg", "captions", "scenes", "semantic", "earth")
+
 def make_demo_aerial(root: str | Path,  # a new folder
                      size: int = 256,  # pixels a side
                      train: int = 400, val: int = 60, test: int = 60,  # scenes
@@ -663,29 +454,36 @@ def make_demo_aerial(root: str | Path,  # a new folder
                      per_object: int = 2, wordings: int = 1,  # descriptions of each object, wordings of each
                      absent: int = 2,  # sentences a scene that are true of nothing
                      min_pixels: int = 12,  # smaller objects are not referred to
+                     layout: str = "risors",  # one of AERIAL_LAYOUTS; "earth": a folder for each task
                      overwrite: bool = False) -> Path:
-    "Generate a referring dataset in RISORS's layout, unless the same one is there already. Raises `DatasetError` or `ParameterError`."
+    "Generate a dataset of aerial scenes, unless the same one is there already. Raises `DatasetError` or `ParameterError`."
     splits = {"train": train, "val": val, "test": test, "hard": test if hard is None else hard}
     how = {"per_object": per_object, "wordings": wordings, "absent": absent, "min_pixels": min_pixels}
+    if layout not in AERIAL_LAYOUTS: raise ParameterError(f"layout={layout!r}", remedy=did_you_mean(layout, AERIAL_LAYOUTS))
+    _check_sizes(size, splits, how)
+    parameters = {"size": size, **splits, "seed": seed, "layout": layout, **how}
+    made, splits = {"version": GENERATOR_VERSION, "place": "aerial"}, {k: n for k, n in splits.items() if n}
+    info = {"generator": "sam_nb demo world", **made, "parameters": parameters}
+    def write(folder: Path) -> None:
+        if layout != "risors": return _write_layouts(folder, layout, splits, seed, size, info, **how)
+        counts = _write_referring(folder, splits, seed, size, **how)
+        write_json(folder / "dataset.json", {**info, "classes": list(_AERIAL_PAINTS), "splits": counts})
+    return make_once(Path(root), {**made, **parameters}, write, overwrite)
+
+def _check_sizes(size: int, splits: dict[str, int], how: dict[str, int]) -> None:
+    "Raise `ParameterError` for a dataset that cannot be."
     if not 64 <= size <= 4096: raise ParameterError(f"size={size!r} pixels", remedy="64 to 4096; 256 is usual")
     if min(splits.values()) < 0 or not sum(splits.values()):
         raise ParameterError(f"no dataset has these splits: {splits}", remedy="0 or more scenes each, not all 0")
-    if min(per_object, wordings, min_pixels) < 1 or absent < 0:
+    if min(how["per_object"], how["wordings"], how["min_pixels"]) < 1 or how["absent"] < 0:
         raise ParameterError(f"impossible: {how}", remedy="1 or more each; absent may be 0")
-    parameters = {"size": size, **splits, "seed": seed, "layout": "risors", **how}
-    made = {"version": GENERATOR_VERSION, "place": "aerial"}
-    def write(folder: Path) -> None:
-        counts = _write_referring(folder, {k: n for k, n in splits.items() if n}, seed, size, **how)
-        said = {"generator": "sam_nb demo world", **made, "parameters": parameters, "classes": list(_AERIAL_PAINTS), "splits": counts}
-        write_json(folder / "dataset.json", said)
-    return make_once(Path(root), {**made, **parameters}, write, overwrite)
 
 # %% ../../nbs/lib/11_demo.aerial.ipynb #ff606127
 def ensure_demo_aerial(root: str | Path | None = None,  # None: data/demo_aerial of the workspace
-                       **parameters: int,  # of make_demo_aerial; none: an existing one is used
+                       **parameters: int | str,  # of make_demo_aerial; none: an existing one is used
                        ) -> Path:
     "The demo dataset of aerial scenes with sentences, generated on first use. Raises `DatasetError` for a folder with other files."
-    root = workspace().data / "demo_aerial" if root is None else Path(root)
+    root = workspace().data / f"demo_aerial{'_' * ('layout' in parameters)}{parameters.get('layout', '')}" if root is None else Path(root)
     if not parameters and (root / "dataset.json").is_file():
         info = read_json(root / "dataset.json")
         if (info.get("version"), info.get("place")) == (GENERATOR_VERSION, "aerial"): return root

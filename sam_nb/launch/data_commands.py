@@ -66,7 +66,7 @@ def _do_demo_data(options: argparse.Namespace) -> None:
     if options.layout == "panorama": return _demo_panoramas(options)
     usual = {"street": "fmb", "aerial": "risors"}
     options.layout = options.layout or (usual.get(options.place[0], "coco") if len(options.place) == 1 else "coco")
-    if options.layout == "risors": return _demo_aerial(options)
+    if options.layout in _AERIAL_LAYOUTS: return _demo_aerial(options)
     usual = {"fmb": "demo", "coco": "demo_objects"}.get(options.layout, f"demo-{options.layout}")
     root = Path(options.root) if options.root else workspace().data / usual
     kept = {k: v for k, v in vars(options).items() if k not in ("do", "root", "place") and v is not None}
@@ -81,11 +81,14 @@ def _for_demo(options: argparse.Namespace, honoured: str, kind: str) -> dict[str
         raise ParameterError(f"--{idle} does nothing for {kind}", remedy="leave it out")
     return kept
 
+_AERIAL_LAYOUTS = ("risors", "refer", "refsegrs", "dota", "dior", "counts", "rsvg", "captions", "scenes", "semantic", "earth")
+
 def _demo_aerial(options: argparse.Namespace) -> None:
     from sam_nb.demo.aerial import make_demo_aerial
     if options.place != ["aerial"]: raise ParameterError("only aerial scenes come with sentences", remedy="sam_nb demo-data aerial")
     kept = _for_demo(options, "size train val test hard seed overwrite", "aerial scenes")
-    print(shown_path(make_demo_aerial(Path(options.root or workspace().data / "demo_aerial").resolve(), **kept)))
+    usual = workspace().data / ("demo_aerial" if options.layout == "risors" else f"demo_aerial_{options.layout}")
+    print(shown_path(make_demo_aerial(Path(options.root or usual).resolve(), layout=options.layout, **kept)))
 
 def _demo_panoramas(options: argparse.Namespace) -> None:
     from sam_nb.datasets.panorama_files import make_demo_panoramas
@@ -153,7 +156,9 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--hard", type=int, help="scenes of the hard test split (default: half of test; coco: 0; aerial: as many)")
     demo.add_argument("--workers", type=int, help="processes (default: more than one only for large datasets)")
     demo.add_argument("--layout", help="fmb (default for the street), mfnet, pst900, coco (objects and parts), "
-                      "panorama (rooms, for SAOM), or risors (default for aerial: objects and sentences)")
+                      "panorama (rooms, for SAOM), or risors (default for aerial: objects and sentences). "
+                      "Aerial scenes also as refer, refsegrs, dota, dior, counts, rsvg, captions, scenes, semantic, or earth: a folder for each task")
     demo.add_argument("--root", metavar="FOLDER",
-                      help="default: data/demo, data/demo_objects for coco, data/demo_panoramas, data/demo_aerial, else data/demo-LAYOUT")
+                      help="default: data/demo, data/demo_objects for coco, data/demo_panoramas, data/demo_aerial (demo_aerial_LAYOUT), else "
+                           "data/demo-LAYOUT")
     demo.add_argument("--overwrite", action="store_true", help="replace another demo dataset")
