@@ -31,7 +31,7 @@ def _dota_object(line: str, names: Mapping[str, str], classes: Sequence[str]) ->
     try: quad = tuple(float(w) for w in words[:8])
     except ValueError: return "a coordinate that is no number"
     if not all(map(math.isfinite, quad)): return "a coordinate that is no number"
-    label = names.get(words[8], words[8])
+    label = words[8] if words[8] in classes else names.get(words[8], words[8])
     return BoxObject.of_quad(label, quad, words[9:] == ["1"]) if label in classes else f"class {words[8]!r} is not one of the {len(classes)}"
 
 # %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #ba849339

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ def _class_folders(root: Path, split: str) -> Path:
     if found is None: raise file_error("no class folders", "no folders of images here", root, "expected a folder of images for each class")
     return found
 
-def _scene_names(folder: Path, name: str | None) -> dict[str, str]:  # class -> folder
-    "The classes of a set of class folders: UCM's or AID's by their folders, else the folders themselves."
+def _scene_names(folder: Path, name: str | None, own: Sequence[str]) -> dict[str, str]:  # class -> folder
+    "The classes of a set of class folders: its own, UCM's or AID's by their folders, else the folders themselves."
+    if own and name is None: return {n: n for n in own}
     there = sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     if name is not None: return SCENE_FOLDERS[name]
     known = max(SCENE_FOLDERS.values(), key=lambda of: len(set(of.values()) & set(there)))
@@ -44,7 +45,7 @@ def read_scenes(root: str | Path,
     if name is not None and name not in SCENE_FOLDERS: raise ParameterError(f"name={name!r}", remedy=did_you_mean(name, SCENE_FOLDERS))
     root, problems, samples = Path(root).expanduser(), [], []
     folder = _class_folders(root, split)
-    names = _scene_names(folder, name)
+    names = _scene_names(folder, name, own_classes(root))
     for label, below in names.items():
         if not (folder / below).is_dir():
             remedy = "copy it; its class is asked for and can only be wrong"
