@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ from .frozen import own_parameters
 from .zoo import ZOO, find_weights
 
 # %% auto #0
-__all__ = ['read_state_dict', 'save_state', 'state_hash', 'read_metadata', 'describe_family', 'Checkpoint', 'open_weights',
-           'LoadReport', 'load_state', 'parameter_table', 'HubModel']
+__all__ = ['tensors_in', 'read_saved', 'read_state_dict', 'save_state', 'state_hash', 'read_metadata', 'describe_family',
+           'Checkpoint', 'open_weights', 'LoadReport', 'load_state', 'parameter_table', 'HubModel']
 
 # %% ../nbs/lib/06_weights.ipynb #af5dba04
 _IMPOSTORS = {b"<!doctype": "a web page, not weights: the download was refused or asked for a click",
@@ -90,12 +91,14 @@ def _why_unreadable(path: Path, error: Exception) -> CheckpointError:
 # %% ../nbs/lib/06_weights.ipynb #2f705e1b
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "weights")
 
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    "The state dict inside what a trainer saved."
+def tensors_in(content: object,  # of `read_saved`
+               path: Path,  # for the message
+               ) -> dict[str, Tensor]:
+    "The state dict inside what a trainer saved. Raises `CheckpointError`."
     if isinstance(content, nn.Module): content = content.state_dict()
     if isinstance(content, Mapping):
         for key in _WRAPPERS:
-            if isinstance(content.get(key), Mapping): return _unwrap(content[key], path)
+            if isinstance(content.get(key), Mapping): return tensors_in(content[key], path)
         tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
         if tensors:
             if all(k.startswith("module.") for k in tensors): return {k.removeprefix("module."): v for k, v in tensors.items()}
@@ -105,15 +108,19 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
                           remedy=f"expected a state dict, bare or under one of {', '.join(_WRAPPERS)}")
 
 # %% ../nbs/lib/06_weights.ipynb #0b762203
-def read_state_dict(path: str | Path,  # .safetensors, .pt, .pth, .bin, or a folder holding one
-                    ) -> dict[str, Tensor]:  # name -> tensor, on the CPU
-    "The tensors of a weights file. Runs no code of the file. Raises `CheckpointError`."
+def read_saved(path: str | Path,  # .safetensors, .pt, .pth, .bin, or a folder holding one
+               ) -> Any:
+    "All that is in a weights file: tensors, and what the trainer saved beside them. Runs no code of the file. Raises `CheckpointError`."
     path = _weights_file(path)
-    if path.suffix != ".safetensors": return _unwrap(_read_pickle(path), path)
+    if path.suffix != ".safetensors": return _read_pickle(path)
     try: return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"truncated or corrupt ({error})", file=path,
                               remedy="delete it and download it again; compare its size with the published one") from None
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:  # name -> tensor, on the CPU
+    "The tensors of a weights file. Runs no code of the file. Raises `CheckpointError`."
+    return tensors_in(read_saved(path), _weights_file(path))
 
 # %% ../nbs/lib/06_weights.ipynb #f4437907
 def _storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,10 +23,12 @@ __all__ = ['black_boxes', 'BlackBoxes', 'NegativePool', 'ReferringTransform', 'c
 
 # %% ../../nbs/lib/10_datasets.referring_transform.ipynb #be141ef3
 def _square_masks(planes: Tensor,  # uint8 [n, H, W], 0 and 1
-                 side: int) -> Tensor:  # bool [n, side, side]
+                 side: int,
+                 nearest: bool = False) -> Tensor:  # bool [n, side, side]
     "Masks stretched to a square."
     if not len(planes): return torch.zeros(0, side, side, dtype=torch.bool)
     if tuple(planes.shape[-2:]) == (side, side): return planes.bool()
+    if nearest: return reference.resize(planes[:, None], [side, side], reference.InterpolationMode.NEAREST_EXACT)[:, 0].bool()
     return reference.resize(planes[:, None], [side, side], antialias=True)[:, 0].bool()
 
 # %% ../../nbs/lib/10_datasets.referring_transform.ipynb #4521cdb3
@@ -93,6 +95,7 @@ class ReferringTransform:
     max_expressions: int | None = None  # in evaluation; None: all
     normalise: Normalise | None = Normalise()
     keep_target: bool = False  # add the masks at their original size as `target`
+    nearest: bool = False  # masks by the nearest pixel
 
     def __post_init__(self):
         as_size(self.size)
@@ -120,7 +123,8 @@ class ReferringTransform:
     def take(self, sample: Mapping[str, Any], chosen: Sequence[int], image: Tensor) -> dict[str, Any]:
         planes = torch.from_numpy(sample["masks"].planes(list(chosen)).copy())
         said, of = ([sample[key][k] for k in chosen] for key in ("expressions", "categories"))
-        return {"name": sample.get("name", ""), "image": image, "masks": _square_masks(planes, self.size), "expressions": said, "categories": of,
+        masks = _square_masks(planes, self.size, self.nearest)
+        return {"name": sample.get("name", ""), "image": image, "masks": masks, "expressions": said, "categories": of,
                 "original_size": tuple(sample["original_size"]), "content_size": (self.size, self.size)}
 
     def with_negatives(self, ready: dict[str, Any], present: Sequence[str], generator: torch.Generator) -> dict[str, Any]:

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core import CheckpointError, ParameterError, did_you_mean
-from .backbones import BERT_SIZES
+from ..core import CheckpointError, ParameterError, did_you_mean, read_json
+from .backbones import BERT_SIZES, find_bert
 from .text import sentence_tokens
 
 if TYPE_CHECKING:
     from transformers import BertModel, BertTokenizer
 
 # %% auto #0
-__all__ = ['build_bert', 'vocabulary_of', 'word_pieces', 'read_vocabulary', 'Words', 'SentenceReader', 'check_sentence']
+__all__ = ['build_bert', 'bert_size', 'text_files', 'vocabulary_of', 'word_pieces', 'read_vocabulary', 'Words', 'SentenceReader',
+           'check_sentence']
 
 # %% ../../nbs/lib/20_encoders.sentences.ipynb #8850fe5e
 def build_bert(size: str | Mapping[str, Any],  # a name of BERT_SIZES, or values of transformers' BertConfig
@@ -34,6 +35,29 @@ def build_bert(size: str | Mapping[str, Any],  # a name of BERT_SIZES, or values
     values = dict(BERT_SIZES[size] if isinstance(size, str) else size)
     if vocabulary is not None: values["vocab_size"] = vocabulary
     return BertModel(BertConfig(**values), add_pooling_layer=False)
+
+# %% ../../nbs/lib/20_encoders.sentences.ipynb #13224f5b
+def bert_size(state: Mapping[str, Tensor],  # with `text_encoder.` before BERT's own names
+              heads: int | None = None,  # None: 64 channels each
+              ) -> dict[str, int]:  # values of transformers' BertConfig
+    "The size of the text encoder in a state dict. Raises `CheckpointError` where the number of heads cannot be guessed."
+    vocabulary, width = state["text_encoder.embeddings.word_embeddings.weight"].shape
+    if heads is None and width % 64:
+        raise CheckpointError(f"a text encoder of {width} channels: how many heads is not in the weights",
+                              remedy="bert=... names a folder with its config.json")
+    mlp, places = state["text_encoder.encoder.layer.0.intermediate.dense.weight"], state["text_encoder.embeddings.position_embeddings.weight"]
+    layers = {m[1] for name in state if (m := re.match(r"text_encoder\.encoder\.layer\.(\d+)\.", name))}
+    return dict(vocab_size=vocabulary, hidden_size=width, num_hidden_layers=len(layers), num_attention_heads=heads or width // 64,
+                intermediate_size=len(mlp), max_position_embeddings=len(places))
+
+def text_files(file: Path,  # weights
+               bert: str | None,  # a folder; None: beside the weights, or BERT's own
+               ) -> tuple[Path, int | None]:  # folder of vocab.txt, number of heads where a config.json says it
+    "Where the vocabulary of a file of weights is. Raises `CheckpointError`."
+    beside = file.parent if (file.parent / "vocab.txt").is_file() else None
+    folder = Path(bert).expanduser() if bert is not None else beside or find_bert()
+    about = folder / "config.json"
+    return folder, read_json(about).get("num_attention_heads") if about.is_file() else None
 
 # %% ../../nbs/lib/20_encoders.sentences.ipynb #eb905af9
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

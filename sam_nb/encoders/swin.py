@@ -136,7 +136,8 @@ class Swin(nn.Module):
                  drop_path: float = 0.0,  # of the last block; rises linearly from 0
                  stage: Callable[..., SwinStage] = SwinStage):  # (width, heads, window, drop_paths, last) -> a stage
         super().__init__()
-        rates, self.widths = torch.linspace(0, drop_path, sum(depths)).tolist(), [embed_dim * 2**k for k in range(len(depths))]
+        rates = [drop_path * k / max(1, sum(depths) - 1) for k in range(sum(depths))]
+        self.widths = [embed_dim * 2**k for k in range(len(depths))]
         self.patch_embed, self.layers = PatchEmbedding(embed_dim), nn.ModuleList()
         for k, (width, depth) in enumerate(zip(self.widths, depths, strict=True)):
             self.layers.append(stage(width, heads[k], window, [rates.pop(0) for _ in range(depth)], last=k == len(depths) - 1))

@@ -32,11 +32,11 @@ def _data(recipe: RemoteSamRecipe) -> dict[str, Any]:  # train, val, test
     return {"train": train, "val": test if test.split == "val" else found.open("val"), "test": test}
 
 def _transforms(model: RemoteSAM, recipe: RemoteSamRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val: `ReferringTransform`
-    "Random sentences and sentences of other images in training; nothing random in validation."
+    "Random sentences and sentences of other images in training; nothing random in validation. Masks by the nearest pixel, as released."
     from sam_nb.datasets.referring_transform import NegativePool, ReferringTransform
     pool = NegativePool.of(data["train"]) if recipe.negatives else NegativePool()
-    train = ReferringTransform(model.image_size, True, recipe.expressions, None, pool, recipe.negatives)
-    return {"train": train, "val": ReferringTransform(model.image_size, keep_target=True)}
+    train = ReferringTransform(model.image_size, True, recipe.expressions, pool=pool, negatives=recipe.negatives, nearest=True)
+    return {"train": train, "val": ReferringTransform(model.image_size, keep_target=True, nearest=True)}
 
 def _collate(recipe: RemoteSamRecipe) -> Any:
     from sam_nb.datasets.referring_transform import collate_referring
@@ -83,7 +83,7 @@ def _open(recipe: RemoteSamEvalRecipe, plan: Plan) -> tuple[dict[str, RemoteSAM]
     if device.type == "cpu" and recipe.precision == "fp16": raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
     data = open_data(JOB, plan, empty=recipe.absent)
     stopped = plan.weights.is_file() and plan.trained
-    model = _of_stopped_run(plan) if stopped else _load(plan.weights)
+    model = _of_stopped_run(plan) if stopped else _load(plan.weights, recipe.image_size, recipe.bert)
     return {"model": model.to(device)}, data
 
 def _of_stopped_run(plan: Plan) -> RemoteSAM:

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import CheckpointError, read_json
+from ..core import CheckpointError
 from ..encoders.sam2 import SAM2_SIZES, VIDEO_KEYS
-from ..encoders.sentences import read_vocabulary
-from ..encoders.backbones import find_bert
+from ..encoders.sentences import bert_size, read_vocabulary, text_files
 from ..encoders.text import load_bert
 from ..evaluation.plan import find_model
 from .rsam import RSAM, load_options
@@ -93,17 +92,6 @@ def _hiera_size(state: Mapping[str, Tensor]) -> str:  # a name of SAM2_SIZES
         if (width, depth, grid) == (size.embed_dim, size.depth, tuple(size.window_pos_embed_bkg_spatial_size)): return name
     raise CheckpointError(f"no published SAM 2 has {width} channels and {depth} blocks", remedy="backbone=... gives its values")
 
-# %% ../../nbs/lib/60_methods.rsam_weights.ipynb #702be63b
-def _bert_size(state: Mapping[str, Tensor], heads: int | None = None,  # None: 64 channels each
-               ) -> dict[str, int]:  # values of transformers' BertConfig
-    vocabulary, width = state["text_encoder.embeddings.word_embeddings.weight"].shape
-    if heads is None and width % 64:
-        raise CheckpointError(f"a text encoder of {width} channels: how many heads is not in the weights",
-                              remedy="bert=... names a folder with its config.json")
-    mlp, places = state["text_encoder.encoder.layer.0.intermediate.dense.weight"], state["text_encoder.embeddings.position_embeddings.weight"]
-    return dict(vocab_size=vocabulary, hidden_size=width, num_hidden_layers=_count(state, r"text_encoder\.encoder\.layer\.(\d+)\."),
-                num_attention_heads=heads or width // 64, intermediate_size=len(mlp), max_position_embeddings=len(places))
-
 # %% ../../nbs/lib/60_methods.rsam_weights.ipynb #38c0b9d5
 def _released_switches(state: Mapping[str, Tensor], backbone: Any, **given: Any) -> dict[str, Any]:
     "Switches from shapes, but for the text encoder; the rest as released."
@@ -112,18 +100,12 @@ def _released_switches(state: Mapping[str, Tensor], backbone: Any, **given: Any)
     backbone = backbone or ("tiny_sam2" if (size := _hiera_size(state)) == "tiny" else f"sam2.1-{size}")
     return dict(backbone=backbone, num_twgt=blocks, guidance_mlp=mlp, **given)
 
-def _vocabulary_folder(file: Path, bert: str | None) -> Path:  # holds vocab.txt
-    "Named, beside the weights, or BERT's own. Raises `CheckpointError`."
-    if bert is not None: return Path(bert).expanduser()
-    return file.parent if (file.parent / "vocab.txt").is_file() else find_bert()
-
 # %% ../../nbs/lib/60_methods.rsam_weights.ipynb #3e739911
 def _from_released(file: Path, bert: str | None, **switches: Any) -> RSAM:
     weights = open_weights(file)
     _require_rsam(weights)
-    known, place = _released_switches(weights.state, **switches), _vocabulary_folder(file, bert)
-    heads = read_json(place / "config.json").get("num_attention_heads") if (place / "config.json").is_file() else None
-    model = RSAM(**known, text=_bert_size(weights.state, heads))
+    known, (place, heads) = _released_switches(weights.state, **switches), text_files(file, bert)
+    model = RSAM(**known, text=bert_size(weights.state, heads))
     load_released(model, weights)
     return model.set_vocabulary(read_vocabulary(place))
 
