@@ -47,6 +47,7 @@ def _backbone(s: RemoteSamSwitches, text: int) -> Swin:
 class RemoteSAM(nn.Module, HubModel, library_name="sam_nb", tags=["referring-segmentation", "remote-sensing"], license="apache-2.0"):
     "Swin and BERT, joined after every stage."
     _files = ("vocab.txt", "model.safetensors")
+    find_unused_parameters = False  # every trained parameter gets a gradient in every step
 
     def __init__(self, **switches: Any):  # see `RemoteSamSwitches`
         super().__init__()
