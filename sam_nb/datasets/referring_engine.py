@@ -158,6 +158,7 @@ class Vocabulary:
     colours: Mapping[str, tuple[str, ...]]  # class -> colours that it comes in
     round: frozenset[str] = frozenset()  # classes that lie no way
     roofed: frozenset[str] = frozenset()  # classes whose colour is that of their roof
+    unsized: frozenset[str] = frozenset()  # classes whose name has a size, such as "small vehicle"
     moving: frozenset[str] = frozenset()  # classes whose distance to the ground is never said
     on: Mapping[str, str] = field(default_factory=dict)  # class -> the ground that it may be said to be on
 
@@ -214,14 +215,16 @@ def _references(f: Facts) -> dict[int, Query]:
 def _choices(f: Facts, words: Vocabulary, references: dict[int, Query], name: str) -> list[tuple]:
     "Every condition that can describe a class."
     of = f.name == name
-    plain = [("colour", c) for c in dict.fromkeys(f.colour[of].tolist()) if c] + [("size", s) for s in _SIZES] + [("place", p) for p in _PLACES]
+    plain = [("colour", c) for c in dict.fromkeys(f.colour[of].tolist()) if c]
+    plain += [("size", s) for s in _SIZES if name not in words.unsized] + [("place", p) for p in _PLACES]
     if name not in words.round: plain += [("lies", way) for way in _WAYS]
     ground = [w for w, far in f.far.items() if np.isfinite(far).any()]
     plain += [(how, w) for w in ground for how in ("near", "away") if name not in words.moving]
     if name in words.on: plain.append(("on", words.on[name]))
     linked = [(how, q) for o, q in references.items() for how in ("beside", "left", "right", "above", "below", "nearest")
               if not (of[o] and how == "nearest")]
-    ends = [("order", end, rank) for end in _ENDS for rank in range(min(3, int(of.sum())))] + [("order", "largest", 0)]
+    ends = [("order", end, rank) for end in _ENDS for rank in range(min(3, int(of.sum())))]
+    if name not in words.unsized: ends.append(("order", "largest", 0))
     return plain + linked + ends
 
 # %% ../../nbs/lib/10_datasets.referring_engine.ipynb #6c2d2edb

@@ -29,7 +29,8 @@ from .refer import find_refs, read_refs
 from .referring import Referring, Target, load_referring, referring_splits
 
 # %% auto #0
-__all__ = ['whole_splits', 'readable', 'write_risors', 'write_refer', 'write_refsegrs', 'Converted', 'convert_referring']
+__all__ = ['WRITERS', 'whole_splits', 'readable', 'write_risors', 'write_refer', 'write_refsegrs', 'Converted',
+           'convert_referring']
 
 # %% ../../nbs/lib/10_datasets.referring_files.ipynb #131b58ed
 def whole_splits(root: str | Path,
@@ -216,7 +217,7 @@ def _link(file: Path, copy: Path) -> None:
     except OSError: shutil.copyfile(file, copy)  # a file system without links
 
 # %% ../../nbs/lib/10_datasets.referring_files.ipynb #ed081e19
-_WRITERS: dict[str, Callable] = {"risors": write_risors, "refer": write_refer, "refsegrs": write_refsegrs}
+WRITERS: dict[str, Callable] = {"risors": write_risors, "refer": write_refer, "refsegrs": write_refsegrs}
 
 @dataclass(frozen=True)
 class Converted:
@@ -256,9 +257,9 @@ def convert_referring(source: str | Path,  # a folder in any of the three layout
                       layout: str,  # "risors", "refer" or "refsegrs"
                       **options) -> Converted:  # ending of `write_risors`, name of `write_refer`
     "Write a referring dataset in another layout. Raises `DatasetError` or `ParameterError`."
-    if layout not in _WRITERS: raise ParameterError(f"layout={layout!r}", remedy=did_you_mean(layout, _WRITERS))
+    if layout not in WRITERS: raise ParameterError(f"layout={layout!r}", remedy=did_you_mean(layout, WRITERS))
     splits = whole_splits(source, empty=True)
-    table = _WRITERS[layout](splits, out, **options)
+    table = WRITERS[layout](splits, out, **options)
     notes = _conversion_notes(splits, layout, **{k: v for k, v in options.items() if k == "ending"})
     return Converted(Path(out), table, (*_merged_splits(Path(source).expanduser()), *notes))
 

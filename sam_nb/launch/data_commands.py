@@ -115,9 +115,12 @@ def _do_referring_data(options: argparse.Namespace) -> None:
     "sam_nb referring-data FOLDER OUT --layout LAYOUT ..."
     for flag, value, layout in (("png", options.png, "risors"), ("name", options.name, "refer")):
         if value and options.layout != layout: raise ParameterError(f"--{flag} is for --layout {layout}", remedy="it would do nothing: leave it out")
+    from sam_nb.datasets.catalog import is_referring
     from sam_nb.datasets.referring_files import convert_referring
+    from sam_nb.datasets.referring_triplets import generate_referring
     chosen = {"ending": ".png"} if options.png else {"name": options.name} if options.name else {}
-    made = convert_referring(options.folder, options.out, options.layout, **chosen)
+    make = convert_referring if is_referring(options.folder) else generate_referring
+    made = make(options.folder, options.out, options.layout, **chosen)
     print(made, shown_path(made.folder.resolve()), sep="\n")
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #a1c98d1c
@@ -138,8 +141,9 @@ def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentP
                       help="join the views of each place, evenly turned, by their numbers")
     saom.add_argument("--fov", type=float, metavar="DEGREES", help="from the left to the right edge of a view (needed for cylindrical)")
     saom.add_argument("--roll", action="store_true", help="turn each panorama so that its seam cuts few objects")
-    sentences = command("referring-data", "write a folder of images with expressions in another layout", _do_referring_data)
-    sentences.add_argument("folder", metavar="FOLDER", help="images with expressions: RISORS, REFER (RRSIS-D, RemoteSAM-270K) or RefSegRS")
+    sentences = command("referring-data", "write images with expressions in another layout, or make them from boxes and masks", _do_referring_data)
+    sentences.add_argument("folder", metavar="FOLDER", help="images with expressions (RISORS, REFER, RefSegRS), or with boxes, "
+                           "masks or label maps (DOTA, DIOR, COCO, LoveDA)")
     sentences.add_argument("out", metavar="OUT", help="a new folder")
     sentences.add_argument("--layout", choices=["risors", "refer", "refsegrs"], required=True, help="the one to write")
     sentences.add_argument("--png", action="store_true", help="risors: pictures that are not JPEG as PNG, exactly; public readers take JPEG only")
