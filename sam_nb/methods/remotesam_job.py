@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract import Evaluator, Job, register
@@ -15,6 +16,7 @@ from ..evaluation.plan import Plan, check_evaluation, open_data, plan_evaluation
 from .remotesam_recipe import DEMO, REMOTESAM_PRESETS, RemoteSamEvalRecipe, RemoteSamRecipe, RemoteSamSwitches, remotesam_recipe, start_folder
 
 if TYPE_CHECKING:
+    from sam_nb.evaluation.rows import Evaluation
     from sam_nb.evaluation.sentences import SentenceEvaluation
     from sam_nb.methods.remotesam import RemoteSAM
     from sam_nb.metrics import ReferringScores
@@ -109,6 +111,29 @@ def _evaluate(models: Mapping[str, RemoteSAM], data: Any, recipe: RemoteSamEvalR
         found.about = {"task": JOB.task, "model": models[name].switches.model_dump()}
     return results
 
+# %% ../../nbs/lib/60_methods.remotesam_job.ipynb #f9768d2e
+def _task_folder(recipe: RemoteSamEvalRecipe, plan: Plan) -> Path | None:
+    "The folder of the tasks' data; None: there is none."
+    if recipe.tasks_root: return Path(recipe.tasks_root).expanduser()
+    if not plan.generated: return None
+    from sam_nb.core import workspace
+    from sam_nb.demo.aerial import make_demo_aerial
+    folder = workspace().data / "demo_aerial_earth"
+    return folder if (folder / "dataset.json").is_file() else make_demo_aerial(folder, layout="earth", train=60, val=0, test=20, hard=0)
+
+def _evaluate_tasks(models: Mapping[str, RemoteSAM], data: Any, recipe: RemoteSamEvalRecipe, plan: Plan, progress: bool = False,
+                    ) -> dict[str, Evaluation]:  # by task; {}: there are no data
+    folder = None if recipe.tasks == "none" else _task_folder(recipe, plan)
+    if folder is None: return {}
+    from sam_nb.earth_evaluation import evaluate_tasks
+    from sam_nb.encoders.contours import load_contour_model
+    tasks = None if recipe.tasks == "all" else recipe.tasks
+    contours = load_contour_model(recipe.contours, recipe.device) if recipe.contours else None
+    images = recipe.task_images or (6 if recipe.tasks_root is None else None)
+    say = (lambda line: print(line, flush=True)) if progress else (lambda line: None)
+    how = dict(prompt=recipe.prompt, contours=contours, tile=recipe.tile, precision=recipe.precision)
+    return evaluate_tasks(models["model"], folder, tasks, plan.split, images, say, leave=("referring_seg",), **how)
+
 # %% ../../nbs/lib/60_methods.remotesam_job.ipynb #2c146888
 def _load(*arguments: Any, **options: Any) -> RemoteSAM:
     from sam_nb.methods.remotesam_weights import load
@@ -120,4 +145,6 @@ JOB = register(Job(
     recipe=RemoteSamRecipe, presets=REMOTESAM_PRESETS, check=remotesam_recipe, data=_data, build=_build, transforms=_transforms,
     collate=_collate, metric=_metric, update=_update, monitor="oiou", load=_load, evaluators={"sentences": Evaluator(
         what="masks of sentences on a split: overlap, use of the sentence, rejection, calibration", recipe=RemoteSamEvalRecipe, check=_check_eval,
-        plan=_plan, open=_open, run=_evaluate)}))
+        plan=_plan, open=_open, run=_evaluate), "tasks": Evaluator(
+        what="boxes, grounding, labels, scene classes, captions, counts and label maps, with floors and ceilings", recipe=RemoteSamEvalRecipe,
+        check=_check_eval, plan=_plan, open=_open, run=_evaluate_tasks)}))

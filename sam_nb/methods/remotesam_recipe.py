@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..core import CheckpointError, ParameterError, did_you_mean, read_json
 from ..encoders.backbones import BERT_SIZES, bert_name, find_bert
@@ -18,8 +18,8 @@ from ..recipe import Recipe, check_recipe
 from ..zoo import find_weights
 
 # %% auto #0
-__all__ = ['SWIN_SIZES', 'DEMO', 'RELEASED', 'REMOTESAM_PRESETS', 'swin_values', 'RemoteSamSwitches', 'RemoteSamRecipe',
-           'remotesam_recipe', 'start_folder', 'RemoteSamEvalRecipe']
+__all__ = ['SWIN_SIZES', 'DEMO', 'RELEASED', 'REMOTESAM_PRESETS', 'OTHER_TASKS', 'swin_values', 'RemoteSamSwitches',
+           'RemoteSamRecipe', 'remotesam_recipe', 'start_folder', 'RemoteSamEvalRecipe']
 
 # %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #f0febbb9
 SWIN_SIZES: dict[str, dict[str, Any]] = {
@@ -152,6 +152,8 @@ def _like_start(recipe: RemoteSamRecipe, values: Mapping[str, Any]) -> RemoteSam
     return recipe.model_copy(update=kept)
 
 # %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #6bc22899
+OTHER_TASKS = ("semantic_seg", "detection", "oriented_detection", "visual_grounding", "multi_label_cls", "multi_class_cls", "captioning", "counting")
+
 class RemoteSamEvalRecipe(EvalRecipe):
     "The parameters of an evaluation of RemoteSAM."
     image_size: int | None = Field(None, gt=0, description="of a released file: side of the square input; None: read from its weights")
@@ -160,3 +162,24 @@ class RemoteSamEvalRecipe(EvalRecipe):
     absent: bool = Field(True, description="evaluate the dataset's sentences that name nothing too")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision")
     worst: int = Field(4, gt=0, le=50, description="worst answers to show")
+    tasks: str = Field("all", description=f"beside the sentences, separated by commas: {', '.join(OTHER_TASKS)}; all that have data; none")
+    tasks_root: str | None = Field(None, description="folder that holds their data (DOTA, DIOR, RSVG, ...); None: generated for the demo, else none")
+    task_images: int | None = Field(None, gt=0, description="images of each of these tasks, at most; None: 6 of the demo, all of others")
+    prompt: str = Field("{} in the image", description="a class name as a sentence; {} is the name")
+    contours: str | None = Field(None, description="folder of a contour model (DirectSAM), for detection and counting; None: masks are not cut")
+    tile: int | None = Field(None, gt=0, description="larger images are answered in tiles of this side, pixels; None: whole, made smaller")
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: str) -> str:
+        for name in (t.strip() for t in tasks.split(",")):
+            if name not in (*OTHER_TASKS, "all", "none"): raise ValueError(f"no task {name!r}: {did_you_mean(name, (*OTHER_TASKS, 'all', 'none'))}")
+        return tasks
+
+    @model_validator(mode="after")
+    def _there(self):
+        for name in ("tasks_root", "contours"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).expanduser().is_dir(): raise ValueError(f"{name}={path!r}: there is no such folder")
+        if "{}" not in self.prompt: raise ValueError(f"prompt={self.prompt!r} has no place for the name, such as '{{}} in the image'")
+        return self
