@@ -7,45 +7,23 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..core import DatasetError, ParameterError, did_you_mean, read_json, workspace
+from .catalog_entries import EARTH, REFERRING, REGISTRY, DatasetInfo, register_dataset
 
 # %% auto #0
-__all__ = ['FMB', 'MFNET', 'PST900', 'REFERRING', 'DATASET_FILES', 'DatasetInfo', 'resolve', 'register_dataset', 'DatasetFile',
-           'read_dataset_file', 'info_from_folder', 'dataset_names', 'is_referring', 'dataset_folder', 'dataset_info',
-           'require_dataset', 'FoundDataset', 'resolve_dataset', 'is_metadata', 'load_dataset', 'prepare_dataset',
-           'check', 'named_folder', 'open_splits', 'selection_note', 'describe_splits', 'ExploreRecipe']
+__all__ = ['DATASET_FILES', 'resolve', 'DatasetFile', 'read_dataset_file', 'info_from_folder', 'dataset_names', 'is_referring',
+           'is_earth', 'dataset_folder', 'dataset_info', 'require_dataset', 'FoundDataset', 'resolve_dataset',
+           'is_metadata', 'load_dataset', 'prepare_dataset', 'check', 'named_folder', 'open_splits', 'selection_note',
+           'describe_splits', 'ExploreRecipe', 'DatasetInfo', 'register_dataset', 'REFERRING']
 
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #7770d667
-@dataclass(frozen=True)
-class DatasetInfo:
-    "What is known about a dataset without opening it."
-    name: str
-    title: str
-    task: str = "semantic"  # what its samples hold: class maps; "objects", "referring" and others
-    classes: tuple[str, ...] = ()  # by id
-    palette: tuple[tuple[int, int, int], ...] = ()  # RGB by id
-    modalities: tuple[str, ...] = ("rgb", "thermal")
-    splits: tuple[str, ...] = ("train", "val", "test")
-    image_size_hint: tuple[int, int] | None = None  # usual height, width
-    layout: str = ""  # shown in errors
-    source: str = ""  # where to get it
-    licence: str = ""
-    published: Mapping[str, Any] = field(default_factory=dict)
-    loader: str = "sam_nb.datasets.rgbt:RGBTDataset.from_info"  # "module:function", called as (info, split, root, transform, **options)
-    checker: str = "sam_nb.datasets.rgbt:check_info"  # "module:function", called as (info, split, root, sample)
-    generator: str = ""  # "module:function" that makes it where it is missing, called as (root, **generator_args)
-    generator_args: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[tuple[str, ...], ...] = ()  # alternatives of paths that must be there; "{split}" is filled in
-    options: Mapping[str, Any] = field(default_factory=dict)  # for the loader; "released_classes": names in the order of a released code
-
-    @property
-    def num_classes(self) -> int: return len(self.classes)
+# %% ../../nbs/lib/10_datasets.catalog.ipynb #039d2f4c
+_all_ = ["DatasetInfo", "register_dataset", "REFERRING"]
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #4dce72a5
 def resolve(where: str,  # "package.module:name" or "package.module:Class.method"
@@ -55,121 +33,6 @@ def resolve(where: str,  # "package.module:name" or "package.module:Class.method
     thing = importlib.import_module(module)
     for part in path.split("."): thing = getattr(thing, part)
     return thing
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #c590dde6
-_REGISTRY: dict[str, DatasetInfo] = {}
-
-def register_dataset(info: DatasetInfo,
-                     replace: bool = False,  # allow another entry of this name to be replaced
-                     ) -> DatasetInfo:
-    "Add an entry to the catalog."
-    if info.palette and len(info.palette) != len(info.classes):
-        raise ParameterError(f"dataset {info.name!r} has {len(info.classes)} classes and {len(info.palette)} colours")
-    if not replace and _REGISTRY.get(info.name, info) != info:
-        raise ParameterError(f"there is a dataset {info.name!r} already", remedy="choose another name, or replace=True")
-    _REGISTRY[info.name] = info
-    return info
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #4cbafaa5
-FMB = register_dataset(DatasetInfo(
-    "fmb", "FMB: full-time multi-modality benchmark (visible and infrared street scenes)",
-    classes=("background", "Road", "Sidewalk", "Building", "Lamp", "Sign", "Vegetation", "Sky", "Person", "Car",
-             "Truck", "Bus", "Motorcycle", "Bicycle", "Pole"),
-    palette=((0, 0, 0), (228, 228, 179), (133, 57, 181), (177, 162, 67), (50, 178, 200), (199, 45, 132), (84, 172, 66), (79, 73, 179),
-             (166, 99, 76), (253, 121, 66), (91, 165, 137), (152, 97, 155), (140, 153, 105), (158, 215, 222), (90, 113, 135)),
-    image_size_hint=(600, 800), source="https://github.com/JinyuanLiu-CV/SegMiF",
-    licence="offered for public download by its authors (Liu et al., ICCV 2023), no licence stated",
-    layout="{train,test}/{Visible,Infrared,Label}/NNNNN.png, or {Visible,Infrared,Label}/ with train.txt and test.txt",
-    needs=(("{split}/Visible", "{split}/Infrared", "{split}/Label"), ("Visible", "Infrared", "Label", "{split}.txt")),
-    options={"folders": {"rgb": ("Visible",), "thermal": ("Infrared",), "label": ("Label",)}}))
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #dd610ee2
-MFNET = register_dataset(DatasetInfo(
-    "mfnet", "MFNet: RGB-thermal street scenes by day and night",
-    classes=("unlabeled", "car", "person", "bike", "curve", "car_stop", "guardrail", "color_cone", "bump"),
-    palette=((0, 0, 0), (64, 0, 128), (64, 64, 0), (0, 128, 192), (0, 0, 192), (128, 128, 0), (64, 64, 128), (192, 128, 128), (192, 64, 0)),
-    image_size_hint=(480, 640), source="https://www.mi.t.u-tokyo.ac.jp/static/projects/mil_multispectral/",
-    licence="published by Ha et al. (IROS 2017) without a stated licence",
-    layout="images/NNNNN{D,N}.png (four channels), labels/ and train.txt, val.txt, test.txt; or {rgb,ther,labels}/ with train.txt and test.txt",
-    needs=(("images", "labels", "{split}.txt"), ("rgb", "ther", "labels", "{split}.txt")),
-    options={"folders": {"rgb": ("rgb", "images"), "thermal": ("ther", "thermal"), "label": ("labels",)}}))
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #66e5e41a
-PST900 = register_dataset(DatasetInfo(
-    "pst900", "PST900: RGB-thermal scenes underground",
-    classes=("Background", "Fire-Extinguisher", "BackPack", "Hand-Drill", "Survivor"),
-    palette=((0, 0, 0), (228, 228, 179), (133, 57, 181), (177, 162, 67), (50, 178, 200)),
-    image_size_hint=(720, 1280), source="https://github.com/ShreyasSkandanS/pst900_thermal_rgb", licence="GPL-3.0 (Shivakumar et al., ICRA 2020)",
-    layout="{train,test}/{rgb,thermal,labels}/NAME.png, or {rgb,thermal,labels}/ with train.txt and test.txt",
-    needs=(("{split}/rgb", "{split}/thermal", "{split}/labels"), ("rgb", "thermal", "labels", "{split}.txt")),
-    options={"folders": {"rgb": ("rgb",), "thermal": ("thermal",), "label": ("labels",)}, "sequence": r"bag\d+",
-             "released_classes": ("Background", "Hand-Drill", "BackPack", "Fire-Extinguisher", "Survivor")}))
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #d877182b
-_STREET = dict(classes=("road", "pavement", "building", "tree", "sky", "car", "person", "cyclist", "sign"),
-               palette=((91, 96, 120), (200, 178, 214), (201, 143, 107), (88, 166, 98), (140, 199, 239), (246, 189, 60), (228, 71, 107),
-                        (139, 79, 214), (23, 179, 166)),
-               splits=("train", "val", "test", "hard"), image_size_hint=(128, 128), source="sam_nb.demo.files", licence="generated",
-               generator="sam_nb.demo.files:ensure_demo")
-register_dataset(DatasetInfo("demo", "Demo: a generated street in the layout of FMB",
-                             layout="{train,val,test,hard}/{Visible,Infrared,Label}/NNNNN.png", **_STREET))
-for _layout in ("mfnet", "pst900"):
-    register_dataset(DatasetInfo(f"demo-{_layout}", f"Demo: a generated street in the layout of {_layout}", layout=_REGISTRY[_layout].layout,
-                                 generator_args={"layout": _layout, "train": 60, "val": 15, "test": 15}, **_STREET))
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #bee248d0
-_OBJECTS = dict(task="objects", modalities=("rgb",), loader="sam_nb.datasets.objects:Objects.from_info", checker="sam_nb.datasets.objects:check_info")
-register_dataset(DatasetInfo(
-    "coco", "COCO 2017: objects in everyday scenes", splits=("train", "val"), image_size_hint=(480, 640), source="https://cocodataset.org/#download",
-    licence="annotations CC BY 4.0; images under the terms of their Flickr owners (Lin et al., ECCV 2014)",
-    layout="{train,val}2017/NNNNNNNNNNNN.jpg and annotations/instances_{train,val}2017.json",
-    needs=(("{split}2017", "annotations/instances_{split}2017.json"), ("{split}", "annotations/instances_{split}.json")), **_OBJECTS))
-register_dataset(DatasetInfo(
-    "objects", "A folder of your own: images with object masks", splits=("train", "val"),
-    layout="images/ beside masks/ (instance maps, label maps, or a black-and-white picture for each mask), or a COCO file", **_OBJECTS))
-register_dataset(DatasetInfo(
-    "demo_objects", "Demo: streets, rooms and things with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.demo.files",
-    licence="generated", generator="sam_nb.demo.files:ensure_demo_objects",
-    layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
-register_dataset(DatasetInfo(
-    "demo_rooms", "Demo: furnished rooms with masks of objects and parts", image_size_hint=(256, 256), source="sam_nb.demo.files",
-    licence="generated", generator="sam_nb.demo.files:ensure_demo_objects",
-    generator_args={"place": "room", "train": 240, "val": 40, "test": 60},
-    layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #a4d3bf7c
-_REFERRING = dict(task="referring", modalities=("rgb",), loader="sam_nb.datasets.referring:Referring.from_info",
-                  checker="sam_nb.datasets.referring:check_info")
-_LAYOUTS = {"risors": "JPEGImages/NAME.jpg, Annotations/NAME.json and RISORS_{train,val,test}.txt (RISORS)",
-            "refer": "images/NAME/JPEGImages/, NAME/instances.json and NAME/refs(unc).p (or the same list as refs(unc).json) (REFER)",
-            "refsegrs": "images/N.tif, masks/N.tif and output_phrase_{train,val,test}.txt (RefSegRS)"}
-_HEAP = tuple(("JPEGImages", refs, "instances.json") for refs in ("refs(unc).p", "refs(unc).json"))  # all in one folder
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #73dcd564
-register_dataset(DatasetInfo(
-    "risors", "RISORS: referring image segmentation in optical remote sensing", image_size_hint=(800, 800), layout=_LAYOUTS["risors"],
-    source="https://huggingface.co/datasets/zhaozlcc/RISORS", licence="none given (Zhao et al., Remote Sensing 2025)",
-    needs=(("JPEGImages", "Annotations", "RISORS_{split}.txt"),), **_REFERRING))
-register_dataset(DatasetInfo(
-    "rrsisd", "RRSIS-D: aerial images with expressions", image_size_hint=(800, 800), layout=_LAYOUTS["refer"].replace("NAME", "rrsisd"),
-    source="https://github.com/Lsan2401/RMSIN", licence="none given (Liu et al., CVPR 2024)",
-    needs=(*(("images", "rrsisd/instances.json", f"rrsisd/{refs}") for refs in ("refs(unc).p", "refs(unc).json")), *_HEAP), **_REFERRING))
-register_dataset(DatasetInfo(
-    "refsegrs", "RefSegRS: aerial images with phrases", image_size_hint=(512, 512), layout=_LAYOUTS["refsegrs"],
-    source="https://huggingface.co/datasets/JessicaYuan/RefSegRS", licence="CC BY 4.0 (Yuan et al., TGRS 2024)",
-    needs=(("images", "masks", "output_phrase_{split}.txt"),), **_REFERRING))
-register_dataset(DatasetInfo(
-    "remotesam270k", "RemoteSAM-270K: aerial images with generated expressions",
-    layout="JPEGImages/, instances.json and refs(unc).p (REFER in one folder)", source="https://github.com/1e12Leon/RemoteSAM, which links it",
-    licence="none given (Yao et al., 2025)", needs=_HEAP, **_REFERRING))
-
-# %% ../../nbs/lib/10_datasets.catalog.ipynb #cc85987e
-REFERRING = register_dataset(DatasetInfo(
-    "referring", "A folder of your own: images with referring expressions", layout="; or ".join(_LAYOUTS.values()), **_REFERRING))
-register_dataset(DatasetInfo(
-    "demo_aerial", "Demo: aerial scenes with sentences", splits=("train", "val", "test", "hard"), image_size_hint=(256, 256),
-    source="sam_nb.demo.aerial", licence="generated", generator="sam_nb.demo.aerial:ensure_demo_aerial",
-    layout=_LAYOUTS["risors"].replace("test}", "test,hard}"), **_REFERRING))
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #03f970e3
 class DatasetFile(BaseModel):
@@ -231,7 +94,12 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return values
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #32489b11
-_BY_LAYOUT = {"coco": "objects", "panorama": "objects", "risors": "referring"}  # layout that the demo world wrote -> entry that reads it
+_BY_LAYOUT = {"coco": "objects", "panorama": "objects", "risors": "referring", "refer": "referring", "refsegrs": "referring",
+              **dict.fromkeys(("dota", "dior", "counts", "rsvg", "captions", "scenes", "semantic"), "earth")}  # layout of the demo world -> entry
+
+def _names_only(file: Path) -> bool:
+    "Whether a dataset.json belongs to captions, or only names the ids of label maps in ann_dir."
+    return file.suffix == ".json" and (isinstance(_read_mapping(file).get("images"), list) or (file.parent / "ann_dir").is_dir())
 
 def _demo_layout(file: Path) -> str | None:
     "The layout of a demo that is not of pairs of pictures."
@@ -246,7 +114,8 @@ def info_from_folder(folder: str | Path,  # a folder with a dataset.json
     folder = Path(folder)
     file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
     if file is None: return None
-    if layout := _demo_layout(file): return replace(_REGISTRY[_BY_LAYOUT[layout]], name=name or folder.name, title=f"Demo: {name or folder.name}")
+    if layout := _demo_layout(file): return replace(REGISTRY[_BY_LAYOUT[layout]], name=name or folder.name, title=f"Demo: {name or folder.name}")
+    if _names_only(file): return replace(EARTH, name=name or folder.name, title=name or folder.name)
     said = read_dataset_file(file)
     options = {key: value for key, value in said.model_dump(exclude_unset=True).items() if key not in _NOT_OPTIONS}
     layout = "rgb/, thermal/, labels/ (or train/, test/ with these inside, or lists train.txt, test.txt)"
@@ -257,12 +126,12 @@ def info_from_folder(folder: str | Path,  # a folder with a dataset.json
 
 def _own_names() -> list[str]:
     data = workspace().data
-    return sorted({p.parent.name for f in DATASET_FILES for p in data.glob(f"*/{f}")} - set(_REGISTRY)) if data.is_dir() else []
+    return sorted({p.parent.name for f in DATASET_FILES for p in data.glob(f"*/{f}")} - set(REGISTRY)) if data.is_dir() else []
 
 def dataset_names(own: bool = True,  # also the described folders in `data/`
                   ) -> list[str]:
     "Every name of a dataset."
-    return [*_REGISTRY, *(_own_names() if own else [])]
+    return [*REGISTRY, *(_own_names() if own else [])]
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #d59c7194
 _EXPRESSIONS = (("", "refs*.json"), ("", "refs*.p"), ("", "*/refs*.json"), ("", "*/refs*.p"), ("masks", "output_phrase_*.txt"),
@@ -272,6 +141,10 @@ def is_referring(folder: str | Path) -> bool:
     "Whether a folder holds referring expressions: by names alone, no file is opened."
     folder = Path(folder)
     return any((folder / beside).is_dir() and any(folder.glob(lists)) for beside, lists in _EXPRESSIONS)
+
+def is_earth(folder: str | Path) -> bool:
+    "Whether a folder has a layout of `datasets.earth`."
+    return Path(folder).is_dir() and bool(resolve("sam_nb.datasets.earth:earth_kind")(folder))
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #1cd9d2c5
 _EXAMPLE = '{"classes": ["background", "crack"]}'
@@ -284,10 +157,11 @@ def dataset_info(name: str,
                  root: str | Path | None = None,  # the dataset's folder, which may describe itself
                  ) -> DatasetInfo:
     "The entry of a name; raises `ParameterError` for an unknown one."
-    if name in _REGISTRY: return _REGISTRY[name]
+    if name in REGISTRY: return REGISTRY[name]
     folder = dataset_folder(name, root)
     if (info := info_from_folder(folder, name)) is not None: return info
     if is_referring(folder): return replace(REFERRING, name=name, title=name)
+    if is_earth(folder): return replace(EARTH, name=name, title=name)
     if folder.is_dir():
         remedy = f"lay a dataset.json beside the pictures, for instance {_EXAMPLE}"
         raise DatasetError(f"nothing says what the ids in dataset {name!r} mean", file=folder, remedy=remedy)
@@ -310,9 +184,9 @@ def require_dataset(name: str, root: str | Path | None = None,
     raise DatasetError(f"this folder is not laid out as {name!r} (split {split!r}); found: {found}", file=folder, remedy=_where_to_get(info))
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #8f0187c4
-_DEMOS = {"objects": "demo_objects", "referring": "demo_aerial"}  # of a task; else "demo"
-_HOLDS = {"semantic": "class maps", "objects": "object masks", "referring": "expressions"}
-_ANY_FOLDER = ("objects", "referring")  # tasks whose reader recognises a folder without an entry; the entry for it has the task's name
+_DEMOS = {"objects": "demo_objects", "referring": "demo_aerial", "earth": "demo_aerial_dota"}  # of a task; else "demo"
+_HOLDS = {"semantic": "class maps", "objects": "object masks", "referring": "expressions", "earth": "boxes, counts, classes or captions"}
+_ANY_FOLDER = ("objects", "referring", "earth")  # tasks whose reader recognises a folder without an entry; the entry for it has the task's name
 
 def _where_to_get(info: DatasetInfo) -> str:
     got = f"get it from {info.source}, " if info.source else ""
@@ -347,6 +221,7 @@ class FoundDataset:
         "The splits that can be opened."
         if self.generated or self.info.task not in _ANY_FOLDER: return list(self.info.splits)
         if self.info.task == "objects": return ["train", "val"]  # COCO's test split has no annotations, and a folder is split in two
+        if self.info.task == "earth": return resolve("sam_nb.datasets.earth:earth_splits")(self.folder)
         return resolve("sam_nb.datasets.referring:referring_splits")(self.folder)[1]
 
     def open(self, split: str = "train",
@@ -358,7 +233,7 @@ class FoundDataset:
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #78549f1b
 def resolve_dataset(name: str,  # of the catalog, of a folder in data/, or "demo"
                     root: str | Path | None = None,  # None: data/<name> of the workspace
-                    task: str | None = None,  # that it must be for: "semantic", "objects", "referring"; None: any
+                    task: str | None = None,  # that it must be for: "semantic", "objects", "referring", "earth"; None: any
                     demo: str = "demo",  # the generated dataset that "demo" stands for
                     split: str = "train",  # the one that will be read
                     ) -> FoundDataset:
@@ -367,7 +242,7 @@ def resolve_dataset(name: str,  # of the catalog, of a folder in data/, or "demo
     if task == "objects" and is_metadata(root): return _metadata(Path(root).expanduser())
     if task in _ANY_FOLDER and name not in dataset_names():
         folder = dataset_folder(name, root)
-        if folder.is_dir(): return FoundDataset(replace(_REGISTRY[task], name=name, title=name), folder)
+        if folder.is_dir(): return FoundDataset(replace(REGISTRY[task], name=name, title=name), folder)
         raise DatasetError("there is no such folder", file=folder,
                            remedy=f"data_root=... names a folder of images with {_HOLDS[task]}; dataset='demo' needs none; "
                                   + did_you_mean(name, dataset_names()))
@@ -384,7 +259,7 @@ def is_metadata(root: str | Path | None) -> bool:
 def _metadata(file: Path) -> FoundDataset:
     if not file.is_file():
         raise DatasetError("this metadata file is not there", file=file, remedy="data_root=... names a folder, or SAOM's metadata.json")
-    return FoundDataset(replace(_REGISTRY["objects"], name=file.stem, title=file.name, loader="sam_nb.datasets.saom_files:open_info"), file)
+    return FoundDataset(replace(REGISTRY["objects"], name=file.stem, title=file.name, loader="sam_nb.datasets.saom_files:open_info"), file)
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #b4ca3bfa
 def load_dataset(name: str, split: str = "train",  # train, val, test, or another that the dataset has
@@ -406,16 +281,27 @@ def check(name: str, root: str | Path | None = None,
     "Read a whole dataset and report every problem."
     info = dataset_info(name, root)
     folder = prepare_dataset(name, root, (splits or info.splits)[0])
-    if splits is None and info.task in ("objects", "referring"): splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder)
-    return {split: resolve(info.checker)(info, split, folder, sample) for split in splits or info.splits}
+    if splits is None and info.task in _ANY_FOLDER: splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder)
+    reports = {split: resolve(info.checker)(info, split, folder, sample) for split in splits or info.splits}
+    if sample is None and len(reports) > 1 and info.task in _ANY_FOLDER: _add_leakage(info, folder, reports)
+    return reports
+
+def _add_leakage(info: DatasetInfo, folder: Path, reports: Mapping[str, Any]) -> None:
+    "Warn in the reports of images that two splits share."
+    files = {}
+    for split in (s for s, report in reports.items() if report.total):
+        data = resolve(info.loader)(info, split, folder)
+        files[split] = [s.file for s in data] if info.task == "earth" else [e.image for e in data.entries]
+    for split, problems in resolve("sam_nb.datasets.near_duplicates:leakage")(files).items(): reports[split].problems += problems
 
 def named_folder(name: str,  # of the catalog, or a path
                  ) -> tuple[str, Path | None]:  # a name of the catalog, and its folder if `name` was a path
-    "The entry that reads a folder: its own where it has a dataset file, `referring` where it has lists of expressions, else `objects`."
+    "The entry that reads a folder: its own where it has a dataset file, else `referring`, `earth` or `objects` by its layout."
     folder = Path(name).expanduser()
     if name in dataset_names() or not folder.is_dir(): return name, None
     file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
-    if file is None: return ("referring" if is_referring(folder) else "objects"), folder
+    if file is None: return ("referring" if is_referring(folder) else "earth" if is_earth(folder) else "objects"), folder
+    if _names_only(file) and not _demo_layout(file): return "earth", folder
     return _BY_LAYOUT.get(_demo_layout(file), folder.resolve().name), folder
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #6603139b

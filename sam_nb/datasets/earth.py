@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +25,8 @@ from .objects import ObjectsReport
 from .pictures import Problem, file_error
 
 # %% auto #0
-__all__ = ['READERS', 'earth_kind', 'earth_splits', 'open_earth', 'sample_picture', 'check_earth', 'describe_earth', 'open_info',
-           'check_info', 'splits_to_check']
+__all__ = ['READERS', 'earth_kind', 'earth_splits', 'open_earth', 'sample_picture', 'check_earth', 'describe_earth',
+           'tally_earth', 'open_info', 'check_info', 'splits_to_check']
 
 # %% ../../nbs/lib/10_datasets.earth.ipynb #219edae9
 def _below(root: Path) -> list[Path]:  # the folder, and the folders in it
@@ -193,6 +194,18 @@ def describe_earth(data: EarthSet):  # -> pandas.DataFrame
 def _labels(sample: EarthImage) -> list[str]:
     if isinstance(sample, BoxImage): return [o.label for o in sample.objects]
     return [label] if (label := getattr(sample, "label", "")) else []
+
+# %% ../../nbs/lib/10_datasets.earth.ipynb #f4a768a2
+def tally_earth(data: EarthSet, limit: int | None = None,  # label maps to read; None: all
+                ) -> tuple[str, Counter]:  # what was counted, and how often each name occurs
+    "How often each class occurs: objects, questions, sentences, images or pixels; of captions, words."
+    if data.kind == "captions": return "words", Counter(w for s in data for t in s.captions for w in re.findall(r"\w+", t.casefold()))
+    if data.kind not in COVER_FORMS:
+        what = {"dota": "objects", "dior": "objects", "counts": "questions", "rsvg": "sentences"}.get(data.kind, "images")
+        return what, Counter(label for s in data for label in _labels(s))
+    pixels = np.zeros(256, np.int64)
+    for s in data[:limit]: pixels += np.bincount(s.ids().ravel(), minlength=256)
+    return "pixels", Counter({c: int(pixels[k]) for k, c in enumerate(("none of them", *data.classes)) if pixels[k]})
 
 # %% ../../nbs/lib/10_datasets.earth.ipynb #335ce025
 def open_info(info: Any, split: str, root: str | Path, transform: Callable | None = None, **options) -> EarthSet:

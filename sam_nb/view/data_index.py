@@ -15,7 +15,9 @@ import numpy as np
 
 from ..core import DatasetError, ParameterError
 from ..datasets.catalog import dataset_info, load_dataset, named_folder, prepare_dataset, resolve
-from ..datasets.object_masks import IdMap, MaskSet
+from ..datasets.earth import check_earth
+from ..datasets.earth_samples import BoxImage, CaptionImage, CountImage, EarthImage, EarthSet, GroundingImage, SemanticImage
+from ..datasets.object_masks import IdMap, MaskSet, RunLengths
 from ..datasets.objects import Objects, check_objects
 from ..datasets.pictures import Problem
 from ..datasets.rgbt import Pair, RGBTDataset, check_dataset
@@ -36,9 +38,10 @@ class AnnotatedSample:
     thermal: np.ndarray | None = None  # uint8 [H, W, 3]
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #659cf135
-def read_sample(data: RGBTDataset | Objects, index: int) -> AnnotatedSample:
+def read_sample(data: RGBTDataset | Objects | EarthSet, index: int) -> AnnotatedSample:
     "Read one sample of any dataset; raises `DatasetError`."
     if isinstance(data, RGBTDataset): return _read_pair(data, data.pairs[index])
+    if isinstance(data, EarthSet): return _read_earth(data[index], data.classes)
     image, masks = data.read(index)
     expressions = tuple(t.expression for t in data.entries[index].truth) if data.counted == "expressions" else ()
     return AnnotatedSample(to_image(image[:3]), masks, tuple(_class_name(c, data.classes) for c in masks.categories.tolist()), expressions)
@@ -55,6 +58,31 @@ def _read_pair(data: RGBTDataset, pair: Pair) -> AnnotatedSample:
 # %% ../../nbs/lib/71_view.data_index.ipynb #cd03403e
 def _class_name(number: int, classes: Sequence[str]) -> str:  # "": unknown
     return classes[number] if 0 <= number < len(classes) else str(number) if number >= 0 else ""
+
+# %% ../../nbs/lib/71_view.data_index.ipynb #c41914ef
+def _box_corners(box: Sequence[float]) -> list[float]: return [float(box[k]) for k in (0, 1, 2, 1, 2, 3, 0, 3)]
+
+def _earth_outlines(sample: EarthImage, whole: list[float]) -> tuple[list[list[float]], list[str], list[str]]:  # polygons, classes, texts
+    label = getattr(sample, "label", "")
+    match sample:
+        case BoxImage(): return [list(o.quad) or _box_corners(o.box) for o in sample.objects], [o.label for o in sample.objects], []
+        case GroundingImage(): return [_box_corners(sample.box)], [label], [sample.sentence]
+        case CountImage(): return [whole], [label], [f"{sample.count} x {label}"]
+        case CaptionImage(): return [whole] * len(sample.captions), [""] * len(sample.captions), list(sample.captions)
+    return [whole], [label], []
+
+def _read_earth(sample: EarthImage, classes: Sequence[str]) -> AnnotatedSample:
+    image = sample.pixels()
+    height, width = image.shape[:2]
+    if isinstance(sample, SemanticImage):
+        ids = sample.ids()
+        values = [int(v) for v in np.unique(ids) if v not in (0, 255)]
+        masks = MaskSet(IdMap(ids, values), values, [v - 1 for v in values])
+        return AnnotatedSample(image, masks, tuple(_class_name(v - 1, classes) for v in values))
+    polygons, names, texts = _earth_outlines(sample, _box_corners((0, 0, width, height)))
+    numbers = [classes.index(n) if n in classes else -1 for n in names]
+    masks = MaskSet(RunLengths([[p] for p in polygons], (height, width)), list(range(len(names))), numbers)
+    return AnnotatedSample(image, masks, tuple(names), tuple(texts))
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #b71e19e3
 OKABE_ITO = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)], np.uint8)
@@ -99,20 +127,22 @@ class IndexRow:
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # kind, severity, fact
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #baedd83f
-def _sample_files(data: RGBTDataset | Objects, index: int) -> tuple[str, list[str]]:
+def _sample_files(data: RGBTDataset | Objects | EarthSet, index: int) -> tuple[str, list[str]]:
     "The name of a sample, and the names under which problems list it."
     if isinstance(data, RGBTDataset):
         pair = data.pairs[index]
         return pair.name, [f for f in (pair.name, pair.rgb, pair.thermal, pair.label) if f]
+    if isinstance(data, EarthSet): return data[index].name, [data[index].name, data[index].file]
     entry = data.entries[index]
     truth = [entry.truth] if isinstance(entry.truth, str) else entry.truth if isinstance(entry.truth, (list, tuple)) else []
     return entry.name, [entry.name, entry.image, *(t for t in truth if isinstance(t, str))]
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #502b6399
-def _sample_problems(data: RGBTDataset | Objects, count: int,  # samples to read, evenly _evenly_spaced
+def _sample_problems(data: RGBTDataset | Objects | EarthSet, count: int,  # samples to read, evenly _evenly_spaced
                     ) -> tuple[dict[int, list[Problem]], list[Problem]]:  # sample -> its problems; problems of files that were left out
     "The problems that the dataset's own check finds, by sample."
-    report = check_dataset(data, count) if isinstance(data, RGBTDataset) else check_objects(data, sample=count)
+    if isinstance(data, EarthSet): report = check_earth(data, count)
+    else: report = check_dataset(data, count) if isinstance(data, RGBTDataset) else check_objects(data, sample=count)
     owner = {file: index for index in range(len(data)) for file in _sample_files(data, index)[1]}
     found, rest = {}, []
     for problem in report.problems:
@@ -122,7 +152,7 @@ def _sample_problems(data: RGBTDataset | Objects, count: int,  # samples to read
     return found, rest
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #c623dd1b
-def _read_rows(data: RGBTDataset | Objects, split: str,
+def _read_rows(data: RGBTDataset | Objects | EarthSet, split: str,
               count: int,  # samples to read, evenly _evenly_spaced
               classes: dict[str, int],  # name -> number; new names are added
               progress: Callable[[int], None] = lambda done: None,  # called with how many were read
@@ -166,7 +196,7 @@ def open_splits(dataset: Any,  # name of the catalog, folder, an open dataset, o
               data_root: str | Path | None = None,
               ) -> tuple[dict[str, Any], list[str]]:  # split -> dataset; why others are missing
     "The splits of a dataset; raises `DatasetError` or `ParameterError`."
-    if isinstance(dataset, RGBTDataset | Objects): return {dataset.split or "all": dataset}, []
+    if isinstance(dataset, RGBTDataset | Objects | EarthSet): return {dataset.split or "all": dataset}, []
     if isinstance(dataset, Mapping): return dict(dataset), []
     if not isinstance(dataset, str | Path):
         raise ParameterError(f"a {type(dataset).__name__} is no dataset", remedy="a name of the catalog, a folder, or an open dataset")
@@ -181,7 +211,7 @@ def open_splits(dataset: Any,  # name of the catalog, folder, an open dataset, o
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #3b49fb47
 def _splits(info: Any, folder: Path) -> tuple[str, ...]:
-    if info.task not in ("objects", "referring"): return info.splits
+    if info.task not in ("objects", "referring", "earth"): return info.splits
     return resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder)
 
 # %% ../../nbs/lib/71_view.data_index.ipynb #a6a0e1c3

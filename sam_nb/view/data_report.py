@@ -15,7 +15,7 @@ from ..core import derive_seed
 from ..datasets.catalog import ExploreRecipe, dataset_info, load_dataset, prepare_dataset
 
 # %% auto #0
-__all__ = ['DataReport', 'PairReport', 'ExpressionReport', 'read_report']
+__all__ = ['DataReport', 'PairReport', 'ExpressionReport', 'EarthReport', 'read_report']
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #2ec37569
 def _styled(table: Any) -> Any:  # pandas.DataFrame -> Styler
@@ -169,6 +169,39 @@ class ExpressionReport(DataReport):
         named = ", ".join(f"{c} {p:.0f} %" for c, p in zip(categories["class"], categories["percent"]))
         return _two_columns({**expression_statistics(self.data)["found"].to_dict(), **({"categories": named} if named else {})})
 
+# %% ../../nbs/lib/71_view.data_report.ipynb #6d7d9d7e
+class EarthReport(DataReport):
+    "Images of an Earth-observation layout."
+    noun = "images"
+    def _content(self) -> dict[str, Any]:
+        from sam_nb.datasets.earth import describe_earth
+        return describe_earth(self.data)["found"].to_dict()
+
+    def pictures(self) -> Any:
+        "Images with their answers."
+        import textwrap
+        from sam_nb.datasets.earth import sample_picture
+        from sam_nb.show import show_images
+        shown = [sample_picture(self.data[int(k)], self.data.classes) for k in self.order(len(self.data))[:self.recipe.samples]]
+        return show_images([p for p, _ in shown], [textwrap.fill(t, 40) for _, t in shown], columns=3, width=9)
+
+    def tally(self) -> tuple[str, Any]:  # what was counted, pandas.DataFrame: name, count, percent
+        "How often each class occurs: objects, images or pixels; of captions, words."
+        import pandas as pd
+        from sam_nb.datasets.earth import tally_earth
+        what, counts = tally_earth(self.data, self.recipe.limit)
+        rows = [(name, n, 100 * n / max(1, counts.total())) for name, n in counts.most_common(20)]
+        return what, pd.DataFrame(rows, columns=["name", what, "percent"])
+
+    def annotations(self) -> Any:
+        "The share of each class, as bars."
+        from sam_nb.charts import class_bars
+        from sam_nb.show import distinct_colours
+        what, table = self.tally()
+        return class_bars(table["percent"].to_numpy(), table["name"].tolist(), distinct_colours(max(1, len(table))), label=f"share of the {what} (%)")
+
+    def table(self) -> Any: return _styled(self.tally()[1]).format({"percent": "{:.1f}"})
+
 # %% ../../nbs/lib/71_view.data_report.ipynb #8e58a955
 def read_report(recipe: ExploreRecipe) -> DataReport:
     "Read a dataset for `explore_data`. Raises `DatasetError` or `ParameterError`."
@@ -178,6 +211,10 @@ def read_report(recipe: ExploreRecipe) -> DataReport:
         from sam_nb.datasets.objects import check_objects
         data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
         return ExpressionReport(recipe, info, data, check_objects(data, sample=recipe.limit))
+    if info.task == "earth":
+        from sam_nb.datasets.earth import check_earth
+        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
+        return EarthReport(recipe, info, data, check_earth(data, recipe.limit, info.name))
     from sam_nb.datasets.rgbt import check_dataset
     data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, strict=False)
     return PairReport(recipe, info, data, check_dataset(data, recipe.limit))
