@@ -184,8 +184,10 @@ class EncodedImage:
         ready = ResizeSquare(model.image_size, Normalise(), by_pillow=True)({"image": pixels, "original_size": self.size, "content_size": self.size})
         with torch.no_grad(): self.features = model.encode(ready["image"][None].to(model.device))
 
-    def segment(self, expressions: str | Sequence[str]) -> SentenceMasks:
-        "Masks for sentences. Raises `ParameterError` for an empty one."
+    def segment(self, expressions: str | Sequence[str], **prompts: Any) -> SentenceMasks:
+        "Masks for sentences. Raises `ParameterError` for an empty one, and for clicks, boxes and masks."
+        if prompts:
+            raise ParameterError(f"RemoteSAM takes sentences alone, no {', '.join(prompts)}", remedy="leave clicks out, or take an RSAM (tiny_rsam)")
         sentences = [check_sentence(e) for e in ([expressions] if isinstance(expressions, str) else expressions)]
         if not sentences: raise ParameterError("no expression was given", remedy="say what to look for, such as 'airplane in the image'")
         answer = self.model.answer(self.features, sentences)
@@ -193,12 +195,16 @@ class EncodedImage:
         masks, present = torch.stack(large).cpu().numpy(), answer.presence.sigmoid().cpu().numpy()
         return SentenceMasks.of(sentences, masks, answer.predicted_iou.cpu().numpy(), present, answer.logits, self.array[..., :3])
 
+def _embed(model: RemoteSAM, image: Any) -> EncodedImage:
+    "Encode an image of any size once, for many sentences."
+    return EncodedImage(model, image)
+
 def _segment(model: RemoteSAM, image: Any,  # path, PIL image, uint8 array [H, W, 3]
              expressions: str | Sequence[str]) -> SentenceMasks:
     "Masks for one sentence or many."
     return EncodedImage(model, image).segment(expressions)
 
-RemoteSAM.embed, RemoteSAM.segment = lambda model, image: EncodedImage(model, image), _segment
+RemoteSAM.embed, RemoteSAM.segment = _embed, _segment
 
 # %% ../../nbs/lib/60_methods.remotesam.ipynb #8eac2da8
 def _save_pretrained(model: RemoteSAM, folder: Path) -> None:

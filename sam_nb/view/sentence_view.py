@@ -17,7 +17,7 @@ import numpy as np
 import traitlets
 
 from ..core import ParameterError, SamNbError, atomic_path, pick_device, workspace, write_json
-from ..contract import ReferringModel, check_referring_model, job
+from ..contract import ReferringModel, check_referring_model, jobs
 from ..masks import mask_to_rle
 from .assets import asset
 from .prompt_view import Click, check_click
@@ -146,12 +146,14 @@ class SentenceView(widgets.VBox):
 # %% ../../nbs/lib/71_view.sentence_view.ipynb #1c15cf6d
 def open_referring_model(name: str | Path,  # a run, a saved folder, a file, or a name of the zoo
                          device: str = "auto",
-                         method: str = "rsam",  # of folders and files; a run names its own
                          ) -> ReferringModel:
     "A referring model on its device; raises `ParameterError`, `RunError` or `CheckpointError`."
     from sam_nb.training.runs import Run
+    from sam_nb.weights import open_weights
     folder = workspace().runs / name
-    if (folder / "run.json").is_file(): method = Run.open(name).info["method"]
-    card = job(method)
-    if card.task != "referring": raise ParameterError(f"run {str(name)!r} is of {method}, which takes no sentences", file=folder)
+    method = Run.open(name).info["method"] if (folder / "run.json").is_file() else open_weights(name).family
+    card = jobs().get(method)
+    if card is None or card.task != "referring":
+        referring = ", ".join(known.title for known in jobs().values() if known.task == "referring")
+        raise ParameterError(f"{str(name)!r} takes no sentences (it is of {method})", remedy=f"a run, a folder or a file of {referring}")
     return card.load(name).to(pick_device(device)).eval()
