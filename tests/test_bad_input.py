@@ -558,3 +558,83 @@ def test_a_conversion_that_cannot_be(tmp_path, capsys, words, wanted):
     said = capsys.readouterr().err
     assert all(w in said for w in wanted) and "Traceback" not in said, said
     assert sorted(p.name for p in tmp_path.iterdir()) == ["said"]
+
+
+# --- Earth-observation layouts: what is wrong is named with its file, and the rest is read ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def earth(tmp_path_factory):
+    from sam_nb.demo.aerial import make_demo_aerial
+    return make_demo_aerial(tmp_path_factory.mktemp("earth") / "earth", 64, 3, 1, 1, hard=0, layout="earth")
+
+
+def dota_line(folder: Path) -> str:
+    file = folder / "train/annfiles/1.txt"
+    file.write_text(file.read_text() + "ship\n")
+    return "annfiles/1.txt"
+
+
+def count_phrase(folder: Path) -> str:
+    file = folder / "train/aerial/Annotation/train_IMG_CT.json"
+    asked = json.loads(file.read_text())
+    asked[0]["conversations"][0]["content"] = "<image>\nHow many are there?"
+    file.write_text(json.dumps(asked))
+    return "train_IMG_CT.json"
+
+
+def count_prior(folder: Path) -> str:
+    file = folder / "train/aerial/Annotation/prior_areas.json"
+    file.write_text(json.dumps(dict(list(json.loads(file.read_text()).items())[1:])))
+    return "train_IMG_CT.json"
+
+
+def rsvg_number(folder: Path) -> str:
+    (folder / "train.txt").write_text((folder / "train.txt").read_text() + "100000\n")
+    return "train.txt"
+
+
+def class_folder(folder: Path) -> str:
+    shutil.rmtree(next((folder / "train/Images").iterdir()))
+    shutil.copytree(next(f for s in ("val", "test", "train") for f in (folder / s / "Images").glob("*")), folder / "train/Images/moon")
+    return "train/Images"
+
+
+def refer_image(folder: Path) -> str:
+    next((folder / "images/aerial/JPEGImages").glob("1.jpg")).unlink()
+    return "JPEGImages/1.jpg"
+
+
+def refer_size(folder: Path) -> str:
+    file = folder / "aerial/instances.json"
+    said = json.loads(file.read_text())
+    for note in said["annotations"][:2]: note["segmentation"][0]["size"] = [63, 64]
+    file.write_text(json.dumps(said))
+    return "refs(unc).json"
+
+
+@pytest.mark.parametrize("layout, damage, kind", [
+    ("dota", dota_line, "line damaged"), ("counts", count_phrase, "question unreadable"), ("counts", count_prior, "class without a prior area"),
+    ("rsvg", rsvg_number, "object number unknown"), ("scenes", class_folder, "class folder absent"), ("refer", refer_image, "image missing"),
+    ("refer", refer_size, "mask of another size than its image")])
+def test_earth_layout_with_a_mistake(earth, tmp_path, layout, damage, kind):
+    folder = Path(shutil.copytree(earth / layout, tmp_path / layout))
+    file, data = damage(folder), load_dataset("referring" if layout == "refer" else "earth", "train", folder)
+    found = [p for p in data.problems if p.kind == kind]
+    assert found and len(data) > 0 and found[0].file.endswith(file) and found[0].remedy, data.problems
+
+
+def test_parts_of_a_target_that_overlap(earth, tmp_path):
+    "They belong to the target; as RemoteSAM's released code reads them, what two parts share is background."
+    folder = Path(shutil.copytree(earth / "refer", tmp_path / "refer"))
+    file = folder / "aerial/instances.json"
+    said, masks = json.loads(file.read_text()), [np.zeros((64, 64), np.uint8) for _ in range(2)]
+    masks[0][10:30, 10:30] = masks[1][20:40, 20:40] = 1
+    note = next(n for n in said["annotations"] if n["area"])
+    note.update(segmentation=[mask_to_rle(m) for m in masks], area=700)
+    file.write_text(json.dumps(said))
+    areas = {}
+    for faithful in (False, True):
+        data = load_dataset("referring", "all", folder, faithful=faithful)
+        areas[faithful] = {int(a) for k in range(len(data)) for a, i in zip(data.read(k)[1].areas, data.read(k)[1].ids.tolist()) if i == note["id"]}
+    assert areas == {False: {700}, True: {600}}

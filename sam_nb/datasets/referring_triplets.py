@@ -88,8 +88,15 @@ def open_images(root: str | Path, split: str,
     kind = earth_kind(root)
     if kind in ("counts", "rsvg", "captions", "scenes"):
         raise file_error("no masks", f"a folder of {kind} has neither boxes of all objects nor masks", root, "take DOTA, DIOR, COCO or label maps")
-    data = open_earth(root, split, kind) if kind else load_objects(root, split, crowd=True)
+    data = open_earth(root, split, kind) if kind else _open_masks(Path(root), split)
     return tuple(c for c in data.classes if "/" not in c), _images(data, bool(kind), problems)
+
+def _open_masks(root: Path, split: str) -> Any:  # Objects
+    try: return load_objects(root, split, crowd=True)
+    except DatasetError as error:
+        if getattr(error, "problem", None) is None or error.problem.kind != "no masks": raise
+        raise file_error("nothing to describe", f"no referring dataset here, and {error.fact}", root, "expected JPEGImages, Annotations and "
+                         "RISORS_train.txt (or another layout with expressions); or boxes, masks or label maps: DOTA, DIOR, COCO, LoveDA") from None
 
 def _images(data: Any, earth: bool, problems: list[Problem] | None) -> Iterator[ObjectImage]:
     for index in range(len(data)):
@@ -300,6 +307,7 @@ def generate_referring(source: str | Path,  # DOTA, DIOR, COCO or other masks, l
                        **how) -> Converted:  # ending of `write_risors`, name of `write_refer`
     "Write referring triplets of every split of a folder. Raises `DatasetError` or `ParameterError`."
     if layout not in WRITERS: raise ParameterError(f"layout={layout!r}", remedy=did_you_mean(layout, WRITERS))
+    if not Path(source).is_dir(): raise file_error("folder missing", "this folder is not there", source, "check the path")
     made = {split: make_triplets(source, split, seed, options) for split in triplet_splits(source)}
     table = WRITERS[layout]({split: m.data for split, m in made.items()}, out, **how)
     counts = Counter(group for m in made.values() for group, _ in m.groups)
