@@ -18,11 +18,10 @@ from torchvision.ops import StochasticDepth
 from transformers.models.swin.modeling_swin import SwinPatchMerging
 
 # %% auto #0
-__all__ = ['PatchEmbedding', 'cut_windows', 'join_windows', 'shift_mask', 'WindowAttention', 'SwinBlock', 'SwinStage', 'Swin',
-           'start_linear', 'resize_bias_table']
+__all__ = ['SwinStage', 'Swin', 'start_linear', 'resize_bias_table']
 
 # %% ../../nbs/lib/20_encoders.swin.ipynb #e7af5d29
-class PatchEmbedding(nn.Module):
+class _PatchEmbedding(nn.Module):
     "Pictures in patches of 4 x 4 pixels, each a vector. A side that is no multiple of 4 is padded at the right and the bottom."
     def __init__(self, width: int):  # channels
         super().__init__()
@@ -33,12 +32,13 @@ class PatchEmbedding(nn.Module):
         return self.norm(self.proj(F.pad(images, (0, -width % 4, 0, -height % 4))).permute(0, 2, 3, 1))
 
 # %% ../../nbs/lib/20_encoders.swin.ipynb #f64e1228
-def cut_windows(x: Tensor,  # [B, H, W, C], sides multiples of the window
+def _cut_windows(x: Tensor,  # [B, H, W, C], sides multiples of the window
                 window: int) -> Tensor:  # [B, windows, window^2, C]
     "Cut a map into windows, row by row."
     return x.unflatten(2, (-1, window)).unflatten(1, (-1, window)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
-def join_windows(windows: Tensor, height: int, width: int) -> Tensor:  # -> [B, height, width, C]
+# %% ../../nbs/lib/20_encoders.swin.ipynb #a29742be
+def _join_windows(windows: Tensor, height: int, width: int) -> Tensor:  # -> [B, height, width, C]
     "The map of its windows."
     side = round(windows.shape[2] ** 0.5)
     rows = windows.unflatten(2, (side, side)).unflatten(1, (height // side, width // side))
@@ -47,13 +47,13 @@ def join_windows(windows: Tensor, height: int, width: int) -> Tensor:  # -> [B, 
 # %% ../../nbs/lib/20_encoders.swin.ipynb #bfaaab1b
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def shift_mask(height: int, width: int, window: int, device: torch.device,
+def _shift_mask(height: int, width: int, window: int, device: torch.device,
                ) -> Tensor:  # [windows, window^2, window^2]: 0 inside a part, -100 between parts
     "What keeps the parts of a window of a rolled map apart; made once for each size."
     def parts(side: int) -> Tensor:  # 0, 1, 2 along a side
         place = torch.arange(side, device=device)
         return (place >= side - window).long() + (place >= side - window // 2).long()
-    part = cut_windows((3 * parts(height)[:, None] + parts(width))[None, :, :, None].float(), window)[0]
+    part = _cut_windows((3 * parts(height)[:, None] + parts(width))[None, :, :, None].float(), window)[0]
     return torch.where(part == part.transpose(1, 2), 0.0, -100.0)
 
 # %% ../../nbs/lib/20_encoders.swin.ipynb #175103c7
@@ -62,7 +62,8 @@ def _offset_index(window: int) -> Tensor:  # int64 [window^2, window^2] row of t
     offset = place[:, None] - place + window - 1
     return offset[..., 0] * (2 * window - 1) + offset[..., 1]
 
-class WindowAttention(nn.Module):
+# %% ../../nbs/lib/20_encoders.swin.ipynb #c6a8661c
+class _WindowAttention(nn.Module):
     "Attention inside windows, with a bias for each offset."
     def __init__(self, width: int, heads: int, window: int):
         super().__init__()
@@ -82,12 +83,12 @@ class WindowAttention(nn.Module):
         return self.proj(out.view(B, W, self.heads, n, -1).transpose(2, 3).flatten(3))
 
 # %% ../../nbs/lib/20_encoders.swin.ipynb #efaf630e
-class SwinBlock(nn.Module):
+class _SwinBlock(nn.Module):
     "Attention in windows, then two linear layers; in training each is left out with probability `drop_path`."
     def __init__(self, width: int, heads: int, window: int, shifted: bool, drop_path: float = 0.0):
         super().__init__()
         self.window, self.shift = window, window // 2 if shifted else 0
-        self.norm1, self.attn = nn.LayerNorm(width), WindowAttention(width, heads, window)
+        self.norm1, self.attn = nn.LayerNorm(width), _WindowAttention(width, heads, window)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(width, 4 * width), act=nn.GELU(), fc2=nn.Linear(4 * width, width)))
         self.drop_path = StochasticDepth(drop_path, "row")
@@ -101,8 +102,8 @@ class SwinBlock(nn.Module):
         x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
         padded, roll = x.shape[1:3], self.shift > 0
         if roll: x = x.roll((-self.shift, -self.shift), (1, 2))
-        windows = self.attn(cut_windows(x, self.window), shift_mask(*padded, self.window, x.device) if roll else None)
-        x = join_windows(windows, *padded)
+        windows = self.attn(_cut_windows(x, self.window), _shift_mask(*padded, self.window, x.device) if roll else None)
+        x = _join_windows(windows, *padded)
         if roll: x = x.roll((self.shift, self.shift), (1, 2))
         return x[:, :height, :width]
 
@@ -113,7 +114,7 @@ class SwinStage(nn.Module):
                  last: bool = False):  # no merging
         super().__init__()
         self.checkpointing = False
-        self.blocks = nn.ModuleList([SwinBlock(width, heads, window, k % 2 == 1, rate) for k, rate in enumerate(drop_paths)])
+        self.blocks = nn.ModuleList([_SwinBlock(width, heads, window, k % 2 == 1, rate) for k, rate in enumerate(drop_paths)])
         self.downsample = None if last else SwinPatchMerging(width)
 
     def attend(self, x: Tensor) -> Tensor:  # [B, H, W, C]
@@ -138,7 +139,7 @@ class Swin(nn.Module):
         super().__init__()
         rates = [drop_path * k / max(1, sum(depths) - 1) for k in range(sum(depths))]
         self.widths = [embed_dim * 2**k for k in range(len(depths))]
-        self.patch_embed, self.layers = PatchEmbedding(embed_dim), nn.ModuleList()
+        self.patch_embed, self.layers = _PatchEmbedding(embed_dim), nn.ModuleList()
         for k, (width, depth) in enumerate(zip(self.widths, depths, strict=True)):
             self.layers.append(stage(width, heads[k], window, [rates.pop(0) for _ in range(depth)], last=k == len(depths) - 1))
             self.add_module(f"norm{k}", nn.LayerNorm(width))

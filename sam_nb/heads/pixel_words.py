@@ -15,15 +15,16 @@ from ..encoders.sentences import Words
 from ..encoders.swin import SwinStage
 
 # %% auto #0
-__all__ = ['PixelLinear', 'PixelNorm', 'WordAttention', 'PixelWordFusion', 'gate', 'VariousReceptive', 'Looked', 'WordStage']
+__all__ = ['VariousReceptive', 'StageFeatures', 'WordStage']
 
 # %% ../../nbs/lib/30_heads.pixel_words.ipynb #9667a348
-class PixelLinear(nn.Conv1d):
+class _PixelLinear(nn.Conv1d):
     "A linear layer of every pixel, with the weights of a convolution."
     def __init__(self, wide: int, out: int): super().__init__(wide, out, 1)
     def forward(self, x: Tensor) -> Tensor: return F.linear(x, self.weight[..., 0], self.bias)  # [..., in] -> [..., out]
 
-class PixelNorm(nn.Module):
+# %% ../../nbs/lib/30_heads.pixel_words.ipynb #f4869349
+class _PixelNorm(nn.Module):
     "Instance normalisation over pixels, in float32 at least."
     def forward(self, x: Tensor) -> Tensor:  # [B, N, C]
         x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -31,13 +32,13 @@ class PixelNorm(nn.Module):
         return (x - mean) * (variance + 1e-5).rsqrt()
 
 # %% ../../nbs/lib/30_heads.pixel_words.ipynb #fcc91792
-class WordAttention(nn.Module):
+class _WordAttention(nn.Module):
     "Every pixel attends to the words."
     def __init__(self, width: int, text: int, heads: int = 1):  # channels of pixels, of words
         super().__init__()
         self.heads, self.scale = heads, width**-0.5
-        self.f_key, self.f_value = nn.Sequential(PixelLinear(text, width)), nn.Sequential(PixelLinear(text, width))
-        self.f_query, self.W = nn.Sequential(PixelLinear(width, width), PixelNorm()), nn.Sequential(PixelLinear(width, width), PixelNorm())
+        self.f_key, self.f_value = nn.Sequential(_PixelLinear(text, width)), nn.Sequential(_PixelLinear(text, width))
+        self.f_query, self.W = nn.Sequential(_PixelLinear(width, width), _PixelNorm()), nn.Sequential(_PixelLinear(width, width), _PixelNorm())
 
     def forward(self, query: Tensor,  # [N, pixels, C] of `f_query`
                 words: Words) -> Tensor:  # [N, pixels, C]
@@ -49,14 +50,14 @@ class WordAttention(nn.Module):
             return self.W(found.transpose(1, 2).flatten(2))
 
 # %% ../../nbs/lib/30_heads.pixel_words.ipynb #e1b33b68
-class PixelWordFusion(nn.Module):
+class _PixelWordFusion(nn.Module):
     "Pixels and what they found in the words, multiplied (LAVT, equation 5)."
     def __init__(self, width: int, text: int, heads: int = 1, dropout: float = 0.0):
         super().__init__()
-        self.vis_project, self.project_mm = (nn.Sequential(PixelLinear(width, width), nn.GELU(), nn.Dropout(dropout)) for _ in range(2))
-        self.image_lang_att = WordAttention(width, text, heads)
+        self.vis_project, self.project_mm = (nn.Sequential(_PixelLinear(width, width), nn.GELU(), nn.Dropout(dropout)) for _ in range(2))
+        self.image_lang_att = _WordAttention(width, text, heads)
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:  # [B, pixels, C] -> pixels and queries
+    def before_words(self, x: Tensor) -> tuple[Tensor, Tensor]:  # [B, pixels, C] -> pixels and queries
         "The part without words."
         return self.vis_project(x), self.image_lang_att.f_query(x)
 
@@ -64,7 +65,7 @@ class PixelWordFusion(nn.Module):
         return self.project_mm(pixels * self.image_lang_att(query, words))
 
 # %% ../../nbs/lib/30_heads.pixel_words.ipynb #8e812b43
-def gate(width: int) -> nn.Sequential:
+def _gate(width: int) -> nn.Sequential:
     "The share, -1 to 1, of each channel that flows on (LAVT, equation 7)."
     return nn.Sequential(nn.Linear(width, width, bias=False), nn.ReLU(), nn.Linear(width, width, bias=False), nn.Tanh())
 
@@ -76,6 +77,7 @@ class _Path1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.bn(self.conv(x))
 
+# %% ../../nbs/lib/30_heads.pixel_words.ipynb #c11228aa
 class _Path3(nn.Module):
     def __init__(self):
         super().__init__()
@@ -97,6 +99,7 @@ class _Paths(nn.Module):
         first = first.relu()
         return self.brb_1x1_2(first) + self.brb_3x3_2(first) + self.brb_identity_2(first)
 
+# %% ../../nbs/lib/30_heads.pixel_words.ipynb #64da5809
 class VariousReceptive(nn.Module):
     "Weighs pixels by convolutions of several sizes (RMSIN, intra-scale interaction)."
     def __init__(self):
@@ -107,38 +110,39 @@ class VariousReceptive(nn.Module):
         return x * self.repblock(x.mean(-1)[:, None]).sigmoid()[:, 0, :, :, None]
 
 # %% ../../nbs/lib/30_heads.pixel_words.ipynb #0c3a2018
-class Looked(NamedTuple):
+class StageFeatures(NamedTuple):
     "A stage's map before the words, of B images."
     flow: Tensor  # [B, H, W, C] what flows on whatever the words are
     pixels: Tensor  # [B, H * W, C]
     query: Tensor  # [B, H * W, C]
 
-    def of(self, index: Tensor) -> Looked: return Looked(*(t[index] for t in self))  # an image for each sentence
+    def of(self, index: Tensor) -> StageFeatures: return StageFeatures(*(t[index] for t in self))  # an image for each sentence
 
+# %% ../../nbs/lib/30_heads.pixel_words.ipynb #37322675
 class WordStage(SwinStage):
     "A stage of Swin whose pixels attend to words after its blocks."
     def __init__(self, width: int, heads: int, window: int, drop_paths: Any, last: bool = False, *,
                  text: int, word_heads: int = 1, dropout: float = 0.0, various: bool = True):
         super().__init__(width, heads, window, drop_paths, last)
-        self.last, self.fusion, self.res_gate = last, PixelWordFusion(width, text, word_heads, dropout), gate(width)
-        self.visual_residual, self.visual_gate = (VariousReceptive(), gate(width)) if various else (None, None)
+        self.last, self.fusion, self.res_gate = last, _PixelWordFusion(width, text, word_heads, dropout), _gate(width)
+        self.visual_residual, self.visual_gate = (VariousReceptive(), _gate(width)) if various else (None, None)
         if last:
             for part in (self.res_gate, self.visual_residual, self.visual_gate):
                 if part is not None: part.requires_grad_(False)
 
-    def look(self, x: Tensor) -> Looked:  # [B, H, W, C]
+    def before_words(self, x: Tensor) -> StageFeatures:  # [B, H, W, C]
         "The blocks, and the part of the fusion without words."
         x = self.attend(x)
         flow = x if self.last or self.visual_residual is None else x + self.gated_visual(x)
-        return Looked(flow, *self.fusion.look(x.flatten(1, 2)))
+        return StageFeatures(flow, *self.fusion.before_words(x.flatten(1, 2)))
 
     def gated_visual(self, x: Tensor) -> Tensor:
         seen = self.visual_residual(x)
         return self.visual_gate(seen) * seen
 
-    def join(self, looked: Looked, words: Words) -> tuple[Tensor, Tensor]:
+    def with_words(self, features: StageFeatures, words: Words) -> tuple[Tensor, Tensor]:
         "The fusion, and the map of the next stage."
-        fused = self.fusion(looked.pixels, looked.query, words).view_as(looked.flow)
-        return fused, looked.flow if self.last else self.merge(looked.flow + self.res_gate(fused) * fused)
+        fused = self.fusion(features.pixels, features.query, words).view_as(features.flow)
+        return fused, features.flow if self.last else self.merge(features.flow + self.res_gate(fused) * fused)
 
-    def forward(self, x: Tensor, words: Words) -> tuple[Tensor, Tensor]: return self.join(self.look(x), words)
+    def forward(self, x: Tensor, words: Words) -> tuple[Tensor, Tensor]: return self.with_words(self.before_words(x), words)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['rotation_matrix', 'Routing', 'RotatedConv', 'RotatedDecoder', 'enlarge']
+__all__ = ['rotation_matrix', 'RotatedConv', 'RotatedDecoder', 'enlarge']
 
 # %% ../../nbs/lib/30_heads.rotated.ipynb #f900a939
 _WIDEST = math.radians(40)  # angles lie within 40 degrees
@@ -38,7 +38,8 @@ class _ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-class Routing(nn.Module):
+# %% ../../nbs/lib/30_heads.rotated.ipynb #39f83cc0
+class _Routing(nn.Module):
     "Strength and angle of each kernel, from a map."
     def __init__(self, width: int, kernels: int = 1, dropout: float = 0.2):
         super().__init__()
@@ -56,7 +57,7 @@ class RotatedConv(nn.Module):
     "A convolution of 3 x 3 whose kernels turn with the picture."
     def __init__(self, width: int, out: int, kernels: int = 1):
         super().__init__()
-        self.rounting_func = Routing(width, kernels)  # the release's spelling
+        self.rounting_func = _Routing(width, kernels)  # the release's spelling
         self.weight = nn.Parameter(torch.empty(kernels, out, width, 3, 3))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 

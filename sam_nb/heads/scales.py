@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['count_tokens', 'GridAttention', 'SpacedAttention', 'Residual', 'FeedForward', 'WithinScales', 'ScaleGate',
-           'CrossScale']
+__all__ = ['ScaleGate', 'CrossScale']
 
 # %% ../../nbs/lib/30_heads.scales.ipynb #af103ded
 _HEADS, _KEY, _VALUE = 8, 32, 64
 
-def count_tokens(grid: int) -> int:
+def _count_tokens(grid: int) -> int:
     "Cells of a grid at spacings 1, 2 and 3."
     return sum(((grid - 1) // step + 1) ** 2 for step in (1, 2, 3))
 
+# %% ../../nbs/lib/30_heads.scales.ipynb #2f289d76
 class _Projection(nn.Module):
     "A linear layer and a batch norm of all tokens."
     def __init__(self, width: int, out: int):
@@ -31,14 +31,14 @@ class _Projection(nn.Module):
     def forward(self, x: Tensor) -> Tensor: return self.bn(self.c(x).flatten(0, 1)).view(*x.shape[:2], -1)
 
 # %% ../../nbs/lib/30_heads.scales.ipynb #6d751d1b
-class GridAttention(nn.Module):
+class _GridAttention(nn.Module):
     "Attention of all tokens, as a map of the grid's cells."
     def __init__(self, width: int, grid: int):
         super().__init__()
         self.grid, wide = grid, _HEADS * _VALUE
         self.qkv = _Projection(width, _HEADS * (2 * _KEY + _VALUE))
         self.parallel_conv = nn.Sequential(nn.Hardswish(), nn.Conv2d(wide, wide, 3, padding=1, groups=wide))
-        self.to_out, self.proj = nn.Linear(wide, width), nn.Linear(count_tokens(grid), grid**2)
+        self.to_out, self.proj = nn.Linear(wide, width), nn.Linear(_count_tokens(grid), grid**2)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, tokens, width] -> [B, grid^2, width]
         B, N, cells = *x.shape[:2], self.grid**2
@@ -49,14 +49,14 @@ class GridAttention(nn.Module):
         return self.to_out((mixed + near.flatten(2)).mT)
 
 # %% ../../nbs/lib/30_heads.scales.ipynb #e4aefdf9
-class SpacedAttention(nn.Module):
+class _SpacedAttention(nn.Module):
     "A map attends to itself at spacings 1, 2 and 3."
     def __init__(self, width: int, grid: int):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(width)
         self.DWConv1 = nn.Sequential(nn.Conv2d(width, width, 3, 2, 1, groups=width), nn.BatchNorm2d(width))
         self.DWConv2 = nn.Sequential(nn.Conv2d(width, width, 5, 3, 2, groups=width), nn.BatchNorm2d(width))
-        self.attention = GridAttention(width, grid)
+        self.attention = _GridAttention(width, grid)
         self.bn4, self.conv = nn.BatchNorm2d(width), nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, width, grid, grid]
@@ -65,7 +65,7 @@ class SpacedAttention(nn.Module):
         return self.conv(F.hardswish(self.bn4(self.attention(tokens).mT.reshape(x.shape))))
 
 # %% ../../nbs/lib/30_heads.scales.ipynb #16153371
-class Residual(nn.Module):
+class _Residual(nn.Module):
     "A module added to its input."
     def __init__(self, m: nn.Module):
         super().__init__()
@@ -73,7 +73,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return x + self.m(x)
 
-class FeedForward(nn.Module):
+# %% ../../nbs/lib/30_heads.scales.ipynb #327176fb
+class _FeedForward(nn.Module):
     "Widened, convolved in groups, narrowed."
     def __init__(self, width: int):
         super().__init__()
@@ -84,12 +85,13 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.conv3(F.relu6(self.conv2(self.bn2(self.conv1(self.bn1(x))))))
 
-class WithinScales(nn.Module):
+# %% ../../nbs/lib/30_heads.scales.ipynb #9b99b5b5
+class _WithinScales(nn.Module):
     "A feed-forward network for the channels of each scale."
     def __init__(self, widths: Sequence[int]):
         super().__init__()
         self.widths = list(widths)
-        for k, width in enumerate(widths, 1): self.add_module(f"ff{k}", Residual(FeedForward(width)))
+        for k, width in enumerate(widths, 1): self.add_module(f"ff{k}", _Residual(_FeedForward(width)))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.get_submodule(f"ff{k}")(part) for k, part in enumerate(x.split(self.widths, 1), 1)], 1)
@@ -113,11 +115,12 @@ class _Block(nn.Module):
     def __init__(self, widths: Sequence[int], grid: int):
         super().__init__()
         width = sum(widths)
-        self.csa1, self.intra_ff = Residual(SpacedAttention(width, grid)), Residual(WithinScales(widths))
-        self.csa2, self.ff = Residual(SpacedAttention(width, grid)), Residual(FeedForward(width))
+        self.csa1, self.intra_ff = _Residual(_SpacedAttention(width, grid)), _Residual(_WithinScales(widths))
+        self.csa2, self.ff = _Residual(_SpacedAttention(width, grid)), _Residual(_FeedForward(width))
 
     def forward(self, x: Tensor) -> Tensor: return self.ff(self.csa2(self.intra_ff(self.csa1(x))))
 
+# %% ../../nbs/lib/30_heads.scales.ipynb #7d7b9faa
 class CrossScale(nn.Module):
     "Maps of all scales exchange what they found (RMSIN, cross-scale interaction module)."
     def __init__(self, widths: Sequence[int],  # channels of the maps, multiples of 4

@@ -21,7 +21,7 @@ from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, ResizeSquare
 from ..encoders.sentences import SentenceReader, Words, build_bert, check_sentence, read_vocabulary, word_pieces
 from ..encoders.swin import Swin, start_linear
-from ..heads.pixel_words import Looked, WordStage
+from ..heads.pixel_words import StageFeatures, WordStage
 from ..heads.rotated import RotatedDecoder, enlarge
 from ..heads.scales import CrossScale
 from ..losses import foreground_loss
@@ -71,22 +71,22 @@ class RemoteSAM(nn.Module, HubModel, library_name="sam_nb", tags=["referring-seg
 
     def read(self, sentences: Sequence[str]) -> Words: return self.reader(sentences)
 
-    def encode(self, images: Tensor) -> Looked:  # [B, 3, S, S] normalised
+    def encode(self, images: Tensor) -> StageFeatures:  # [B, 3, S, S] normalised
         "What can be computed of images without words: patches, and the first stage up to its fusion."
-        return self.backbone.layers[0].look(self.backbone.patch_embed(images))
+        return self.backbone.layers[0].before_words(self.backbone.patch_embed(images))
 
-    def maps(self, looked: Looked, words: Words) -> list[Tensor]:  # of N images and N sentences -> strides 4, 8, 16, 32
+    def maps(self, features: StageFeatures, words: Words) -> list[Tensor]:  # of N images and N sentences -> strides 4, 8, 16, 32
         "The maps that the decoder gets."
         swin, maps = self.backbone, []
-        found, x = swin.layers[0].join(looked, words)
+        found, x = swin.layers[0].with_words(features, words)
         for k, layer in enumerate(swin.layers):
             if k: found, x = layer(x, words)
             maps.append(swin.stage_map(k, found))
         return maps if swin.cim is None else swin.cim(maps)
 
-    def foreground(self, looked: Looked, words: Words) -> Tensor:  # [N, 1, S/4, S/4]
+    def foreground(self, features: StageFeatures, words: Words) -> Tensor:  # [N, 1, S/4, S/4]
         "Logits of the foreground against the background."
-        return self.classifier.foreground(self.maps(looked, words))
+        return self.classifier.foreground(self.maps(features, words))
 
 # %% ../../nbs/lib/60_methods.remotesam.ipynb #e364e0d2
 def _freeze_text(model: RemoteSAM) -> None:
@@ -95,6 +95,7 @@ def _freeze_text(model: RemoteSAM) -> None:
     bert.requires_grad_(trained == "all")
     if trained == "part": bert.encoder.layer[:-2].requires_grad_(True)
 
+# %% ../../nbs/lib/60_methods.remotesam.ipynb #545f34b9
 def part_table(model: RemoteSAM):  # -> pandas.DataFrame
     "Parameters of every part: total and trained."
     swin, layers = model.backbone, model.backbone.layers
@@ -139,8 +140,9 @@ def _sentence_bytes(model: RemoteSAM) -> int:
     "About the memory that one sentence needs at once: three maps of the decoder at stride 4."
     return 3 * 4 * (model.image_size // 4) ** 2 * 5 * model.backbone.widths[0]
 
+# %% ../../nbs/lib/60_methods.remotesam.ipynb #dae6d822
 @torch.no_grad()
-def _answer(model: RemoteSAM, features: Looked,  # of one image
+def _answer(model: RemoteSAM, features: StageFeatures,  # of one image
             sentences: Sequence[str] | Words,
             memory: int = 2**31,  # bytes that may be used at once
             ) -> SentenceAnswers:  # logits [N, 1, S, S]

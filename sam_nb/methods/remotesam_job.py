@@ -33,6 +33,7 @@ def _data(recipe: RemoteSamRecipe) -> dict[str, Any]:  # train, val, test
     train, test = found.open("train", empty=recipe.absent), found.open("test" if "test" in found.splits() else "val")
     return {"train": train, "val": test if test.split == "val" else found.open("val"), "test": test}
 
+# %% ../../nbs/lib/60_methods.remotesam_job.ipynb #b7132efe
 def _transforms(model: RemoteSAM, recipe: RemoteSamRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val: `ReferringTransform`
     "Random sentences and sentences of other images in training; nothing random in validation. Masks by the nearest pixel, as released."
     from sam_nb.datasets.referring_transform import NegativePool, ReferringTransform
@@ -88,6 +89,7 @@ def _open(recipe: RemoteSamEvalRecipe, plan: Plan) -> tuple[dict[str, RemoteSAM]
     model = _of_stopped_run(plan) if stopped else _load(plan.weights, recipe.image_size, recipe.bert)
     return {"model": model.to(device)}, data
 
+# %% ../../nbs/lib/60_methods.remotesam_job.ipynb #b61001e8
 def _of_stopped_run(plan: Plan) -> RemoteSAM:
     "The best weights of a run that did not finish."
     from sam_nb.weights import load_state

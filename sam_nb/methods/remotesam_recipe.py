@@ -30,6 +30,7 @@ SWIN_SIZES: dict[str, dict[str, Any]] = {
     "swin-l": dict(embed_dim=192, depths=[2, 2, 18, 2], heads=[6, 12, 24, 48], window=12),
 }
 
+# %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #7a213ead
 def swin_values(backbone: str | Mapping[str, Any]) -> dict[str, Any]:  # embed_dim, depths, heads, window
     "What is meant by a Swin's name. Raises `ParameterError` for an unknown name and for values that do not fit together."
     if isinstance(backbone, str) and backbone not in SWIN_SIZES:
@@ -93,6 +94,7 @@ class RemoteSamRecipe(RemoteSamSwitches, Recipe):
         bert = self.text == "bert-base-uncased" and self.checkpoint in (None, "scratch") or self.bert
         return swin | ({"text encoder": self.bert or "bert-base-uncased"} if bert else {})
 
+# %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #764298c7
 DEMO = "demo_aerial"  # what dataset="demo" stands for
 RELEASED: dict[str, Any] = dict(image_size=896, backbone="swin-b", train_text="part", expressions=1, dice_reduction="sum", predict_size="model")
 
@@ -122,6 +124,7 @@ def remotesam_recipe(values: Mapping[str, Any],  # parameter names and values
     if recipe.checkpoint != "scratch": find_weights(recipe.checkpoint or "swin-base-22k")
     return _like_start(recipe, values)
 
+# %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #4641cab5
 def _check_text(recipe: RemoteSamRecipe) -> None:
     if isinstance(recipe.text, str) and recipe.text not in BERT_SIZES:
         raise ParameterError(f"unknown text encoder {recipe.text!r}", remedy=did_you_mean(recipe.text, BERT_SIZES))
@@ -139,6 +142,7 @@ def start_folder(recipe: RemoteSamRecipe) -> Path | None:
     folder = find_weights(recipe.checkpoint)
     return folder if (folder / "vocab.txt").is_file() else None
 
+# %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #4182b0fa
 def _like_start(recipe: RemoteSamRecipe, values: Mapping[str, Any]) -> RemoteSamRecipe:
     "The recipe with the sizes of the model that it starts from."
     if not (folder := start_folder(recipe)): return recipe

@@ -33,6 +33,7 @@ def _resized(name: str, value: Tensor, wanted: torch.Size) -> Tensor | None:
     if not name.endswith("relative_position_bias_table") or value.shape[1:] != wanted[1:]: return None
     return resize_bias_table(value, (round(wanted[0] ** 0.5) + 1) // 2)
 
+# %% ../../nbs/lib/60_methods.remotesam_weights.ipynb #8e4c01d3
 def load_swin(model: RemoteSAM, source: str | Path | Mapping[str, Tensor] | Checkpoint,  # an official Swin file
               ) -> LoadReport:
     "Swin's weights into the backbone. Raises `CheckpointError` where they are of another size."
@@ -64,6 +65,7 @@ def load_released(model: RemoteSAM, source: str | Path | Mapping[str, Tensor] | 
                               remedy=f"{name}={theirs[name]}" if name == "image_size" else "take the backbone of the weights")
     return load_state(model, weights, drop=[_INDEX, r"position_ids$"], optional=[_INDEX])
 
+# %% ../../nbs/lib/60_methods.remotesam_weights.ipynb #0c20523c
 def _require_remotesam(weights: Checkpoint) -> None:
     wanted = ("backbone.patch_embed.proj.weight", "backbone.layers.0.fusion.vis_project.0.weight", "classifier.conv1_1.weight")
     if all(name in weights.state for name in wanted):
@@ -81,6 +83,7 @@ def _sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return dict(embed_dim=len(state["backbone.patch_embed.proj.weight"]), depths=[len(t) for t in tables], heads=[t[0].shape[1] for t in tables],
                 window=(round(len(tables[0][0]) ** 0.5) + 1) // 2, image_size=None if grid is None else 32 * round(len(grid) ** 0.5))
 
+# %% ../../nbs/lib/60_methods.remotesam_weights.ipynb #9428d942
 def _switches_of(state: Mapping[str, Tensor], arguments: Any) -> dict[str, Any]:
     "Switches of a released file."
     sizes, heads = _sizes_of(state), getattr(arguments, "mha", None) or "1-1-1-1"
@@ -110,6 +113,7 @@ def load_start(model: RemoteSAM, source: str | Path | Mapping[str, Tensor] | Che
     weights = open_weights(source)
     return load_released(model, weights) if any(k.startswith("classifier.") for k in weights.state) else load_swin(model, weights)
 
+# %% ../../nbs/lib/60_methods.remotesam_weights.ipynb #b760f975
 def load(name: str | Path,  # a run, a saved folder, a released file, or a name of the zoo
          image_size: int | None = None,  # of a file: side of the input; None: read from its weights
          bert: str | None = None,  # of a file: folder of vocab.txt; None: beside the file, or checkpoints/bert-base-uncased

@@ -177,8 +177,8 @@ def prompts(checks: Checks, folder: Path, name: str, model: RemoteSAM) -> None:
     "All prompts about the first image at once, what comes before the words computed once; the golden ran them one by one."
     t, side = tensors(folder, name), about(folder, name)["config"]["img_size"]
     theirs, words = t["out.per_prompt_logits_image0"], words_of(model, t)
-    looked = model.encode(t["in.image"][:1]).of(torch.zeros(len(theirs), dtype=torch.int64))
-    logits = enlarge(model.classifier(model.maps(looked, words)), (side, side))[..., ::2, ::2]
+    features = model.encode(t["in.image"][:1]).of(torch.zeros(len(theirs), dtype=torch.int64))
+    logits = enlarge(model.classifier(model.maps(features, words)), (side, side))[..., ::2, ::2]
     checks.close(f"{name}: prompts of one image together", logits, theirs, 1e-5)
 
 
