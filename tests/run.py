@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LONG = ("tests/test_resume.py", "tests/test_rsam.py", "nbs/train_saom.ipynb", "tests/test_cli.py", "tests/test_parity.py", "nbs/train_promptable.ipynb",
+LONG = ("tests/test_resume.py", "tests/test_rsam.py", "tests/test_remotesam.py", "nbs/train_saom.ipynb", "tests/test_cli.py", "tests/test_parity.py", "nbs/train_promptable.ipynb",
         "nbs/train_rsam.ipynb", "nbs/train_sartm.ipynb")  # these begin, so that no processor waits for one of them at the end
 PACKAGES = ("torch", "torchvision", "torchmetrics", "transformers", "transformers.models.clip.modeling_clip", "sam2", "segment_anything", "peft", "cv2", "scipy.ndimage",
             "pycocotools.mask", "pandas", "matplotlib.pyplot", "IPython", "anywidget", "papermill", "nbdev.test", "pytest")

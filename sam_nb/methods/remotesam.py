@@ -144,11 +144,12 @@ def _sentence_bytes(model: RemoteSAM) -> int:
 @torch.no_grad()
 def _answer(model: RemoteSAM, features: StageFeatures,  # of one image
             sentences: Sequence[str] | Words,
-            memory: int = 2**31,  # bytes that may be used at once
+            memory: int | None = None,  # bytes that may be used at once; None: 2 GiB, on a GPU half of what is free
             ) -> SentenceAnswers:  # logits [N, 1, S, S]
     "Answers to sentences about one image, in bounded memory."
-    words = sentences if isinstance(sentences, Words) else model.read(sentences)
-    parts, device = [], features.flow.device
+    words, device = sentences if isinstance(sentences, Words) else model.read(sentences), features.flow.device
+    if memory is None: memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**31
+    parts = []
     for some in torch.arange(len(words), device=device).split(max(1, memory // _sentence_bytes(model))):
         logits = model.foreground(features.of(torch.zeros_like(some)), words.of(some)).float()
         parts.append(enlarge(logits, (model.image_size,) * 2))
