@@ -39,6 +39,7 @@ def _is_captions(root: Path) -> bool:
     files = [f for f in sorted(root.glob("dataset*.json")) if any((root / n).is_dir() for n in ("Images", "images", "imgs"))]
     return any(b'"sentences"' in f.read_bytes()[:100_000] for f in files)
 
+# %% ../../nbs/lib/10_datasets.earth.ipynb #f56a4840
 def _is_scenes(root: Path) -> bool:
     "Folders of UCM's or AID's names, or folders in a folder Images."
     bases = [b for b in _below(root) if (b / "Images").is_dir()]
@@ -72,6 +73,7 @@ def _captioned(root: Path) -> list[str]:
     file = next(iter(sorted(root.glob("dataset*.json"))))
     return [str(e.get("split", "train")) for e in json_file(file, "captions")["images"] if isinstance(e, dict)]
 
+# %% ../../nbs/lib/10_datasets.earth.ipynb #30ac44f6
 def earth_splits(root: str | Path, kind: str | None = None) -> list[str]:
     "The splits of a folder, by its files' names."
     root = Path(root).expanduser()
@@ -117,6 +119,7 @@ def _outlined(image: np.ndarray, corners: Sequence[Sequence[float]], colour: tup
 
 def _square(box: Sequence[float]) -> tuple[float, ...]: return tuple(box[k] for k in (0, 1, 2, 1, 2, 3, 0, 3))
 
+# %% ../../nbs/lib/10_datasets.earth.ipynb #29778b23
 def sample_picture(sample: EarthImage, classes: Sequence[str] = (),  # names of the ids of a label map
                    ) -> tuple[np.ndarray, str]:  # uint8 [H, W, 3], and a title
     "An image with its answer drawn or written."
@@ -132,6 +135,7 @@ def sample_picture(sample: EarthImage, classes: Sequence[str] = (),  # names of 
         case SemanticImage(): return _covered(image, sample.ids()), ", ".join(_largest(sample.ids(), classes))
     return image, sample.name
 
+# %% ../../nbs/lib/10_datasets.earth.ipynb #1aa4dac5
 def _covered(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
     from sam_nb.show import overlay
     there = [k for k in np.unique(ids).tolist() if k not in (0, 255)]

@@ -57,6 +57,7 @@ def _dota_labels(base: Path) -> Path:
     versions = sorted(base.glob("labelTxt-*"), reverse=True)
     return first_folder([base / "annfiles", base / "labelTxt", *(v / "labelTxt" for v in versions), *versions], "label files")
 
+# %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #32b8be66
 def read_dota(root: str | Path,
               split: str = "train",
               version: str = "2.0",  # whose classes: "1.0", "1.5" or "2.0"
@@ -89,6 +90,7 @@ def _coco_names(data: Mapping[str, Any]) -> tuple[dict[Any, str], tuple[str, ...
     if not plain or set(usual.values()) <= set(DIOR_CLASSES): return usual or dict(enumerate(DIOR_CLASSES, 1)), DIOR_CLASSES
     return plain, tuple(dict.fromkeys(plain.values()))
 
+# %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #ab328058
 def _coco_object(note: Any, names: Mapping[Any, str]) -> BoxObject | str:  # or what is wrong
     if not isinstance(note, dict): return "an annotation that is no object"
     box, label = note.get("bbox"), names.get(note.get("category_id"))
@@ -110,6 +112,7 @@ def _coco_file(root: Path, split: str) -> Path:
         raise file_error("split missing", f"no annotations of split {split!r} here; found: {there}", root, f"expected {_LISTS[0].format(split)}")
     return found
 
+# %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #9b8c3f94
 def read_dior(root: str | Path,
               split: str = "test",
               file: str | Path | None = None,  # the COCO file; None: looked for
@@ -154,6 +157,7 @@ def _count_file(root: Path, split: str, name: str) -> Path:
     raise file_error("which list" if found else "file missing", f"{here} here", root,
                      "say which: name='DIOR' or 'DOTA'" if found else "expected Annotation/test_IMG_CT.json beside Images")
 
+# %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #82ca27ff
 def read_counts(root: str | Path,  # the folder "Counting", one inside it, or the list itself
                 split: str = "test",
                 name: str | None = None,  # whose prior areas: "DIOR" or "DOTA"; None: by the folder's name
@@ -209,6 +213,7 @@ def _object_numbers(file: Path) -> set[int]:
     try: return {int(w) for w in text.replace(",", " ").split()}
     except ValueError: raise file_error("list damaged", "not a list of object numbers", file, "expected one number a line") from None
 
+# %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #b346bade
 def read_rsvg(root: str | Path,
               split: str = "test",
               ) -> EarthSet:  # of `GroundingImage`

@@ -40,6 +40,7 @@ def _file_names(splits: Mapping[str, Sequence[EarthImage]]) -> dict[str, str]:  
             names[sample.file] = stem + ending
     return names
 
+# %% ../../nbs/lib/10_datasets.earth_files.ipynb #ea9db43b
 def _copy(names: Mapping[str, str], samples: Sequence[EarthImage], folder: Path) -> None:
     "The images of some samples, each once."
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,7 @@ def write_dior(splits: Mapping[str, Sequence[BoxImage]],
         write_json(folder / "Annotations" / f"DIOR_{split}.json", {"images": images, "annotations": notes, "categories": categories})
     return folder
 
+# %% ../../nbs/lib/10_datasets.earth_files.ipynb #8390997d
 def _coco_note(o: Any, classes: Sequence[str]) -> dict[str, Any]:
     x1, y1, x2, y2 = o.box
     return {"category_id": 1 + list(classes).index(o.label), "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
@@ -138,6 +140,7 @@ def _voc(name: str, samples: Sequence[GroundingImage]) -> ElementTree.ElementTre
         ElementTree.SubElement(thing, "description").text = s.sentence
     return ElementTree.ElementTree(root)
 
+# %% ../../nbs/lib/10_datasets.earth_files.ipynb #337b4310
 def write_rsvg(splits: Mapping[str, Sequence[GroundingImage]],
                folder: str | Path,  # new or empty
                ) -> Path:
@@ -167,6 +170,7 @@ def write_scenes(splits: Mapping[str, Sequence[ClassImage]],
             with disk_errors(folder): _copy(names, [s for s in samples if s.label == label], base / folders.get(label, label))
     return folder
 
+# %% ../../nbs/lib/10_datasets.earth_files.ipynb #63b5f381
 def write_captions(splits: Mapping[str, Sequence[CaptionImage]],
                    folder: str | Path,  # new or empty
                    ) -> Path:
@@ -202,6 +206,7 @@ def write_cover(splits: Mapping[str, Sequence[SemanticImage]],
     if not colours: write_json(folder / "dataset.json", {"classes": list(classes)})
     return folder
 
+# %% ../../nbs/lib/10_datasets.earth_files.ipynb #d1c7249a
 def _drawn(ids: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> np.ndarray:  # BGR; what is ignored is black
     table = np.zeros((256, 3), np.uint8)
     table[1:len(colours) + 1] = np.array(colours)[:, ::-1]

@@ -65,6 +65,7 @@ def _caption_image(entry: Any, folder: Path) -> CaptionImage | str:  # or what i
     if not captions: return f"{entry['filename']} has no sentence"
     return CaptionImage(entry["filename"], str(folder / entry["filename"]), captions, entry.get("imgid", 0))
 
+# %% ../../nbs/lib/10_datasets.earth_labels.ipynb #84068fd1
 def read_captions(root: str | Path,
                   split: str = "test",
                   ) -> EarthSet:  # of `CaptionImage`
@@ -100,6 +101,7 @@ class CoverForm:
     colours: tuple[tuple[int, int, int], ...] | None = None
     ending: str = ""  # of the labels' names, where other pictures lie beside them
 
+# %% ../../nbs/lib/10_datasets.earth_labels.ipynb #85bb48be
 _DIRS = (("img_dir/{}", "ann_dir/{}"), ("img_dir", "ann_dir"))
 COVER_FORMS = {
     "isaid": CoverForm((("{}/images", "{}/Semantic_masks"), ("{}/images", "{}/masks"), ("{}/images", "{}/Instance_masks/images"),

@@ -20,7 +20,7 @@ from .pictures import ENDINGS, Problem, file_error, image_array, read_label, rea
 
 # %% auto #0
 __all__ = ['EarthImage', 'BoxObject', 'BoxImage', 'CountImage', 'GroundingImage', 'ClassImage', 'CaptionImage', 'SemanticImage',
-           'EarthSet', 'images_in', 'first_folder', 'missing_image', 'json_file', 'own_classes', 'earth_set']
+           'EarthSet', 'images_in', 'first_folder', 'json_file', 'own_classes', 'earth_set']
 
 # %% ../../nbs/lib/10_datasets.earth_samples.ipynb #78e01a72
 @dataclass(frozen=True)
@@ -155,10 +155,6 @@ def first_folder(candidates: Sequence[str | Path], wanted: str) -> Path:
     found = next((Path(c) for c in candidates if Path(c).is_dir()), None)
     if found is not None: return found
     raise file_error("folder missing", f"no folder of {wanted} here", candidates[0], f"expected one of {', '.join(map(str, candidates))}")
-
-def missing_image(name: str, listed_in: str | Path) -> Problem:
-    "The problem of an image that is listed and is not there."
-    return Problem("image missing", f"no image called {name!r}", str(listed_in), "copy it, or take it out of the list")
 
 # %% ../../nbs/lib/10_datasets.earth_samples.ipynb #9ade22c4
 def json_file(file: str | Path, expected: str) -> Any:

@@ -49,6 +49,7 @@ def _distances(mask: np.ndarray | None, rings: np.ndarray) -> np.ndarray:  # [N]
     cells = (rings[..., ::-1] * scale).astype(int).clip(0, np.array(mask.shape) - 1)
     return away[tuple(cells.transpose(2, 0, 1))].min(1)
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #e9001732
 def outline_facts(names: Sequence[str],
                   outlines: Sequence[np.ndarray],  # [N] of [points, 2] image units, without holes
                   attributes: Mapping[str, Sequence],  # colour, size, on, angle: [N] each, as in `Facts`
@@ -78,6 +79,7 @@ def _size(f: Facts, size: str, name: str) -> np.ndarray:
     mixed = len(set(f.size[f.name == name]) - {""}) > 1
     return np.where(f.size == "", .5, f.size == size) if mixed else np.full(len(f.name), .5)
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #07a8b38f
 def _colour(f: Facts, colour: str) -> np.ndarray: return np.where(f.colour == colour, 1., np.where(f.doubt.get(colour, f.colour == ""), .5, 0.))
 
 def _lies(f: Facts, way: str) -> np.ndarray:
@@ -95,6 +97,7 @@ def _toward(f: Facts, direction: str, other: int) -> np.ndarray:
     sure = (along > .07) & (aside < .8 * along)
     return np.where(sure, 1., np.where((along < .015) | (aside > 3 * np.maximum(along, .01)), 0., .5))
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #ba01844c
 def _ordered(values: np.ndarray, among: np.ndarray, rank: int, apart: float) -> np.ndarray:
     "Number `rank` of those that are meant, if all of them are certain and no neighbour is nearly equal."
     meant = np.flatnonzero(among == 1)
@@ -121,6 +124,7 @@ def _related(f: Facts, how: str, query: Query) -> np.ndarray:
     out[other] = 0.
     return out
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #0a6f01fe
 def _condition(f: Facts, name: str, kind: str, *value) -> np.ndarray:
     match kind:
         case "class": return (f.name == value[0]).astype(float)
@@ -212,6 +216,7 @@ def _references(f: Facts) -> dict[int, Query]:
         if other is not None: out.setdefault(other, query)
     return out
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #25f2bc18
 def _choices(f: Facts, words: Vocabulary, references: dict[int, Query], name: str) -> list[tuple]:
     "Every condition that can describe a class."
     of = f.name == name
@@ -261,6 +266,7 @@ _KINDS = {"class": "class", "colour": "colour", "size": "size", "lies": "size", 
 
 def _kind(query: Query) -> str: return _KINDS.get(query[-1][0], "relation")
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #788d00b5
 def _mixed(rng: np.random.Generator, queries: list[Query], how_many: int) -> list[Query]:
     "Some of them, each of another kind as far as possible."
     by_kind = {}
@@ -297,6 +303,7 @@ def plural(noun: str) -> str:
     else: last += "s"
     return f"{start} {last}".strip()
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #159ee1c3
 def shared_expressions(f: Facts, words: Vocabulary, rng: np.random.Generator,
                        per_class: int = 2,  # sentences with a condition, at most
                        ) -> list[Expression]:
@@ -331,6 +338,7 @@ def _swaps(words: Vocabulary, query: Query) -> Iterator[Query]:
             case _: new = []
         yield from (tuple([*query[:k], c, *query[k + 1:]]) for c in new)
 
+# %% ../../nbs/lib/10_datasets.referring_engine.ipynb #beed2507
 def _sensible(words: Vocabulary, query: Query) -> bool:
     "Whether such a thing could be: the colour is one of the class, a vehicle is on the road, what is round lies no way."
     name, said = query[0][1], dict((c[0], c[1]) for c in query)

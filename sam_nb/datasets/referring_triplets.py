@@ -46,6 +46,7 @@ class ObjectImage:
 
 def _runs(plane: np.ndarray) -> dict[str, Any]: return coco.encode(np.asfortranarray(plane.astype(np.uint8)))
 
+# %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #2b16df27
 def _of_boxes(sample: BoxImage) -> ObjectImage:
     height, width = sample.pixels().shape[:2]
     quads = [o.quad or tuple(o.box[k] for k in (0, 1, 2, 1, 2, 3, 0, 3)) for o in sample.objects]
@@ -70,6 +71,7 @@ def _of_cover(sample: SemanticImage, classes: Sequence[str]) -> ObjectImage:
         labels += [name] * len(kept); masks += [_runs(pieces == p) for p in kept]
     return ObjectImage(sample.name, sample.file, ids.shape, tuple(labels), tuple(masks), stuff)
 
+# %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #0483bfb3
 def _of_masks(data: Any, index: int) -> ObjectImage:  # data: `Objects`
     image, masks = data.read(index)
     names = [data.classes[c] if 0 <= c < len(data.classes) else "" for c in masks.categories.tolist()]
@@ -91,6 +93,7 @@ def open_images(root: str | Path, split: str,
     data = open_earth(root, split, kind) if kind else _open_masks(Path(root), split)
     return tuple(c for c in data.classes if "/" not in c), _images(data, bool(kind), problems)
 
+# %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #25a751a4
 def _open_masks(root: Path, split: str) -> Any:  # Objects
     try: return load_objects(root, split, crowd=True)
     except DatasetError as error:
@@ -136,6 +139,7 @@ def _shares(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int])
     inner = _inner(np.ascontiguousarray(mask[y:y + h, x:x + w]))
     return np.bincount(colour_names(image[y:y + h, x:x + w][inner]), minlength=len(COLOURS)) / max(1, inner.sum())
 
+# %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #946cf0c3
 def _colours(shares: np.ndarray) -> tuple[list[str], dict[str, np.ndarray]]:  # shares [N, colours] -> colour of each; colour -> doubtful [N]
     order = np.sort(shares, 1)
     sure = (order[:, -1] >= _SURE) & (order[:, -2] < _RIVAL)
@@ -159,6 +163,7 @@ def _size_groups(labels: np.ndarray, lengths: np.ndarray) -> list[str]:
             sizes[order[:cut]], sizes[order[cut:]] = "small", "large"
     return sizes.tolist()
 
+# %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #c042063b
 def _direction(outline: np.ndarray) -> float:  # [points, 2] -> degrees clockwise from the rows; nan: as long as wide
     (_, (w, h), angle) = cv2.minAreaRect(outline.astype(np.float32))
     if max(w, h) < _LONG * max(min(w, h), 1e-6): return float("nan")
@@ -172,6 +177,7 @@ def _outline(mask: np.ndarray, box: tuple[int, int, int, int], longer: int) -> n
     points = np.concatenate([np.stack([x0 + x + dx, y0 + y + dy], 1) for dx in (0, 1) for dy in (0, 1)])
     return cv2.convexHull(points.astype(np.float32))[:, 0] / longer
 
+# %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #2a6e1697
 def image_facts(image: ObjectImage, overhead: bool = True,  # seen from above: directions in the picture are those on the ground
                 ) -> Facts:
     "Facts of the objects of an image, by masks and pixels."
@@ -233,6 +239,7 @@ def _expressions(image: ObjectImage, words: Vocabulary, options: TripletOptions,
 
 _ENDS = {"left": "left", "right": "right", "above": "top", "below": "bottom"}
 
+# %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #0a210365
 def _never(query: Query) -> bool:
     "Whether a sentence contradicts itself, such as the house left of the leftmost house: it teaches nothing."
     return any(c[0] in _ENDS and c[1][0] == query[0] and ("order", _ENDS[c[0]], 0) in c[1] for c in query)

@@ -42,6 +42,7 @@ class AerialScene:
     def name(self) -> str: return Path(self.file).name
     def ids(self) -> np.ndarray: return cv2.imread(self.label_file, cv2.IMREAD_UNCHANGED)  # [S, S]
 
+# %% ../../nbs/lib/11_demo.aerial_layouts.ipynb #d6bc7463
 def oriented_box(mask: np.ndarray,  # bool [H, W]
                  ) -> tuple[float, ...]:  # x, y of four corners
     "The smallest rectangle of any direction around the pixels of a mask."
@@ -62,6 +63,7 @@ def _class_targets(scene: AerialScene, classes: Sequence[str], absent: int) -> l
     chosen = [lost[k] for k in rng.permutation(len(lost))[:absent].tolist()]
     return [Target(f"{c} in the image", m, c, k) for k, (c, m) in enumerate([*there.items(), *((c, empty) for c in chosen)])]
 
+# %% ../../nbs/lib/11_demo.aerial_layouts.ipynb #ec5beec3
 def _all_targets(scene: AerialScene, classes: Sequence[str], absent: int) -> tuple[Target, ...]:
     empty = coco.encode(np.zeros((scene.size,) * 2, np.uint8, "F"))
     def runs(note: Mapping[str, Any]) -> dict[str, Any]: return {**note["segmentation"], "counts": note["segmentation"]["counts"].encode()}
@@ -76,6 +78,7 @@ def _several(name: str, count: int, exact: bool) -> str:
     if count == 1: return f"a {name}"
     return f"{_NUMBERS[count] if exact and count < 10 else 'some' if count < 5 else 'many'} {plural(name)}"
 
+# %% ../../nbs/lib/11_demo.aerial_layouts.ipynb #8a1cb312
 def scene_captions(scene: AerialScene, ground: str,  # that covers most of the image
                    ) -> tuple[str, ...]:
     "Five captions of a scene."
@@ -102,6 +105,7 @@ def _dominant(scene: AerialScene, ground: Sequence[str]) -> str:
 def _boxes(splits: Splits) -> dict[str, list[BoxImage]]:
     return {split: [BoxImage(s.name, s.file, s.objects, s.number) for s in scenes] for split, scenes in splits.items()}
 
+# %% ../../nbs/lib/11_demo.aerial_layouts.ipynb #2bcdf68c
 def _counts(splits: Splits) -> dict[str, list[CountImage]]:
     "A question for every class that is there; a prior area is the smallest box of the first split."
     areas: dict[str, list[float]] = {}
@@ -128,6 +132,7 @@ def _each(make: Callable[[AerialScene], Any], splits: Splits) -> dict[str, list[
 def _captions(splits: Splits, grounds: Sequence[str]) -> dict[str, list[CaptionImage]]:
     return _each(lambda s: CaptionImage(s.name, s.file, scene_captions(s, _dominant(s, grounds)), s.number), splits)
 
+# %% ../../nbs/lib/11_demo.aerial_layouts.ipynb #a7b0a4c3
 LAYOUTS: dict[str, Callable[[Splits, Path, Sequence[str], int, int], object]] = {  # scenes, folder, classes, how many are grounds, absent
     "refer": lambda splits, folder, classes, grounds, absent: write_refer(_referring(splits, classes, absent), folder, "aerial"),
     "refsegrs": lambda splits, folder, classes, grounds, absent: write_refsegrs(_referring(splits, classes, absent), folder),
@@ -143,6 +148,7 @@ LAYOUTS: dict[str, Callable[[Splits, Path, Sequence[str], int, int], object]] = 
 
 EARTH = tuple(name for name in LAYOUTS if name != "refsegrs")  # one for each task; RefSegRS has REFER's sentences and many copies of each image
 
+# %% ../../nbs/lib/11_demo.aerial_layouts.ipynb #ce5cb6af
 def layout_classes(layout: str, classes: Sequence[str], grounds: int) -> list[str]:
     "The names that a layout's task asks for."
     if layout in ("refer", "refsegrs", "semantic", "captions"): return list(classes)
