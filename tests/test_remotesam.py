@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sam_nb.core import CheckpointError, DatasetError, ParameterError, RunError
+from sam_nb.demo.aerial import make_demo_aerial
 from sam_nb.encoders.sentences import vocabulary_of
 from sam_nb.methods.remotesam import RemoteSAM
 from tests import remotesam, toy
@@ -58,6 +59,7 @@ def world(tmp_path_factory):
     remotesam.world(root).rename(root / "fine")
     write_refer(root / "silent", references())
     write_pictures(root / "pictures")
+    make_demo_aerial(root / "earth", size=64, train=2, val=0, test=2, hard=0, layout="earth")
     torch.manual_seed(0)
     pieces = vocabulary_of(["the red roof", "the blue ship on the left"])
     text = dict(hidden_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=64, max_position_embeddings=64, vocab_size=len(pieces))
@@ -99,6 +101,11 @@ def test_a_training_refuses_and_makes_no_step(world, monkeypatch, values, error,
     (dict(checkpoint="small", precision="fp16"), ParameterError, "needs a GPU"),
     (dict(checkpoint="small", split="tset"), DatasetError, "no split 'tset' here"),
     (dict(run="nothing"), RunError, "no run 'nothing'"),
+    (dict(checkpoint="small", tasks="detection,countnig"), ParameterError, "did you mean 'counting'"),
+    (dict(checkpoint="small", tasks_root="nowhere"), ParameterError, "there is no such folder"),
+    (dict(checkpoint="small", tasks_root="small"), DatasetError, "no layout of Earth-observation data here"),
+    (dict(checkpoint="small", contours="small", tasks_root="earth"), CheckpointError, "no contour model here"),
+    (dict(checkpoint="small", prompt="ship"), ParameterError, "has no place for the name"),
 ])
 def test_an_evaluation_refuses(world, monkeypatch, values, error, wanted):
     given = {"dataset": "referring", "data_root": "fine", "device": "cpu"}
@@ -110,6 +117,14 @@ def test_a_file_of_the_release_and_a_folder_are_evaluated(world, monkeypatch):
     file = do_job("eval_remotesam", world, monkeypatch, checkpoint="released.pth", bert="bert", run_name="file", **given)
     folder = do_job("eval_remotesam", world, monkeypatch, checkpoint="small", run_name="folder", **given)
     assert [r["present"] for r in file["scores"].rows] == pytest.approx([r["present"] for r in folder["scores"].rows], abs=1e-4)
+
+
+def test_tasks_of_a_folder_are_evaluated_and_saved(world, monkeypatch):
+    given = dict(dataset="referring", data_root="fine", device="cpu", images=2, checkpoint="small", run_name="tasks")
+    done = do_job("eval_remotesam", world, monkeypatch, tasks="detection,counting", tasks_root="earth", task_images=1, **given)
+    assert list(done["tasks"]) == ["detection", "counting"] and all(e.tables["beside"]["ceiling"] for e in done["tasks"].values())
+    assert len(list((world / "runs/tasks").glob("*-counting.json"))) == 1
+    assert do_job("eval_remotesam", world, monkeypatch, **given)["tasks"] == {}  # a folder of sentences alone
 
 
 def test_what_is_typed_is_checked_and_answered(world):
