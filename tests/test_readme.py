@@ -19,7 +19,7 @@ from sam_nb.zoo import ZOO
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXPECTED = {  # what a block prints, by a name in it
-    "answer = image.segment(points": r"\(1, 3, 256, 256\)", "Everything(": r"\d+ \d+", "find_run(": r"\(128, 128\)", "RSAM.from_pretrained": r"\(2, 256, 256\) \(2,\) \(2, 4\)",
+    "EarthTasks(": r"ship.* \[145, 115, 182, 151\]\n.*planes", "answer = image.segment(points": r"\(1, 3, 256, 256\)", "Everything(": r"\d+ \d+", "find_run(": r"\(128, 128\)", "RSAM.from_pretrained": r"\(2, 256, 256\) \(2,\) \(2, 4\)",
     "DataBrowser(": "samples read", "MaskView(": "", "SARTM.from_released": "",
 }
 
