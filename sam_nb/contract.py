@@ -207,7 +207,8 @@ class ReferringModel(Protocol):
     device: Any  # torch.device
     def encode(self, images: Tensor) -> Any: "Features of images [B, 3, S, S], normalised."
     def answer(self, features: Any, sentences: Sequence[str]) -> SentenceAnswers: "Answers to sentences about one encoded image."
-    def embed(self, image: Any) -> Any: "An image of any size (path, PIL image, uint8 [H, W, 3]), encoded once; it has `segment(sentences)`."
+    def embed(self, image: Any) -> Any:
+        "An image of any size (path, PIL image, uint8 [H, W, 3]), encoded once; it has `features`, `array`, `size` and `segment(sentences)`."
 
 def check_referring_model(model: Any) -> None:
     "Raises `CardError` where a referring model lacks a member, by name."
