@@ -20,7 +20,7 @@ SAY_SKIPPED = if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skip
 .PHONY: help setup demo test test-browser newest lock chromium lab check export bench clean
 help:
 	@printf '%s\n' 'make demo    install, make demo data, train SARTM on it, print scores and where everything is' \
-	 'make test    run every notebook (nbdev_test) and tests/ (pytest)' 'make test-browser  run notebooks in JupyterLab, driven by a browser (installs Chromium where it may)' \
+	 'make test    run every notebook and tests/, then the numbers under other settings of the processor' 'make test-browser  run notebooks in JupyterLab, driven by a browser (installs Chromium where it may)' \
 	 'make lab     JupyterLab on this folder, at nbs/index.ipynb' \
 	 'make check   export, clean, lint, test; fails on any difference' 'make export  notebooks -> sam_nb/' 'make bench   timings against the released schedule of calls' \
 	 'make newest  make test with the newest versions that settings.ini allows, in .venv-newest' \
@@ -49,6 +49,7 @@ demo: setup
 test: setup
 	@rm -f runs/.skipped
 	@SAM_NB_SKIPPED=$(abspath runs/.skipped) python -m tests.run
+	@python -m tests.matrix
 	@$(SAY_SKIPPED)
 
 newest:

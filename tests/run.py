@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LONG = ("tests/test_resume.py", "tests/test_rsam.py", "tests/test_remotesam.py", "nbs/train_saom.ipynb", "tests/test_cli.py", "tests/test_parity.py", "nbs/train_promptable.ipynb",
-        "nbs/train_rsam.ipynb", "nbs/train_sartm.ipynb")  # these begin, so that no processor waits for one of them at the end
+LONG = ("nbs/train_saom.ipynb", "nbs/train_promptable.ipynb", "nbs/train_rsam.ipynb", "nbs/train_sartm.ipynb", "tests/test_bad_input.py", "tests/test_own_method.py",
+        "tests/test_parity.py", "tests/test_rsam.py", "tests/test_remotesam.py", "tests/test_resume.py", "tests/test_cli.py", "tests/test_readme.py", "tests/test_progress.py",
+        "nbs/lib/70_export.onnx.ipynb", "nbs/eval_promptable.ipynb", "nbs/lib/30_heads.everything.ipynb")  # first, so that no processor waits for one at the end
 PACKAGES = ("torch", "torchvision", "torchmetrics", "transformers", "transformers.models.clip.modeling_clip", "sam2", "segment_anything", "peft", "cv2", "scipy.ndimage",
             "pycocotools.mask", "pandas", "matplotlib.pyplot", "IPython", "anywidget", "papermill", "nbdev.test", "pytest")
 SETTINGS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OMP_NUM_THREADS")  # what a number may depend on, besides the processor
@@ -51,9 +52,11 @@ class Outcome:
     output: str = ""
 
     def report(self, result: Any) -> None:  # what pytest says of a test's setup, call and teardown
-        if result.failed and result.nodeid not in self.failed: self.failed.append(result.nodeid)
-        elif result.when == "call" and result.passed: self.passed.append(result.nodeid)
-        elif result.skipped: self.skipped += 1  # whether it skips itself or is marked
+        if result.when == "call" and result.passed: self.passed.append(result.nodeid)
+        if result.skipped: self.skipped += 1
+        if result.failed:
+            self.failed = [*dict.fromkeys([*self.failed, result.nodeid])]
+            self.passed = [name for name in self.passed if name != result.nodeid]  # what it leaves behind can fail too
 
 
 def everything() -> list[str]:
@@ -66,18 +69,21 @@ def everything() -> list[str]:
     return sorted(names, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
 
 
-def chosen(words: list[str]) -> list[str]:
-    "What was named: all, files, or tests as pytest writes them."
-    names = everything()
-    if not words: return names
-    unknown = [w for w in words if not any(n.endswith(w.partition("::")[0]) for n in names)]
-    if unknown: raise SystemExit(f"no notebook and no test file is called {', '.join(unknown)}")
-    return [w if "::" in w else next(n for n in names if n.endswith(w)) for w in words]
+def chosen(words: list[str]) -> dict[str, list[str]]:
+    "Files, and of each the tests that were named, as pytest writes them; none: the whole file."
+    names, found = everything(), {}
+    for word in words:
+        file, _, test = word.partition("::")
+        name = next((n for n in names if n == file or n.endswith("/" + file)), None)
+        if name is None: raise SystemExit(f"no notebook and no test file is called {file}")
+        found.setdefault(name, []).extend([f"{name}::{test}"] if test else [])
+    return found or {name: [] for name in names}
 
 
-def work(name: str, folder: Path) -> None:
-    "In a process of its own: run a file; its output goes to folder/output, what came of it to folder/outcome."
+def work(name: str, tests: list[str], folder: Path) -> None:
+    "In a process of its own: run a file, or some of its tests; its output goes to folder/output, what came of it to folder/outcome."
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with open(folder / "output", "w") as file: os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
     outcome = Outcome(name)
@@ -90,7 +96,7 @@ def work(name: str, folder: Path) -> None:
     else:
         import pytest
         plugin = type("Reports", (), {"pytest_runtest_logreport": lambda self, report: outcome.report(report)})()
-        code = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", str(ROOT / name)], plugins=[plugin])
+        code = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *(tests or [name])], plugins=[plugin])
         if code and not outcome.failed: outcome.failed = [name]
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN): outcome.processor += sum(resource.getrusage(who)[:2])
     (folder / "outcome").write_text(json.dumps(asdict(outcome)))
@@ -100,12 +106,13 @@ def work(name: str, folder: Path) -> None:
 class Job:
     "A file that is being run."
     name: str
+    tests: list[str]  # of it; none: all
     folder: Path
     began: float = field(default_factory=time.perf_counter)
 
     def start(self) -> Job:
         self.folder.mkdir()
-        self.process = multiprocessing.get_context("fork").Process(target=work, args=(self.name, self.folder))
+        self.process = multiprocessing.get_context("fork").Process(target=work, args=(self.name, self.tests, self.folder))
         self.process.start()
         return self
 
@@ -144,14 +151,14 @@ class Progress:
         elif not self.moves: print(f"{self.line()} {outcome.name} {outcome.seconds:.1f} s", flush=True)
 
 
-def run_all(names: list[str], processes: int, folder: Path) -> list[Outcome]:
+def run_all(files: dict[str, list[str]], processes: int, folder: Path) -> list[Outcome]:
     "Run files, so many at a time, in their order."
-    waiting, running, outcomes, progress = list(enumerate(names)), {}, [], Progress(len(names))
+    waiting, running, outcomes, progress = list(files), {}, [], Progress(len(files))
     try:
         while waiting or running:
             while waiting and len(running) < processes:
-                number, name = waiting.pop(0)
-                job = Job(name, folder / str(number)).start()
+                name = waiting.pop(0)
+                job = Job(name, files[name], folder / str(len(waiting))).start()
                 running[job.process.sentinel] = job
             progress.running([*running.values()])
             for sentinel in wait([*running], timeout=1):
@@ -199,6 +206,7 @@ def main(words: list[str]) -> int:
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MPLBACKEND", "agg")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is running ends too
     began = time.perf_counter()
     with redirect_stdout(io.StringIO()):
         for name in PACKAGES: importlib.import_module(name)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import sam_nb.training.state
 from sam_nb.training.runs import compare_runs, find_run, list_runs, metrics_table
 from sam_nb.training.state import recipe_digest
 from sam_nb.view.run_browser import run_records
@@ -30,8 +31,19 @@ def resume(root: Path) -> toy.Trainer:
     return toy.trainer(root, "toy", resume=True, epochs=2, workers=0, save_every=None)
 
 
-def test_an_old_run_resumes_bit_identically(root):
-    "`toy` was stopped by SIGTERM at step 9 of 14; `whole` is what the earlier version made of the same recipe without a stop."
+def off(root: Path) -> float:
+    "How far the resumed weights are from those of the whole run, as a share of the way from step 9 to step 14."
+    here, whole, start = (load_file(file) for file in (root / "toy/weights.safetensors", OLD / "whole/weights.safetensors", OLD / "toy/last/training.safetensors"))
+    assert here.keys() == whole.keys()
+    length = lambda other: sum((other(k) - v).double().pow(2).sum() for k, v in whole.items() if v.is_floating_point()) ** 0.5
+    return float(length(lambda k: here[k]) / length(lambda k: start[f"model.{k}"]))
+
+
+def test_an_old_run_resumes_and_goes_on(root):
+    """`toy` was stopped by SIGTERM at step 9 of 14; `whole` is what the earlier version made of the same recipe without a stop.
+
+    Equal bits where this processor computes as the one that wrote them; elsewhere its rounding may change a fiftieth of the way.
+    """
     trainer = resume(root)
     trainer.fit()
     assert find_run("toy", root=root).status == "finished" and trainer.step == 14
@@ -39,12 +51,15 @@ def test_an_old_run_resumes_bit_identically(root):
     assert after[:len(before)] == before and [r["step"] for r in after if "loss" in r] == list(range(1, 15))
     here = toy.trainer(root, "here", epochs=2, workers=0, save_every=None)
     here.fit()
-    for file in ("last/training.safetensors", "weights.safetensors"):
-        resumed, old, new = (load_file(folder / file) for folder in (root / "toy", OLD / "whole", root / "here"))
-        assert resumed.keys() == old.keys() == new.keys()
-        same = all(torch.equal(old[k], new[k]) for k in old)  # this processor computes as the one of the old run did
-        if same: assert after == toy.lines(OLD, "whole")
-        for k in old: torch.testing.assert_close(resumed[k], old[k], **(dict(rtol=0, atol=0) if same else dict(rtol=1e-4, atol=1e-6)))
+    resumed, old, new = (load_file(folder / "last/training.safetensors") for folder in (root / "toy", OLD / "whole", root / "here"))
+    assert resumed.keys() == old.keys() == new.keys() and off(root) < 0.02
+    if all(torch.equal(old[k], new[k]) for k in old): assert after == toy.lines(OLD, "whole") and all(torch.equal(old[k], resumed[k]) for k in old)
+
+
+def test_forgotten_moments_of_an_old_run_are_noticed(root, monkeypatch):
+    monkeypatch.setattr(sam_nb.training.state, "_restore_optimizer", lambda *a: None)
+    resume(root).fit()
+    assert off(root) > 0.05
 
 
 def test_an_old_run_is_resumed_where_it_stopped(root):
