@@ -1,7 +1,7 @@
 """What RemoteSAM's names of one image cost together, against the released schedule of single calls, from the same parts.
 
     python -m benchmarks.remotesam names [--names 1,4,16] [--side 896] [--repeat 3]   # masks of names of one image
-    python -m benchmarks.remotesam channel [--side 896] [--repeat 9]              # two classes as one channel: enlarged, and made a mask
+    python -m benchmarks.remotesam channel [--side 896] [--repeat 15]              # two classes as one channel: enlarged, and made a mask
 
 The released schedule is one call a name: image resized and encoded, name tokenised and encoded, a graph for gradients kept, two channels enlarged,
 softmax, argmax, mask and probability resized to the image. Each schedule runs in turn; times are processor seconds of one thread, medians.
@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -80,7 +83,9 @@ def names(chosen: argparse.Namespace) -> str:
         differing = (found["together"] != found["one by one, no graph"]).float().mean().item()
         lines.append({"names": count, **medians, **{f"{name}: times": medians[name] / medians["together"] for name in list(SCHEDULES)[:2]}, "pixels that differ": f"{differing:.0e}"})
     table = pd.DataFrame(lines).set_index("names").round(2)
-    return f"{chosen.side} x {chosen.side}, seconds a name\n{table.to_string()}\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
+    rows = ["| " + " | ".join(str(v) for v in row) + " |" for row in (["names", *table.columns], ["---"] * (1 + len(table.columns)), *table.itertuples())]
+    text = "\n".join(rows)
+    return f"{chosen.side} x {chosen.side}, seconds a name\n\n{text}\n\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
 
 
 def channel(chosen: argparse.Namespace) -> str:
@@ -105,10 +110,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=896)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    print(f"{machine()}, load {os.getloadavg()[0]:.1f}")
-    print({"names": names, "channel": channel}[chosen.what](chosen))
+    words = shlex.join(w for w, before in zip(sys.argv[1:], sys.argv) if "--save" not in (w, before))
+    said = f"{machine()}, load {os.getloadavg()[0]:.1f}\n\n{ {'names': names, 'channel': channel}[chosen.what](chosen)}"
+    print(said)
+    if chosen.save: chosen.save.write_text(f"`python -m benchmarks.remotesam {words}`\n\n{said}\n")
 
 
 if __name__ == "__main__": main()

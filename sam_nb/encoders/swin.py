@@ -18,7 +18,7 @@ from torchvision.ops import StochasticDepth
 from transformers.models.swin.modeling_swin import SwinPatchMerging
 
 # %% auto #0
-__all__ = ['SwinStage', 'Swin', 'start_linear', 'resize_bias_table']
+__all__ = ['fast_linear', 'SwinStage', 'Swin', 'start_linear', 'resize_bias_table']
 
 # %% ../../nbs/lib/20_encoders.swin.ipynb #e7af5d29
 class _PatchEmbedding(nn.Module):
@@ -30,6 +30,16 @@ class _PatchEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W] -> [B, H/4, W/4, C]
         height, width = images.shape[-2:]
         return self.norm(self.proj(F.pad(images, (0, -width % 4, 0, -height % 4))).permute(0, 2, 3, 1))
+
+# %% ../../nbs/lib/20_encoders.swin.ipynb #ae77cdd6
+def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    "`F.linear`, by oneDNN on a CPU where no gradient is wanted."
+    plain = torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+    if plain or not x.dtype == weight.dtype == torch.float32 or not torch.backends.mkldnn.is_available(): return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+class _Linear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor: return fast_linear(x, self.weight, self.bias)
 
 # %% ../../nbs/lib/20_encoders.swin.ipynb #f64e1228
 def _cut_windows(x: Tensor,  # [B, H, W, C], sides multiples of the window
@@ -70,7 +80,7 @@ class _WindowAttention(nn.Module):
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(torch.empty((2 * window - 1) ** 2, heads), std=0.02))
         self.register_buffer("relative_position_index", _offset_index(window))
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.qkv, self.proj = _Linear(width, 3 * width), _Linear(width, width)
 
     def forward(self, x: Tensor,  # [B, windows, n, C]
                 mask: Tensor | None = None) -> Tensor:  # [windows, n, n]
@@ -90,7 +100,7 @@ class _SwinBlock(nn.Module):
         self.window, self.shift = window, window // 2 if shifted else 0
         self.norm1, self.attn = nn.LayerNorm(width), _WindowAttention(width, heads, window)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(width, 4 * width), act=nn.GELU(), fc2=nn.Linear(4 * width, width)))
+        self.mlp = nn.Sequential(OrderedDict(fc1=_Linear(width, 4 * width), act=nn.GELU(), fc2=_Linear(4 * width, width)))
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, x: Tensor) -> Tensor:  # [B, H, W, C]

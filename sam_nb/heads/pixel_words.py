@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..encoders.sentences import Words
-from ..encoders.swin import SwinStage
+from ..encoders.swin import SwinStage, fast_linear
 
 # %% auto #0
 __all__ = ['VariousReceptive', 'StageFeatures', 'WordStage']
@@ -21,7 +21,7 @@ __all__ = ['VariousReceptive', 'StageFeatures', 'WordStage']
 class _PixelLinear(nn.Conv1d):
     "A linear layer of every pixel, with the weights of a convolution."
     def __init__(self, wide: int, out: int): super().__init__(wide, out, 1)
-    def forward(self, x: Tensor) -> Tensor: return F.linear(x, self.weight[..., 0], self.bias)  # [..., in] -> [..., out]
+    def forward(self, x: Tensor) -> Tensor: return fast_linear(x, self.weight[..., 0], self.bias)  # [..., in] -> [..., out]
 
 # %% ../../nbs/lib/30_heads.pixel_words.ipynb #f4869349
 class _PixelNorm(nn.Module):

@@ -144,11 +144,11 @@ def _sentence_bytes(model: RemoteSAM) -> int:
 @torch.no_grad()
 def _answer(model: RemoteSAM, features: StageFeatures,  # of one image
             sentences: Sequence[str] | Words,
-            memory: int | None = None,  # bytes that may be used at once; None: 2 GiB, on a GPU half of what is free
+            memory: int | None = None,  # bytes at once; None: 256 MiB, as a CPU's caches like small pieces; half of a GPU's free memory
             ) -> SentenceAnswers:  # logits [N, 1, S, S]
     "Answers to sentences about one image, in bounded memory."
     words, device = sentences if isinstance(sentences, Words) else model.read(sentences), features.flow.device
-    if memory is None: memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**31
+    if memory is None: memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**28
     parts = []
     for some in torch.arange(len(words), device=device).split(max(1, memory // _sentence_bytes(model))):
         logits = model.foreground(features.of(torch.zeros_like(some)), words.of(some)).float()
