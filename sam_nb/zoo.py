@@ -69,6 +69,7 @@ ZOO: dict[str, Weights] = {w.name: w for w in [
     Weights("tiny_sam", "a tiny SAM, trained here on the demo world", "tiny_sam", "", "Apache-2.0", "own", 4),
     Weights("tiny_sam2", "a tiny SAM 2, trained here on the demo world", "tiny_sam2", "", "Apache-2.0", "own", 4),
     Weights("tiny_rsam", "a tiny RSAM, trained here on the demo's aerial scenes", "tiny_rsam", "", "Apache-2.0", "own", 4),
+    Weights("tiny_remotesam", "a tiny RemoteSAM, trained here on the demo's aerial scenes", "tiny_remotesam", "", "Apache-2.0", "own", 4),
     *_meta_weights(),
     Weights("clip-vit-base-patch32", "CLIP ViT-B/32", "clip-vit-base-patch32", "openai/clip-vit-base-patch32", "MIT", "hub", 605),
     Weights("bert-base-uncased", "BERT base, uncased", "bert-base-uncased", "google-bert/bert-base-uncased", "Apache-2.0", "hub", 440),
@@ -105,7 +106,8 @@ def find_weights(name: str | Path,  # a name of the zoo, a path, or a file in ch
 # %% ../nbs/lib/04_zoo.ipynb #17fa4be2
 def _how_to_get(weights: Weights) -> str:
     if weights.kind == "own":
-        made = "rsam --preset tiny" if weights.name == "tiny_rsam" else f"promptable --preset {weights.name}"
+        method = weights.name.removeprefix("tiny_")
+        made = f"{method} --preset tiny" if method in ("rsam", "remotesam") else f"promptable --preset {weights.name}"
         return f"it is part of the repository: `git checkout checkpoints/{weights.file}`; or `sam_nb train {made}`"
     if weights.kind == "manual": return f"download it by hand from {weights.url} and save it under the name above"
     where = f"https://huggingface.co/{weights.url}" if weights.kind == "hub" else weights.url

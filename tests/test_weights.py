@@ -51,7 +51,7 @@ def test_sartm_is_read_once_and_quietly(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method,name", [("Promptable", "tiny_sam"), ("Promptable", "tiny_sam2"), ("RSAM", "tiny_rsam")])
+@pytest.mark.parametrize("method,name", [("Promptable", "tiny_sam"), ("Promptable", "tiny_sam2"), ("RSAM", "tiny_rsam"), ("RemoteSAM", "tiny_remotesam")])
 def test_saved_models_are_read_once_and_quietly(method, name, capsys):
     module = importlib.import_module(f"sam_nb.methods.{method.lower()}")
     with counted() as names: getattr(module, method).from_pretrained(name)
