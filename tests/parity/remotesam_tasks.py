@@ -182,6 +182,8 @@ def multi_label(checks: Checks, facts: dict, folder: Path) -> None:
 def contours(checks: Checks, folder: Path) -> None:
     facts, arrays = read(folder, "contour/contour.json"), np.load(folder / "contour/contour.npz")
     image = Image.open(folder / "contour/image.png")
+    vectors = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    allowed = 1e-6 if vectors else 2e-3  # without them torch resizes uint8 by another routine, a grey level off in places
     for name, theirs in facts["crop_boxes"].items():
         level, overlap = map(int, name.split("_"))
         checks.equal(f"tiles {name}", sorted(map(list, contour_tiles(tuple(facts["image"]), level, overlap))), sorted(theirs))
@@ -190,11 +192,11 @@ def contours(checks: Checks, folder: Path) -> None:
         if name.startswith("pyramid"): options = dict(zip(("levels", "overlap"), map(int, name.removeprefix("pyramid").split("_overlap")), strict=True))
         model = load_contour_model(folder / "contour/model", "cpu", **options)
         ours, theirs = model(image), torch.from_numpy(arrays[name])
-        checks.close(f"contours, {name}", ours, theirs, 1e-6, relative=False)
+        checks.close(f"contours, {name}", ours, theirs, allowed, relative=False)
         again = model(image)
         checks.equal(f"contours, {name}: once an image", again is ours, True)
         for threshold, share in facts.get("share_above", {}).get(name, {}).items():
-            checks.add(f"contours, {name}: share above {threshold}", abs((ours > float(threshold)).double().mean().item() - share), 1e-6)
+            checks.add(f"contours, {name}: share above {threshold}", abs((ours > float(threshold)).double().mean().item() - share), allowed)
 
 
 # --- the eight tasks -------------------------------------------------------------------------------------------------------------
