@@ -3,6 +3,8 @@
     python -m benchmarks.earth_tasks boxes [--side 1000] [--repeat 5]      # boxes of 200 components: one pass, or a full-size mask and drawn pairs
     python -m benchmarks.earth_tasks contours [--classes 16]               # detection with a contour model: once an image, or once a class
     python -m benchmarks.earth_tasks tiles [--side 4000] [--tile 256]      # a large image in tiles: time, memory, and what differs at the seams
+    python -m benchmarks.earth_tasks demo --models runs/a/model,runs/b/model,runs/c/model [--beside tiny_rsam] [--root FOLDER]
+        [--split test] [--images N] [--prompt "{} in the image"] [--tasks detection,counting]     # models of several seeds on every task
 
 Answers are compared first. Each prints a table; one CPU thread unless `--threads` says otherwise.
 """
@@ -11,7 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -140,9 +144,38 @@ def tiles(chosen: argparse.Namespace) -> str:
     return f"{table}\n(the same with all tiles moved by half a tile)\nmemory: {first:.0f} MiB more than for 512 x 512; {maps:.0f} of it are the maps of {len(names)} names"
 
 
+# ---- several seeds on every task --------------------------------------------------------------------------------------------------------
+
+def demo(chosen: argparse.Namespace) -> str:
+    "Mean and deviation of the main figures over the seeds, beside floor, ceiling and another model."
+    from sam_nb.core import workspace
+    from sam_nb.demo.aerial import ensure_demo_aerial
+    from sam_nb.earth_evaluation import MAIN_FIGURES, evaluate_tasks
+    from sam_nb.evaluation.bounds import over_seeds
+    from sam_nb.view.sentence_view import open_referring_model
+    root = chosen.root or ensure_demo_aerial(workspace().data / "demo_aerial_earth", layout="earth")
+    how = dict(tasks=chosen.tasks, split=chosen.split, images=chosen.images)
+    seeds = [evaluate_tasks(open_referring_model(name), root, prompt=chosen.prompt, progress=print, **how) for name in chosen.models.split(",")]
+    table = pd.concat({task: over_seeds([found[task] for found in seeds], [MAIN_FIGURES[task]]) for task in seeds[0]})
+    if chosen.beside:
+        other = evaluate_tasks(open_referring_model(chosen.beside), root, prompt=chosen.beside_prompt, **how)
+        table.insert(2, chosen.beside, [found.scores[MAIN_FIGURES[task]] for task, found in other.items()])
+    numbers = [c for c in table if c != "verdict"]
+    return f"{len(seeds)} models, {Path(root).name}, {chosen.split}\n\n{table.assign(**{c: table[c].astype(float).round(1) for c in numbers}).to_string()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("boxes", "contours", "tiles"))
+    parser.add_argument("what", choices=("boxes", "contours", "tiles", "demo"))
+    parser.add_argument("--models", default="tiny_rsam")
+    parser.add_argument("--beside")
+    parser.add_argument("--beside_prompt", default="the {}")
+    parser.add_argument("--root")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--prompt", default="{} in the image")
+    parser.add_argument("--tasks")
+    parser.add_argument("--save", type=Path)
     parser.add_argument("--side", type=int)
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--classes", type=int, default=16)
@@ -152,7 +185,9 @@ def main() -> None:
     chosen.side = chosen.side or {"boxes": 1000, "tiles": 4000}.get(chosen.what)
     torch.set_num_threads(chosen.threads)
     print(f"{machine()}, load {os.getloadavg()[0]:.1f}")
-    print({"boxes": boxes, "contours": contours, "tiles": tiles}[chosen.what](chosen))
+    text = {"boxes": boxes, "contours": contours, "tiles": tiles, "demo": demo}[chosen.what](chosen)
+    print(text)
+    if chosen.save: chosen.save.write_text(f"`{shlex.join(['python', '-m', 'benchmarks.earth_tasks', *sys.argv[1:]])}`\n\n{machine()}\n\n```\n{text}\n```\n")
 
 
 if __name__ == "__main__": main()
