@@ -70,7 +70,7 @@ class AugmentedSamples:
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         "A sample as an epoch sees it; raises the dataset's errors."
         seed = derive_seed(self.seed, "augment", epoch, index)
-        seed_everything(seed)
+        seed_everything(seed, devices=False)
         raw = sample = self.data[index]
         if self.transform: sample = self.transform(raw, torch.Generator().manual_seed(seed))
         if self.keep_target and "semantic" in raw: sample = {**sample, "target": raw["semantic"]}
