@@ -63,7 +63,7 @@ _PLACE = ("at the", "on the left", "on the right", "in the", "corner", "middle",
 
 def sentence_kind(row: Mapping[str, Any]) -> str:
     "What a sentence describes, by its words: relation, order, place, or looks (appearance alone)."
-    text = f"{row['expression'].lower()} "
+    text = row["expression"].lower().rstrip(". ").removesuffix(" in the image") + " "  # without the template of class names
     for name, words in (("relation", _RELATION), ("order", _ORDER), ("place", _PLACE)):
         if any(w in text for w in words): return name
     return "looks"

@@ -104,7 +104,8 @@ _TINY = dict(backbone="tiny_swin", text="tiny", train_text="all", checkpoint="sc
              warmup_epochs=0.1, weight_decay=0.02, clip_norm=1.0, batch_size=4, expressions=8, negatives=0.25, drop_path=0.0,
              dice_reduction="mean", dice_weight=1.0, image_size=192)
 REMOTESAM_PRESETS: dict[str, dict[str, Any]] = {
-    "demo": dict(_TINY, checkpoint="tiny_remotesam", steps=20, lr=2e-4, test_images=20),
+    "demo": dict(_TINY, checkpoint="tiny_remotesam", steps=20, expressions=4, lr=2e-4,
+                 test_images=10),
     "default": _PAPER,
     "released": dict(_PAPER, released=True),
     "tiny": dict(_TINY, epochs=20, eval_every=2),

@@ -109,7 +109,7 @@ class TrainerFields:
 class Trainer(TrainerFields):
     "Trains a method by its recipe: the loop. Everything else is a callback."
     def fit(self) -> dict[str, Any]:
-        "Train to the end, from the last checkpoint if there is one. The method then holds the best weights; returns their scores."
+        "Train to the end, from the last checkpoint if there is one. The method then holds the best weights, in eval mode; returns their scores."
         with catch_signals(self), report_errors(self):
             _begin(self)
             while self.epoch < self.epochs and not self.stopping:
@@ -123,6 +123,7 @@ class Trainer(TrainerFields):
                     self.call("after_epoch")
                     self.epoch += 1
             self.call("finish")
+        self.method.eval()  # what is asked next, such as pictures of answers, is no training
         return self.scores
 
     def train_step(self, batches: list[dict]) -> None:
