@@ -4,7 +4,7 @@
     python -m benchmarks.earth_tasks contours [--classes 16]               # detection with a contour model: once an image, or once a class
     python -m benchmarks.earth_tasks tiles [--side 4000] [--tile 256]      # a large image in tiles: time, memory, and what differs at the seams
     python -m benchmarks.earth_tasks demo --models runs/a/model,runs/b/model,runs/c/model [--beside tiny_rsam] [--root FOLDER]
-        [--split test] [--images N] [--prompt "{} in the image"] [--tasks detection,counting]     # models of several seeds on every task
+        [--split test] [--images N] [--prompt "{} in the image"] [--tasks detection,counting] [--choose val]     # models of several seeds on every task
 
 Answers are compared first. Each prints a table; one CPU thread unless `--threads` says otherwise.
 """
@@ -150,12 +150,17 @@ def demo(chosen: argparse.Namespace) -> str:
     "Mean and deviation of the main figures over the seeds, beside floor, ceiling and another model."
     from sam_nb.core import workspace
     from sam_nb.demo.aerial import ensure_demo_aerial
-    from sam_nb.earth_evaluation import MAIN_FIGURES, evaluate_tasks
+    from sam_nb.earth_evaluation import MAIN_FIGURES, choose_class_balance, evaluate_tasks
     from sam_nb.evaluation.bounds import over_seeds
     from sam_nb.view.sentence_view import open_referring_model
     root = chosen.root or ensure_demo_aerial(workspace().data / "demo_aerial_earth", layout="earth")
     how = dict(tasks=chosen.tasks, split=chosen.split, images=chosen.images)
-    seeds = [evaluate_tasks(open_referring_model(name), root, prompt=chosen.prompt, progress=print, **how) for name in chosen.models.split(",")]
+    seeds = []
+    for name in chosen.models.split(","):
+        model, own = open_referring_model(name), dict(prompt=chosen.prompt)
+        if chosen.choose: own["class_balance"] = choose_class_balance(model, root, chosen.choose, images=chosen.images, **own)
+        print(name, own)
+        seeds.append(evaluate_tasks(model, root, progress=print, **how, **own))
     table = pd.concat({task: over_seeds([found[task] for found in seeds], [MAIN_FIGURES[task]]) for task in seeds[0]})
     if chosen.beside:
         other = evaluate_tasks(open_referring_model(chosen.beside), root, prompt=chosen.beside_prompt, **how)
@@ -175,6 +180,7 @@ def main() -> None:
     parser.add_argument("--images", type=int)
     parser.add_argument("--prompt", default="{} in the image")
     parser.add_argument("--tasks")
+    parser.add_argument("--choose", help="split on which the class balance is chosen, such as val")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--side", type=int)
     parser.add_argument("--tile", type=int, default=256)

@@ -133,7 +133,7 @@ def _evaluate_tasks(models: Mapping[str, RemoteSAM], data: Any, recipe: RemoteSa
     contours = load_contour_model(recipe.contours, recipe.device) if recipe.contours else None
     images = recipe.task_images or (6 if recipe.tasks_root is None else None)
     say = (lambda line: print(line, flush=True)) if progress else (lambda line: None)
-    how = dict(prompt=recipe.prompt, contours=contours, tile=recipe.tile, precision=recipe.precision)
+    how = dict(prompt=recipe.prompt, contours=contours, tile=recipe.tile, precision=recipe.precision, class_balance=recipe.class_balance)
     return evaluate_tasks(models["model"], folder, tasks, plan.split, images, say, leave=("referring_seg",), **how)
 
 # %% ../../nbs/lib/60_methods.remotesam_job.ipynb #2c146888

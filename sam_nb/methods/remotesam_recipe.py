@@ -171,6 +171,7 @@ class RemoteSamEvalRecipe(EvalRecipe):
     tasks_root: str | None = Field(None, description="folder that holds their data (DOTA, DIOR, RSVG, ...); None: generated for the demo, else none")
     task_images: int | None = Field(None, gt=0, description="images of each of these tasks, at most; None: 6 of the demo, all of others")
     prompt: str = Field("{} in the image", description="a class name as a sentence; {} is the name")
+    class_balance: float = Field(1.0, ge=0, le=1, description="of a scene's score: share of the maximum, the rest is the mean; 1 as released")
     contours: str | None = Field(None, description="folder of a contour model (DirectSAM), for detection and counting; None: masks are not cut")
     tile: int | None = Field(None, gt=0, description="larger images are answered in tiles of this side, pixels; None: whole, made smaller")
 
