@@ -36,7 +36,8 @@ def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     "`F.linear`, by oneDNN on a CPU where no gradient is wanted."
     plain = torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
     if plain or not x.dtype == weight.dtype == torch.float32 or not torch.backends.mkldnn.is_available(): return F.linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    product = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # private: another torch may be without it
+    return F.linear(x, weight, bias) if product is None else product(x, weight, bias, "none", [], "")
 
 class _Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor: return fast_linear(x, self.weight, self.bias)
