@@ -80,6 +80,8 @@ def _few(data: Any, images: int | None) -> list[Any]:
 def _stem(sample: Any) -> str: return os.path.splitext(os.path.basename(sample.file))[0]
 
 # %% ../nbs/lib/66_earth_evaluation.ipynb #9c7786f8
+_LARGEST = 2048  # side of true masks, pixels
+
 @dataclass
 class EarthRun:
     "A model, its data, and how both are used."
@@ -108,12 +110,13 @@ class EarthRun:
         return {_stem(s): (s, data.classes) for s in data}
 
     def truth(self, some: Sequence[Any], classes: Sequence[str] = ()) -> EarthTasks:
-        "True masks of these images behind the same facade: from label maps where there are some, else filled boxes."
+        "True masks of these images, at their own size, behind the same facade: from label maps where there are some, else filled boxes."
         maps = [self.cover.get(_stem(s)) for s in some]
+        side = min(_LARGEST, max(max(s.pixels().shape[:2]) for s in some))
         if classes and all(m and set(classes) <= set(m[1]) for m in maps):
             once = {m[0].file: m for m in maps}
-            return EarthTasks(TrueMaps([m[0] for m in once.values()], class_mask(maps[0][1]), self.model.image_size), prompt="{}")
-        return EarthTasks(TrueMaps(some, filled_boxes, self.model.image_size), prompt="{}")
+            return EarthTasks(TrueMaps([m[0] for m in once.values()], class_mask(maps[0][1]), side, stride=1), prompt="{}")
+        return EarthTasks(TrueMaps(some, filled_boxes, side, stride=1), prompt="{}")
 
 # %% ../nbs/lib/66_earth_evaluation.ipynb #d7537c41
 def _referring_seg(run: EarthRun, folder: Path) -> Evaluation:
