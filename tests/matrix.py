@@ -60,7 +60,7 @@ def suites(whole: bool) -> dict[str, list[str]]:
     golden = sorted(f for f in (ROOT / "nbs/lib").glob("*.ipynb") if re.search(r"= golden\(", f.read_text()))
     everything = ["nbs/lib/30_heads.everything.ipynb"]
     if whole: return {"parity": ["tests/test_parity.py"], "everything": everything, "golden notebooks": [f.relative_to(ROOT).as_posix() for f in golden],
-                      "resume": [f"tests/test_{name}.py" for name in ("resume", "old_run", "rsam", "saom", "distributed")]}
+                      "resume": [f"tests/test_{name}.py" for name in ("resume", "old_run", "distributed", "rsam", "saom", "remotesam")]}
     return {"parity": named("tests/test_parity.py", "committed", "noticed"), "everything": everything,
             "resume": [*named("tests/test_resume.py", "resumed_run", "noticed"), *named("tests/test_old_run.py", "resumes", "noticed")]}
 
@@ -71,6 +71,7 @@ def run(setting: Setting, names: list[str]) -> list[Outcome]:
         out = Path(folder) / "outcomes.json"
         processes = max(1, min(4, os.cpu_count() or 1) // setting.threads)
         subprocess.run([sys.executable, "-m", "tests.run", "-n", str(processes), "--out", out, *names], cwd=ROOT, env={**os.environ, **setting.variables})
+        if not out.exists(): raise SystemExit(f"{setting}: the tests ended without a result")
         return [Outcome(**values) for values in json.loads(out.read_text())]
 
 

@@ -206,7 +206,7 @@ def main(words: list[str]) -> int:
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MPLBACKEND", "agg")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is running ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # what is running ends too
     began = time.perf_counter()
     with redirect_stdout(io.StringIO()):
         for name in PACKAGES: importlib.import_module(name)

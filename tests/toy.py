@@ -165,7 +165,7 @@ def train(root: Path, name: str, slow: float = 0, make: Callable = trainer, **ch
 
 def finish(process: multiprocessing.Process, root: Path, name: str) -> None:
     "Wait for a training that must end well."
-    process.join(60)
+    process.join(600)
     assert process.exitcode == 0, (root / f"{name}.log").read_text()
 
 
