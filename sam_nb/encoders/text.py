@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import CheckpointError, ParameterError, SamNbError, did_you_mean, workspace
 from .backbones import find_bert, find_clip
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['class_relation', 'clip_tokenizer', 'clip_tokens', 'clip_from_openai', 'clip_config', 'ClipText', 'load_clip_text',
-           'class_text_features', 'BertText', 'sentence_tokens', 'load_bert']
+           'class_text_features', 'BertText', 'sentence_tokens', 'load_bert', 'load_bert_into']
 
 # %% ../../nbs/lib/20_encoders.text.ipynb #b15064fe
 def class_relation(features: Tensor,  # [K, width], any scale
@@ -242,3 +242,13 @@ def load_bert(path: str | Path | None = None,  # as in `find_bert`
     old = {name: re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name.removeprefix("bert."))) for name in weights.state}
     report = load_state(model, weights, rename=old.get, drop=[r"^cls\.", r"(^|\.)pooler\.", r"position_ids$"])
     return BertText(model.eval().requires_grad_(False), BertTokenizer.from_pretrained(place), report)
+
+# %% ../../nbs/lib/20_encoders.text.ipynb #a835f8ba
+def load_bert_into(model: nn.Module,  # with `text_encoder` and `reader`, such as RSAM and RemoteSAM
+                   source: str | Path | None = None,  # folder of BERT, or a hub id; None: checkpoints/bert-base-uncased
+                   ) -> LoadReport:
+    "BERT's weights and vocabulary into a model. Raises `CheckpointError` where they are of another size."
+    bert = load_bert(source)
+    report = load_state(model.text_encoder, bert.model.state_dict(), source=str(source or "bert-base-uncased"))
+    model.reader.tokenizer = bert.tokenizer
+    return report

@@ -16,13 +16,12 @@ from torch import Tensor
 from ..core import CheckpointError
 from ..encoders.sentences import bert_size, read_vocabulary, text_files
 from ..encoders.swin import resize_bias_table
-from ..encoders.text import load_bert
 from ..evaluation.plan import find_model
 from .remotesam import RemoteSAM
 from ..weights import Checkpoint, LoadReport, load_state, open_weights, read_saved, tensors_in
 
 # %% auto #0
-__all__ = ['load_swin', 'load_bert_into', 'load_released', 'load_start', 'load']
+__all__ = ['load_swin', 'load_released', 'load_start', 'load']
 
 # %% ../../nbs/lib/60_methods.remotesam_weights.ipynb #a8901331
 _INDEX = r"\.relative_position_index$"
@@ -42,15 +41,6 @@ def load_swin(model: RemoteSAM, source: str | Path | Mapping[str, Tensor] | Chec
     for prefix in ("backbone.", "encoder."):
         if next(iter(state)).startswith(prefix): state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return load_state(model.backbone, weights.with_state(state), drop=_OF_SWIN_ALONE, optional=_WITH_WORDS, reshape=_resized)
-
-# %% ../../nbs/lib/60_methods.remotesam_weights.ipynb #970c5e87
-def load_bert_into(model: RemoteSAM, source: str | Path | None = None,  # folder of BERT, or a hub id; None: checkpoints/bert-base-uncased
-                   ) -> LoadReport:
-    "BERT's weights and vocabulary into a model. Raises `CheckpointError` where they are of another size."
-    bert = load_bert(source)
-    report = load_state(model.text_encoder, bert.model.state_dict(), source=str(source or "bert-base-uncased"))
-    model.reader.tokenizer = bert.tokenizer
-    return report
 
 # %% ../../nbs/lib/60_methods.remotesam_weights.ipynb #91f76fed
 def load_released(model: RemoteSAM, source: str | Path | Mapping[str, Tensor] | Checkpoint,  # weights with the release's names

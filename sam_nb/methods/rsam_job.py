@@ -52,8 +52,9 @@ def _build(recipe: RsamRecipe, data: Mapping[str, Any],  # `train` has the expre
     from sam_nb.core import seed_everything
     from sam_nb.encoders.backbones import BERT_SIZES
     from sam_nb.encoders.sentences import read_vocabulary, vocabulary_of
+    from sam_nb.encoders.text import load_bert_into
     from sam_nb.methods.rsam import RSAM
-    from sam_nb.methods.rsam_weights import load_bert_into, load_released, load_start
+    from sam_nb.methods.rsam_weights import load_released, load_start
     seed_everything(recipe.seed)
     switches = {k: getattr(recipe, k) for k in RsamSwitches.model_fields}
     if saved := start_folder(recipe):

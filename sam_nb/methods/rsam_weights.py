@@ -16,13 +16,12 @@ from torch import Tensor
 from ..core import CheckpointError
 from ..encoders.sam2 import SAM2_SIZES, VIDEO_KEYS
 from ..encoders.sentences import bert_size, read_vocabulary, text_files
-from ..encoders.text import load_bert
 from ..evaluation.plan import find_model
 from .rsam import RSAM, load_options
 from ..weights import Checkpoint, LoadReport, load_state, open_weights
 
 # %% auto #0
-__all__ = ['load_bert_into', 'load_released', 'load_start', 'released_state', 'load']
+__all__ = ['load_released', 'load_start', 'released_state', 'load']
 
 # %% ../../nbs/lib/60_methods.rsam_weights.ipynb #bb2a9bc1
 _NEW = (r"^where\.", r"^text_encoder\.", r"^text_proj\.", r"^description_transformer\.", r"description_pe")
@@ -38,15 +37,6 @@ def _load_sam2(model: RSAM, weights: Checkpoint, decoder: bool) -> LoadReport:
 def _with_no_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     bias = "image_encoder.neck.convs.1.conv.bias"  # of stride 16
     return {**state, bias: state[bias] + state["no_mem_embed"].flatten().to(state[bias])}
-
-# %% ../../nbs/lib/60_methods.rsam_weights.ipynb #78149ca0
-def load_bert_into(model: RSAM, source: str | Path | None = None,  # folder of BERT, or a hub id; None: checkpoints/bert-base-uncased
-                   ) -> LoadReport:
-    "BERT's weights and vocabulary into a model. Raises `CheckpointError` where they are of another size."
-    bert = load_bert(source)
-    report = load_state(model.text_encoder, bert.model.state_dict(), source=str(source or "bert-base-uncased"))
-    model.reader.tokenizer = bert.tokenizer
-    return report
 
 # %% ../../nbs/lib/60_methods.rsam_weights.ipynb #6fbb7c79
 def load_released(model: RSAM, source: str | Path | Mapping[str, Tensor] | Checkpoint,  # a checkpoint of the released trainer, or its tensors

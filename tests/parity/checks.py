@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,14 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists(): name = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), name)
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}, torch {torch.__version__}"
+
+
+def alone(check: Callable[[Path, Checks], None]) -> int:
+    "One part of a runner as a command: `python -m tests.parity.PART FOLDER`; the exit status."
+    checks = Checks()
+    check(Path(sys.argv[1]), checks)
+    checks.print()
+    return int(bool(checks.failed or not checks.rows))
 
 
 @dataclass

@@ -24,7 +24,7 @@ from sam_nb.datasets.referring import load_referring
 from sam_nb.encoders.sentences import read_vocabulary, word_pieces
 from sam_nb.label_metrics import count_boxes, counting_scores
 from sam_nb.testing import samples
-from tests.parity.checks import Checks
+from tests.parity.checks import Checks, alone
 
 SCENES = {"UCM": "UCMerced_LandUse", "AID": "AID"}
 
@@ -161,14 +161,4 @@ READERS = [("DET.DIOR.scores", fixed("DIORcoco"), detections), ("DET.DIOR.", fix
            ("SEG.iSAID", fixed("iSAID"), isaid), ("REFER.", fixed("RemoteSAM-270K"), refer)]
 
 
-def run(folder: Path) -> Checks:
-    "These checks alone."
-    checks = Checks()
-    check(folder, checks)
-    return checks
-
-
-if __name__ == "__main__":
-    result = run(Path(sys.argv[1]))
-    result.print()
-    sys.exit(bool(result.failed or not result.rows))
+if __name__ == "__main__": sys.exit(alone(check))

@@ -22,7 +22,7 @@ from sam_nb.earth_tasks import EarthTasks
 from sam_nb.encoders.contours import contour_tiles, load_contour_model, rim_weights
 from sam_nb.label_metrics import grounding_iou, merge_masks, multi_class_scores, multi_label_scores
 from sam_nb.metrics import ReferringScores, SemanticScores
-from tests.parity.checks import Checks
+from tests.parity.checks import Checks, alone
 
 FILES = {"boxes": "boxes.json", "captions": "captions.json", "CIDEr": "cider.json", "CIDEr, more": "cider_more.json", "metrics": "metrics.json",
          "contours": "contour/contour.json", "tasks": "tasks.json"}
@@ -290,14 +290,4 @@ def background(checks: Checks, network: InDouble, image: np.ndarray, facts: dict
             checks.equal(f"nothing but background: {name}", str(facade.captioning(image, names, int(regions), int(seed.removeprefix("seed")))), known[name])
 
 
-def run(folder: Path) -> Checks:
-    "These checks alone."
-    checks = Checks()
-    check(folder, checks)
-    return checks
-
-
-if __name__ == "__main__":
-    result = run(Path(sys.argv[1]))
-    result.print()
-    sys.exit(bool(result.failed or not result.rows))
+if __name__ == "__main__": sys.exit(alone(check))
