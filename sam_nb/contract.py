@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['CardError', 'Job', 'Evaluator', 'check_fields', 'register', 'refused_cards', 'jobs', 'job', 'Method', 'check_method',
-           'SentenceAnswers', 'SentenceMasks', 'ReferringModel', 'check_referring_model']
+           'SentenceAnswers', 'SentenceMasks', 'Instances', 'ReferringModel', 'check_referring_model']
 
 # %% ../nbs/lib/00_contract.ipynb #d5db7aec
 class CardError(SamNbError): "A card that is incomplete, or of a name that is taken."
@@ -198,6 +198,40 @@ class SentenceMasks:
         pictures = [overlay(self.image, m[None], palette=[[255, 0, 220]], alpha=0.5) for m in self.masks]
         titles = [textwrap.fill(f"{e} ({s:.2f})", 28) for e, s in zip(self.expressions, self.scores, strict=True)]
         return show_images(pictures, titles, columns=columns, width=width * columns)
+
+# %% ../nbs/lib/00_contract.ipynb #653fc72f
+@dataclass
+class Instances:
+    "The instances of one image, at its own size."
+    masks: Tensor  # bool [N, H, W]; they may overlap
+    scores: Tensor  # [N] in descending order
+    labels: Tensor  # int64 [N], index into `classes`
+    classes: Sequence[str]
+    image: np.ndarray | None = None  # uint8 [H, W, 3]
+
+    def __len__(self) -> int: return len(self.masks)
+
+    def above(self, score: float) -> Instances:
+        "Those with at least this score."
+        kept = self.scores >= score
+        return Instances(self.masks[kept], self.scores[kept], self.labels[kept], self.classes, self.image)
+
+    @property
+    def boxes(self) -> Tensor:  # [N, 4] x0, y0, x1, y1, exclusive ends; zeros where the mask is empty
+        import torch
+        from sam_nb.masks import masks_to_boxes
+        ends = torch.tensor([0, 0, 1, 1], device=self.masks.device)
+        return (masks_to_boxes(self.masks) + ends) * self.masks.flatten(1).any(1)[:, None]
+
+    def show(self, score: float = 0.5, width: float = 5) -> Any:  # Picture
+        "The masks of at least this score over the image, with their classes."
+        import textwrap
+        import numpy as np
+        from sam_nb.show import overlay, show_images
+        kept = self.above(score)
+        image = np.zeros((*self.masks.shape[1:], 3), np.uint8) if self.image is None else self.image
+        names = ", ".join(f"{self.classes[int(k)]} {s:.2f}" for k, s in zip(kept.labels, kept.scores, strict=True))
+        return show_images([overlay(image, kept.masks.cpu().numpy())], [textwrap.shorten(names, 200) or "nothing"], columns=1, width=width)
 
 # %% ../nbs/lib/00_contract.ipynb #16b58cef
 @runtime_checkable
