@@ -121,6 +121,11 @@ register_dataset(DatasetInfo(
     licence="generated", generator="sam_nb.demo.files:ensure_demo_objects",
     generator_args={"place": "room", "train": 240, "val": 40, "test": 60},
     layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
+register_dataset(DatasetInfo(
+    "demo_street", "Demo: crowded streets with masks of whole objects, six classes", image_size_hint=(256, 256), source="sam_nb.demo.files",
+    licence="generated", generator="sam_nb.demo.files:ensure_demo_objects",
+    generator_args={"place": "street", "train": 320, "val": 60, "test": 100}, options={"parts": False},
+    layout="{train,val,test}/NNNNN.jpg and annotations/instances_{train,val,test}.json", **_OBJECTS))
 
 # %% ../../nbs/lib/10_datasets.catalog_entries.ipynb #a4d3bf7c
 _REFERRING = dict(task="referring", modalities=("rgb",), loader="sam_nb.datasets.referring:Referring.from_info",

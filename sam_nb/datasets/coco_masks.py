@@ -284,12 +284,21 @@ def _image_folder(root: Path, file: Path, split: str, names: Sequence[str]) -> P
     best = max(folders, key=lambda folder: sum((folder / n).is_file() for n in few))
     return best if any((best / n).is_file() for n in few) else None
 
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #071b648a
+def _wholes_only(data: dict[str, Any]) -> dict[str, Any]:  # of `read_coco`
+    "The same file without masks of parts, and without the classes of parts."
+    names = set(data["categories"].values())
+    of_parts = {key for key, name in data["categories"].items() if name.rpartition("/")[0] in names}
+    kept = [a for a in data["annotations"] if a["part_of"] is None and a["category_id"] not in of_parts]
+    return {**data, "annotations": kept, "categories": {key: name for key, name in data["categories"].items() if key not in of_parts}}
+
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #726c0b36
 def open_coco(file: Path, root: Path, split: str, images: str | Path | None = None,  # folder; None: looked for
               crowd: bool = False,  # keep masks of groups
+              parts: bool = True,  # keep masks of parts of other objects, and their classes
               ) -> FolderContents:
     "The images and masks of a COCO file."
-    data = read_coco(file)
+    data = read_coco(file) if parts else _wholes_only(read_coco(file))
     folder = _folder_of(data, file, root, split, images)
     entries, classes, problems = _coco_entries(data, folder, file, crowd)
     return FolderContents("coco", entries, _CocoReader(), classes, str(folder), str(file), (), tuple(problems))

@@ -113,6 +113,7 @@ class _Choices:
     kind: str | None = None  # one of KINDS
     components: bool | None = None  # connected pieces are the objects; None: in label maps only
     crowd: bool = False  # keep masks of groups
+    parts: bool = True  # keep masks of parts of other objects (COCO files)
     every: int = 5  # hold out one image in so many where there is no validation split
 
     def __post_init__(self):
@@ -206,7 +207,8 @@ def _open(root: Path, split: str, choices: _Choices) -> FolderContents | None:
 
 def _open_json(file: Path, root: Path, split: str, choices: _Choices) -> FolderContents:
     panoptic = choices.kind == "panoptic" or (choices.kind is None and file.name.startswith("panoptic"))
-    return (open_panoptic if panoptic else open_coco)(file, root, split, choices.images, choices.crowd)
+    if panoptic: return open_panoptic(file, root, split, choices.images, choices.crowd)
+    return open_coco(file, root, split, choices.images, choices.crowd, choices.parts)
 
 def _unknown(root: Path, kind: str | None = None) -> DatasetError:
     here = ", ".join(sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:10]) or "nothing"
@@ -282,12 +284,13 @@ def load_objects(root: str | Path,
                  kind: str | None = None,  # one of KINDS; None: recognised
                  *, components: bool | None = None,  # connected pieces are the objects; None: in label maps only
                  crowd: bool = False,  # keep masks of groups
+                 parts: bool = True,  # keep masks of parts of other objects (COCO files)
                  every: int = 5,  # hold out one image in so many where there is no validation split
                  **options) -> Objects:  # name, window, transform of `Objects`
     "Open a folder of images with object masks. Raises `DatasetError`."
     said = [os.fspath(p) if p is not None else None for p in (images, annotations)]
     root = Path(root).expanduser()
-    found = _recognise(root, split, _Choices(*said, kind, components, crowd, every))
+    found = _recognise(root, split, _Choices(*said, kind, components, crowd, parts, every))
     if not found.entries:
         kept_out = f" (left out: {_counted(found.problems)})" if found.problems else ""
         remedy = "mend what was left out, or choose another split"
