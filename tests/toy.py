@@ -129,9 +129,10 @@ class Teach(Callback):
 
 def semi_trainer(root: str | Path, name: str, helper: float = 1.0, plain: bool = False, unlabelled: int = 50, batch: int = 6, callbacks=(),
                  **options) -> Trainer:
-    "A trainer of the semi-supervised toy: 60 labelled images in batches of 4, 50 unlabelled ones in batches of 6."
+    "A trainer of the semi-supervised toy: 60 labelled images with repeat factors in batches of 4, 50 unlabelled ones in batches of 6."
     made = trainer(root, name, callbacks=[Teach(), *callbacks], **options)
     made.method, made.extra_data = SemiToy(helper, plain), {"unlabelled": TrainStream(Shapes(unlabelled, "unlabelled"), augment, batch)}
+    made.repeat = [1 + k % 4 / 4 for k in range(len(made.train_data))]
     return made
 
 

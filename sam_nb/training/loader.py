@@ -6,21 +6,59 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..core import ParameterError, SamNbError, derive_seed, seed_everything
 from ..datasets.transforms import collate
 
 # %% auto #0
-__all__ = ['StepSampler', 'AugmentedSamples', 'default_workers', 'batches', 'TrainStream']
+__all__ = ['repeat_factors', 'repeated_order', 'StepSampler', 'AugmentedSamples', 'default_workers', 'batches', 'TrainStream']
+
+# %% ../../nbs/lib/40_training.loader.ipynb #5ccd211c
+def repeat_factors(presence: Sequence[Collection[int]],  # the classes of each image, as `datasets.label_shares.class_presence` gives them
+                   threshold: float,  # share of the images that a class should appear in; S4M: 10
+                   ) -> Tensor:  # float32 [images], 1 or more
+    "How often an epoch visits each image. Raises `ParameterError` for a threshold that is not positive."
+    if not threshold > 0: raise ParameterError(f"threshold={threshold}", remedy="a number above 0, such as 10, or no repeat factors at all")
+    images = Counter(c for classes in presence for c in set(classes))
+    of_class = {c: max(1.0, math.sqrt(threshold / (n / len(presence)))) for c, n in images.items()}
+    return torch.tensor([max((of_class[c] for c in classes), default=1.0) for classes in presence], dtype=torch.float32)
+
+# %% ../../nbs/lib/40_training.loader.ipynb #542f23e2
+def _checked_factors(repeat: Sequence[float] | None, size: int, split: str) -> Tensor | None:
+    if repeat is None: return None
+    factors = torch.as_tensor(repeat, dtype=torch.float32)
+    if factors.shape == (size,) and bool((factors >= 1).all()) and bool(factors.isfinite().all()): return factors
+    raise ParameterError(f"{len(factors)} repeat factors from {float(factors.min()):g} on, for {size} {split} samples",
+                         remedy="one factor a sample, each 1 or more, as repeat_factors gives them")
+
+def repeated_order(factors: Tensor, generator: torch.Generator) -> list[int]:  # float32 [samples]
+    "The indices of one epoch with repeat factors: whole visits, the fractional part drawn, then shuffled."
+    drawn = torch.rand(len(factors), generator=generator)
+    times = factors.floor() + (drawn < factors - factors.floor())
+    visits = torch.arange(len(factors)).repeat_interleave(times.long())
+    return visits[torch.randperm(len(visits), generator=generator)].tolist()
+
+def _repeated_visits(seed: int, epoch: int, factors: Tensor) -> list[tuple[int, int]]:
+    "The same as (visit, index): each visit has its own number over all epochs, so that each is augmented differently."
+    order = repeated_order(factors, torch.Generator().manual_seed(derive_seed(seed, "order", epoch)))
+    before, seen = epoch * math.ceil(float(factors.max())), Counter()
+    visits = []
+    for index in order:
+        visits.append((before + seen[index], index))
+        seen[index] += 1
+    return visits
 
 # %% ../../nbs/lib/40_training.loader.ipynb #4c9dd344
 def _epoch_order(seed: int, epoch: int, size: int) -> list[int]:
@@ -28,18 +66,21 @@ def _epoch_order(seed: int, epoch: int, size: int) -> list[int]:
     return torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed, "order", epoch))).tolist()
 
 class StepSampler:
-    "The batches of a run from a step on, as lists of (epoch, index); a batch sampler for a `DataLoader`."
+    "The batches of a run from a step on, as lists of (epoch, index), or (visit, index) where samples repeat; for a `DataLoader`."
     def __init__(self, size: int, batch: int, seed: int,  # samples; images a batch; the recipe's seed
                  start: int, stop: int,  # steps
                  accumulate: int = 1, rank: int = 0, processes: int = 1,
-                 split: str = "training"):  # for the error
+                 split: str = "training",  # for the error
+                 repeat: Sequence[float] | None = None):  # how often an epoch visits each sample, 1 or more; None: once
         self.size, self.batch, self.seed, self.start, self.stop = size, batch, seed, start, stop
         self.accumulate, self.rank, self.processes = accumulate, rank, processes
+        self.repeat = _checked_factors(repeat, size, split)
         self.per_step = batch * accumulate * processes
-        self.per_epoch = size // self.per_step  # the rest of an epoch is dropped
+        drawn = size if self.repeat is None else int(self.repeat.floor().sum())  # at least, in every epoch
+        self.per_epoch = drawn // self.per_step  # the rest of an epoch is dropped
         if not self.per_epoch:
             raise ParameterError(f"{size} {split} samples do not fill one step of {self.per_step} images",
-                                 remedy=f"batch_size={max(1, size // accumulate // processes)} or less")
+                                 remedy=f"batch_size={max(1, drawn // accumulate // processes)} or less, or more images in the {split} split")
 
     def __len__(self) -> int: return (self.stop - self.start) * self.accumulate
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -47,11 +88,15 @@ class StepSampler:
         for step in range(self.start, self.stop):
             if epoch != step // self.per_epoch:
                 epoch = step // self.per_epoch
-                order = _epoch_order(self.seed, epoch, self.size)
+                order = self._visits(epoch)
             first = step % self.per_epoch * self.per_step
             for k in range(self.accumulate):
                 begin = first + (k * self.processes + self.rank) * self.batch
-                yield [(epoch, index) for index in order[begin:begin + self.batch]]
+                yield order[begin:begin + self.batch]
+
+    def _visits(self, epoch: int) -> list[tuple[int, int]]:
+        if self.repeat is None: return [(epoch, index) for index in _epoch_order(self.seed, epoch, self.size)]
+        return _repeated_visits(self.seed, epoch, self.repeat)
 
 # %% ../../nbs/lib/40_training.loader.ipynb #7a8b4fc9
 class AugmentedSamples:
@@ -112,3 +157,4 @@ class TrainStream:
     transform: Callable | None = None  # transform(sample, generator) -> sample
     batch_size: int | None = None  # images; None: the recipe's
     collate: Callable = collate  # list of samples -> batch
+    repeat: Sequence[float] | None = None  # how often an epoch visits each sample, as `repeat_factors` gives it; None: once

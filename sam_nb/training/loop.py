@@ -74,6 +74,7 @@ class TrainerFields:
     update: Callable = update_semantic  # update(metric, predictions, batch)
     usual: dataclasses.InitVar[bool] = True  # False: only the given callbacks
     extra_data: Mapping[str, TrainStream] = dataclasses.field(default_factory=dict)  # further streams; their batches are in `batch[name]`
+    repeat: Sequence[float] | None = None  # how often an epoch visits each training sample, as `repeat_factors` gives it; None: once
 
     accelerator: Accelerator = _made()  # device, precision, processes
     device: torch.device = _made()
@@ -204,10 +205,10 @@ def _make_samplers(t: Trainer) -> dict[str, StepSampler]:
     if taken := {"train", "val"} & t.extra_data.keys():
         raise ParameterError(f"extra_data may not be named {' or '.join(sorted(taken))}", remedy="choose another name, such as 'unlabelled'")
     recipe, samplers = t.recipe, {}
-    for name, stream in {"train": TrainStream(t.train_data), **t.extra_data}.items():
+    for name, stream in {"train": TrainStream(t.train_data, repeat=t.repeat), **t.extra_data}.items():
         seed = recipe.seed if name == "train" else derive_seed(recipe.seed, "stream", name)
         samplers[name] = StepSampler(len(stream.data), stream.batch_size or recipe.batch_size, seed, 0, 0, recipe.accumulate, t.rank, t.processes,
-                                     "training" if name == "train" else name)
+                                     "training" if name == "train" else name, stream.repeat)
     return samplers
 
 def _training_batches(t: Trainer, samplers: Mapping[str, StepSampler]) -> Iterator[dict]:
