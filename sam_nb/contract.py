@@ -48,6 +48,7 @@ class Job:
     monitor: str = _MISSING  # the score of `metric` that chooses the best weights; higher is better
     load: Callable[..., Any] = _MISSING  # run, folder, file or name of the zoo -> model
     evaluators: Mapping[str, Evaluator] = _MISSING  # what is measured -> how
+    trainer_options: Callable[[Any, Any, Mapping[str, Any]], dict[str, Any]] = lambda model, recipe, data: {}  # extra_data, callbacks of `Trainer`
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # dataset -> published scores, with "source"
 
     def __post_init__(self):

@@ -79,15 +79,17 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]],  # params, lr, weight_de
     return optimizer
 
 # %% ../nbs/lib/04_optim.ipynb #d2bb54fb
-def schedule(name: str,  # "warmup_poly", "poly", "cosine", "cosine_epoch" (the same, in steps of an epoch), "constant"
+def schedule(name: str,  # "warmup_poly", "poly", "cosine", "cosine_epoch" (the same, in steps of an epoch), "multistep", "constant"
              step: int,  # optimiser steps done so far
              total: int,  # steps of the whole run
              per_epoch: int,  # steps in an epoch
              warmup: float = 0,  # steps
              power: float = 0.9,  # of the polynomial
+             milestones: Sequence[float] = (),  # of "multistep": shares of the run
              ) -> float:  # what the base learning rate is multiplied by
     "The learning rate factor at a step."
     if step < warmup: return 0.1 + 0.9 * step / warmup
+    if name == "multistep": return 0.1 ** sum(step >= round(share * total) for share in milestones)
     end = total + per_epoch if name == "warmup_poly" else total
     if name == "cosine_epoch": step = max(step - step % per_epoch, warmup)
     x = (step - warmup) / max(end - warmup, 1)

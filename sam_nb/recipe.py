@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .core import ParameterError, did_you_mean
 
@@ -38,14 +38,22 @@ class Recipe(BaseModel):
     accumulate: int = Field(1, gt=0, description="steps whose gradients are summed before the optimiser moves")
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: matrices take Muon's steps, at three times lr (from random weights)")
     weight_decay: float = Field(0.01, ge=0, description="on weights of two or more dimensions")
-    schedule: Literal["warmup_poly", "poly", "cosine", "cosine_epoch", "constant"] = Field("warmup_poly", description="of the learning rate")
+    schedule: Literal["warmup_poly", "poly", "cosine", "cosine_epoch", "multistep", "constant"] = Field(
+        "warmup_poly", description="of the learning rate")
     warmup_epochs: float = Field(0, ge=0, description="linear warm-up from 0.1 lr")
     power: float = Field(0.9, gt=0, description="of the polynomial decay")
+    milestones: list[float] | None = Field(None, description="of multistep: shares of the run at which the learning rate falls to a tenth")
     clip_norm: float | None = Field(None, gt=0, description="clip the total gradient norm")
     ema_decay: float | None = Field(None, ge=0, lt=1, description="keep an exponential moving average of the weights and evaluate it")
     eval_every: int = Field(1, gt=0, description="epochs between evaluations on the validation split")
+    eval_steps: int | None = Field(None, gt=0, description="steps between evaluations, at the next end of an epoch; None: eval_every")
     save_every: int | None = Field(None, gt=0, description="steps between resumable checkpoints; None: once an epoch")
     patience: int | None = Field(None, gt=0, description="evaluations without a better score before training stops")
+
+    @model_validator(mode="after")
+    def _falls(self):
+        if self.schedule == "multistep" and not self.milestones: raise ValueError("schedule='multistep' needs milestones, such as [0.89, 0.96]")
+        return self
 
     @property
     def start_weights(self) -> dict[str, str]:  # part of the model -> name or path

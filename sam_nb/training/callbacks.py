@@ -155,10 +155,12 @@ class Log(Callback):
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #30d8392e
 class Scores(Callback):
-    "Evaluate every `eval_every` epochs and at the end."
+    "Evaluate every `eval_every` epochs (or after every `eval_steps` steps, at the end of an epoch), and at the end."
     def after_epoch(self, t: Trainer) -> None:
         t.scores = {}
-        if (t.epoch + 1) % t.recipe.eval_every and t.step < t.steps: return
+        steps, every = t.recipe.eval_steps, t.recipe.eval_every
+        due = t.step // steps > (t.step - t.per_epoch) // steps if steps else (t.epoch + 1) % every == 0
+        if not due and t.step < t.steps: return
         t.call("before_save")
         t.scores = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in evaluate(t).items() if getattr(v, "ndim", 0) < 2}
         if t.monitor not in t.scores: raise ParameterError(f"monitor={t.monitor!r} is no score", remedy=f"one of {', '.join(t.scores)}")

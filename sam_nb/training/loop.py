@@ -162,6 +162,8 @@ def trainer_for(card: Job, model: nn.Module, recipe: Recipe, run: Run, data: Map
                 ) -> Trainer:
     "The trainer of a method, with the data, metric and score of its card."
     transforms = card.transforms(model, recipe, data) if transforms is None else transforms
+    more = card.trainer_options(model, recipe, data)
+    options = {**more, **options, "callbacks": [*more.get("callbacks", ()), *options.get("callbacks", ())]}
     return Trainer(model, recipe, run, data["train"], transforms["train"], data["val"], transforms["val"], card.metric(recipe, data),
                    collate or card.collate(recipe), card.monitor, update=card.update(recipe), **options)
 
@@ -237,5 +239,6 @@ def _prepare(t: Trainer) -> None:
 def _set_learning_rate(t: Trainer) -> None:
     "Set the learning rate of the coming step in every group; a group with `end` stops at that share of its peak instead of at 0."
     recipe = t.recipe
-    factor = schedule(recipe.schedule, t.step, t.steps, t.per_epoch, recipe.warmup_epochs * t.per_epoch, recipe.power)
+    factor = schedule(recipe.schedule, t.step, t.steps, t.per_epoch, recipe.warmup_epochs * t.per_epoch, recipe.power,
+                      recipe.milestones or ())
     for group in t.optimizer.param_groups: group["lr"] = group["base_lr"] * (factor + group.get("end", 0) * (1 - factor))
