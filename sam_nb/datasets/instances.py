@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import ParameterError, did_you_mean
-from .colour import SSDColour, ssd_colour, strong_colour
+from .colour import SSDColour, ssd_colour, strong_colour  # noqa: F401
 from .object_masks import IdMap, MaskSet, RunLengths
 from .polygons import crop_polygons, rasterise
 from .transforms import as_size, place

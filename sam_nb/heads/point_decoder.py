@@ -81,6 +81,13 @@ class PointDecoder:
     def attend(self, points: Tensor,  # [B, 2] x, y in pixels of the model's input
             ) -> tuple[Tensor, Tensor]:  # tokens [B, T, C] and cells [B, n, C] after the transformer
         "Tokens and image after the two-way transformer."
+        start, tokens, cells = self._layers(points)
+        tokens = tokens + _token_to_image(self.transformer.final_attn_token_to_image, tokens + start, cells + self.places, cells)
+        return self.transformer.norm_final_attn(tokens), cells
+
+    def image_tokens(self, points: Tensor) -> Tensor: return self._layers(points)[2]  # [B, 2] -> [B, n, C] cells alone, after the last layer
+
+    def _layers(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # tokens before; tokens and cells after
         sparse, _ = embed_prompts(self.model, Prompts.from_points(points))
         start = self.decoder.tokens(sparse, len(points))
         tokens, cells = _first_layer(self, start)
@@ -91,8 +98,7 @@ class PointDecoder:
             tokens = layer.norm2(tokens + _token_to_image(layer.cross_attn_token_to_image, tokens + start, keys, cells))
             tokens = layer.norm3(tokens + layer.mlp(tokens))
             cells = layer.norm4(_image_to_token(layer.cross_attn_image_to_token, cells, keys, tokens + start, tokens))
-        tokens = tokens + _token_to_image(self.transformer.final_attn_token_to_image, tokens + start, cells + self.places, cells)
-        return self.transformer.norm_final_attn(tokens), cells
+        return start, tokens, cells
 
     def predicted_iou(self, tokens: Tensor) -> Tensor: return self.decoder.predicted_iou(tokens)[:, 1:]  # [B, T, C] -> [B, 3]
     def iou_token(self, tokens: Tensor) -> Tensor: return tokens[:, int(self.decoder.pred_obj_scores)]  # [B, C]
