@@ -110,6 +110,13 @@ register_dataset(DatasetInfo(
     layout="{train,val}2017/NNNNNNNNNNNN.jpg and annotations/instances_{train,val}2017.json",
     needs=(("{split}2017", "annotations/instances_{split}2017.json"), ("{split}", "annotations/instances_{split}.json")), **_OBJECTS))
 register_dataset(DatasetInfo(
+    "cityscapes", "Cityscapes: street scenes, eight classes of things",
+    classes=("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"), splits=("train", "val"), image_size_hint=(1024, 2048),
+    source="https://www.cityscapes-dataset.com/downloads/ (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)",
+    licence="research and teaching only, images may not be passed on (Cordts et al., CVPR 2016)",
+    layout="leftImg8bit/{train,val}/<city>/*_leftImg8bit.png and gtFine/{train,val}/<city>/*_gtFine_{polygons.json,instanceIds.png}",
+    needs=(("leftImg8bit/{split}", "gtFine/{split}"),), **_OBJECTS))
+register_dataset(DatasetInfo(
     "objects", "A folder of your own: images with object masks", splits=("train", "val"),
     layout="images/ beside masks/ (instance maps, label maps, or a black-and-white picture for each mask), or a COCO file", **_OBJECTS))
 register_dataset(DatasetInfo(

@@ -150,7 +150,7 @@ def _owner(stem: str, names: Collection[str]) -> str | None:
     return next((stem[:cut] for cut in reversed(cuts) if stem[:cut] in names), None)
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #1ad530a1
-KINDS = ("coco", "panoptic", "instance", "label", "binary")
+KINDS = ("coco", "panoptic", "cityscapes", "instance", "label", "binary")
 _CALLED = {"instance": re.compile(r"instance|segmentationobject|object_?ids", re.I), "label": re.compile(r"label|semantic|segmentationclass", re.I)}
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #f9acfa6b

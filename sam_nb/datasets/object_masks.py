@@ -113,6 +113,8 @@ def read_binary(path: str,
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #158de3cf
 class MaskSet:
     "The objects of one image; `masks[indices]` decodes them."
+    notes: Sequence[tuple[str, str, str]] = ()  # remarks of its reader for a check: kind, fact, remedy
+
     def __init__(self, source: Any,  # RunLengths, IdMap or MaskFiles
                  ids: Sequence[int] | None = None,  # [N] as the dataset numbers them; None: 0, 1, ...
                  categories: Sequence[int] | None = None,  # [N] class by number; -1 or None: unknown
@@ -359,7 +361,7 @@ class Entry:
 @dataclass(frozen=True)
 class FolderContents:
     "The images and masks of a folder."
-    kind: str  # "coco", "panoptic", "instance", "label" or "binary"
+    kind: str  # "coco", "panoptic", "cityscapes", "instance", "label" or "binary"
     entries: list[Entry]
     read_masks: Callable[[Entry, tuple[int, int]], MaskSet]  # entry, size of its image
     classes: tuple[str, ...] = ()  # names by category; empty: unknown
