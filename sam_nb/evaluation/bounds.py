@@ -142,13 +142,13 @@ def filled_boxes(sample: Any, name: str, size: tuple[int, int]) -> np.ndarray | 
 
 # %% ../../nbs/lib/50_evaluation.bounds.ipynb #273b2c6a
 def at_stride(masks: Tensor,  # bool [N, H, W]
-              image_size: int,  # side of a model's square
+              image_size: int | Sequence[int],  # side of a model's square, or height and width of its input
               stride: int = 4) -> Tensor:  # bool [N, H, W]
     "Masks as a model with maps of this stride could give them at best."
-    side = image_size // stride
-    small = F.interpolate(masks[:, None].float(), (side, side), mode="area") - 0.5
-    square = F.interpolate(small, (image_size, image_size), mode="bilinear", align_corners=False)
-    return F.interpolate(square, masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0] > 0
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    small = F.interpolate(masks[:, None].float(), [max(1, s // stride) for s in size], mode="area") - 0.5
+    full = F.interpolate(small, size, mode="bilinear", align_corners=False)
+    return F.interpolate(full, masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0] > 0
 
 def sentence_ceiling(data: Any,  # `Referring`
                      image_size: int, images: Sequence[int] | None = None,  # indices; None: all
