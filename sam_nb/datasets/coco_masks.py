@@ -168,6 +168,8 @@ class _CocoReader:
         segmentations, *columns = [list(c) for c in columns]
         return MaskSet(RunLengths(segmentations, size), *columns)
 
+    def classes_of(self, entry: Entry) -> set[int]: return {a["category"] for a in entry.truth if not a["crowd"]}
+
 def _coco_entries(data: Mapping[str, Any],  # of `read_coco`
                  folder: Path,  # of the images
                  file: str | Path,  # named in problems
@@ -318,6 +320,8 @@ class _PanopticReader:
     def __call__(self, entry: Entry, size: tuple[int, int]) -> MaskSet:
         file, ids, categories, crowd = entry.truth
         return MaskSet(IdMap(sized_map(file, size), ids), ids, categories, crowd=crowd)
+
+    def classes_of(self, entry: Entry) -> set[int]: return {c for c, group in zip(*entry.truth[2:], strict=True) if not group}
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8d9d7d7f
 def open_panoptic(file: Path, root: Path, split: str, images: str | Path | None = None, crowd: bool = False) -> FolderContents:
