@@ -23,6 +23,8 @@ from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_ori
 from ..encoders.lora import add_lora
 from ..heads.promptable import ImageFeatures, MaskPrediction, View, build_backbone
 from ..heads.promptable import decode_masks, encode_images, features_of, mask_decoder_of, prompt_encoder_of, resize_logits
+from ..heads.pseudo_labels import cell_points, draw_cells
+from ..heads.refinement import label_boxes
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from ..masks import coverage
 from .promptable_recipe import PromptableRecipe, PromptableSwitches
@@ -149,6 +151,7 @@ def _first_prompts(switches: PromptableSwitches,
                    generator: torch.Generator,  # of the CPU
                    ) -> list[tuple[Tensor, Prompts]]:  # object numbers [n], their prompts
     "A first prompt for every object, grouped by kind: point, box, mask."
+    if switches.soft_points: return _teacher_prompts(switches, masks, grid, generator)
     draw = torch.rand(len(masks), generator=generator)
     points, most = sample_points(masks, generator), max(2.0, 20 * masks.shape[-1] / 1024)
     boxes = noised_boxes(masks, generator, switches.box_noise, most)
@@ -167,6 +170,27 @@ def _rough_mask_prompts(masks: Tensor,  # bool [N, S, S]
     cells = int(torch.randint(4, 13, (), generator=generator))
     return F.interpolate(rough_masks(masks, cells)[:, None], (grid, grid), mode="bilinear", antialias=True)
 
+# %% ../../nbs/lib/60_methods.promptable.ipynb #c522b3f3
+_DISTORTION = 3.0  # standard deviation of the noise in a soft mask; its own logits are -10..10
+
+def _soft_masks(masks: Tensor,  # bool [N, S, S]
+                grid: int, generator: torch.Generator) -> Tensor:  # float32 [N, grid, grid] logits
+    "Coarse versions of masks with smooth noise."
+    noise = torch.randn(len(masks), 1, 8, 8, generator=generator).to(masks.device)
+    noise = F.interpolate(noise, (grid, grid), mode="bicubic")
+    return (_rough_mask_prompts(masks, grid, generator) + _DISTORTION * noise)[:, 0]
+
+def _teacher_prompts(switches: PromptableSwitches, masks: Tensor, grid: int, generator: torch.Generator) -> list[tuple[Tensor, Prompts]]:
+    "First prompts drawn from soft masks, grouped by kind: points, box, both, mask."
+    draw, soft, stride = torch.rand(len(masks), generator=generator), _soft_masks(masks, grid, generator), masks.shape[-1] / grid
+    points = stride * cell_points(draw_cells(soft, switches.soft_points, "mask_prob", generator), grid)
+    boxes = label_boxes(soft, stride, tuple(masks.shape[1:]))
+    kinds = torch.where(draw < switches.box_share, 1 + (draw < switches.box_share / 2).long(), 3 * (draw >= 1 - switches.mask_share).long())
+    alone, box, both, mask = ((kinds == k).nonzero()[:, 0].to(masks.device) for k in range(4))
+    begun = [(alone, Prompts.from_points(points[alone])), (box, Prompts.from_boxes(boxes[box])),
+             (both, Prompts.from_boxes(boxes[both]).add(points[both])), (mask, Prompts.none(len(mask), masks.device).with_masks(soft[mask, None]))]
+    return [(which, prompts) for which, prompts in begun if len(which)]
+
 # %% ../../nbs/lib/60_methods.promptable.ipynb #3490beac
 def _interactive_losses(model: Promptable, features: ImageFeatures, image_index: Tensor,  # [N]
                         prompts: Prompts, truth: Tensor,  # [N, L, L] 0..1
@@ -174,11 +198,11 @@ def _interactive_losses(model: Promptable, features: ImageFeatures, image_index:
                         clicks: int, mask_rounds: int) -> dict[str, Tensor]:  # name -> [N], the mean over the rounds
     "The losses over the corrective rounds of objects whose first prompts are of one kind."
     scale, totals = model.image_size / truth.shape[-1], {}
-    rounds = [True] * clicks  # with a new point, or with the mask alone
+    first, rounds = max(1, model.switches.soft_points), [True] * clicks  # with a new point, or with the mask alone
     def anywhere() -> int: return int(torch.randint(clicks + 1, (), generator=generator))
     for at in range(mask_rounds): rounds.insert(clicks if at == 0 else anywhere(), False)
     for number in range(1 + len(rounds)):
-        answer = model.decode(features, image_index, prompts, multimask_output=prompts.num_points == 1)
+        answer = model.decode(features, image_index, prompts, multimask_output=prompts.num_points == first and not prompts.has_box())
         for name, term in answer_losses(model.switches, model.family, answer, truth).items(): totals[name] = totals.get(name, 0) + term
         if number == len(rounds): break
         chosen = answer.pick().logits.detach()

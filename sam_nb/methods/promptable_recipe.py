@@ -39,6 +39,8 @@ class PromptableSwitches(BaseModel):
     box_share: float = Field(0.5, ge=0, le=1, description="share of objects whose first prompt is a box instead of a point")
     mask_share: float = Field(0.0, ge=0, le=1, description="share of objects whose first prompt is a rough mask")
     box_noise: float = Field(0.1, ge=0, description="standard deviation of a box corner, as a share of the side (SAM)")
+    soft_points: int = Field(0, ge=0,
+        description="first prompts as a teacher's mask gives them: so many points in a distorted soft mask, its box, or itself; 0: exact ones")
     focal_weight: float = Field(20.0, ge=0, description="weight of the focal loss")
     dice_weight: float = Field(1.0, ge=0, description="weight of the dice loss")
     iou_weight: float = Field(1.0, ge=0, description="weight of the loss of the predicted IoU")
@@ -86,6 +88,9 @@ PROMPTABLE_PRESETS: dict[str, dict[str, Any]] = {
     "tiny_sam": dict(_TINY, **_QUARTERS, backbone="tiny_sam", image_size=96, checkpoint="scratch"),
     "tiny_sam2": dict(_TINY, **_QUARTERS, backbone="tiny_sam2", image_size=128, checkpoint="scratch"),
     "tiny_more": dict(_TINY, backbone="tiny_sam2", batch_size=4, objects=16, scale_min=0.9, lr=1e-3, steps=1000),
+    "refiner": dict(backbone="tiny_sam2", trainable="all", soft_points=3, clicks=0, mask_rounds=0, box_share=0.4, mask_share=0.4, focal_weight=2.0,
+                    objects=12, batch_size=4, steps=400, lr=3e-4, schedule="cosine", warmup_epochs=0.5, encoder_lr=0.5, scale_min=0.8, scale_max=1.3,
+                    jitter=0.3, loss_size=128, clip_norm=1.0),
 }
 
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #aa8eb1a6
