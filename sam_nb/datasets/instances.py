@@ -223,7 +223,7 @@ class InstanceTransform(_Framed):
         image, masks = _three_channels(sample), sample["masks"]
         chosen = _trainable(masks, self.agnostic, sample.get("name", ""))
         warped = warp_masks(masks, chosen.tolist(), window, self.released)
-        if not self.keep_empty: seen = warped.flatten(1).any(1); warped, chosen = warped[seen], chosen[seen]
+        if not self.keep_empty: seen = warped.view(torch.uint8).flatten(1).amax(1).bool(); warped, chosen = warped[seen], chosen[seen]
         image = window.image(image)
         labels = torch.zeros_like(chosen) if self.agnostic else masks.categories[chosen]
         return {"name": sample.get("name", ""), "image": colour(image) if colour else image, "masks": warped, "labels": labels,

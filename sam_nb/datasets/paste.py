@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
@@ -53,7 +54,10 @@ class _Piece:
     mask: Tensor  # bool [h, w]
     pixels: Tensor  # uint8 [3, h, w]
 
-def _ends(used: Tensor) -> tuple[int, int]:  # bool [n]; first, and one beyond the last
+def _areas(masks: Tensor) -> list[int]:
+    return masks.flatten(1).sum(1).tolist() if masks.is_cuda else [np.count_nonzero(m) for m in masks.numpy()]
+
+def _ends(used: Tensor) -> tuple[int, int]:  # [n], 0 and 1; first, and one beyond the last
     found = used.nonzero()[:, 0]
     return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
 
@@ -65,8 +69,8 @@ def _nearest(length: int, wanted: int) -> Tensor:  # int64 [wanted]
 def _cut_out(image: Tensor, labels: Tensor, masks: Tensor, canvas: tuple[int, int], draws: PasteDraws | None,  # None: static
              min_area: float) -> list[_Piece]:
     "The large enough instances of an image, as they will lie on another one."
-    areas = masks.flatten(1).sum(1).tolist()
-    rows, columns = masks.any(2).cpu(), masks.any(1).cpu()
+    areas, bits = _areas(masks), masks.view(torch.uint8)
+    rows, columns = bits.amax(2).cpu(), bits.amax(1).cpu()
     pieces = []
     for k in (k for k, area in enumerate(areas) if area >= max(min_area, 1)):
         y, x, lines, cells = _stay(rows[k], columns[k], canvas) if draws is None else _move(rows[k], columns[k], canvas, draws)
@@ -104,7 +108,7 @@ def _paste(image: Tensor, labels: Tensor, masks: Tensor, pieces: Sequence[_Piece
         image[at] = torch.where(piece.mask, piece.pixels, image[at])
     masks = front_most(torch.cat([masks, placed]))
     labels = torch.cat([labels, torch.stack([p.label for p in pieces])])
-    seen = masks.flatten(1).any(1)
+    seen = masks.view(torch.uint8).flatten(1).amax(1).bool()
     return image, labels[seen], masks[seen]
 
 # %% ../../nbs/lib/10_datasets.paste.ipynb #5d57b499
