@@ -25,7 +25,7 @@ from ..masks import mask_iou, mask_to_rle
 
 # %% auto #0
 __all__ = ['SIZES', 'match_instances', 'mean_boxes', 'InstanceModel', 'evaluate_instances', 'size_of', 'instance_table',
-           'show_instances', 'label_rows', 'pseudo_label_quality', 'quality_over_time', 'show_quality']
+           'show_instances', 'label_rows', 'pseudo_label_quality', 'labels_above', 'quality_table', 'show_quality']
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #80f8d322
 def match_instances(prediction: Instances, truth: Any,  # MaskSet; categories are numbers of the prediction's classes
@@ -281,16 +281,23 @@ def pseudo_label_quality(images: Iterable[tuple[Any, ...]],  # labels, before, a
     return Evaluation(rows, kept, by_class, {"by size": {n: q for n, q in sizes.items() if q["labels"] or q["objects"]}})
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #7c912c96
-_OVER_TIME = ("precision after", "recall after", "mask IoU before", "mask IoU after", "class right")
+_SHOWN = ("precision after", "recall after", "mask IoU before", "mask IoU after", "class right")
 
-def quality_over_time(evaluations: Mapping[int, Evaluation],  # step -> of `pseudo_label_quality`
-                      ) -> Any:  # pandas DataFrame, a row a step
-    "What the labels were worth at some steps of a run."
+def labels_above(images: Iterable[tuple[Any, ...]],  # as `pseudo_label_quality`, with scores
+                 threshold: float) -> list[tuple[Any, ...]]:
+    "The same images with the labels whose score is above a threshold."
+    kept = [(image, image[5] > threshold) for image in images]
+    return [(i[0][k], i[1][k], None if i[2] is None else i[2][k], i[3], i[4], i[5][k]) for i, k in kept]
+
+def quality_table(evaluations: Mapping[float, Evaluation],  # threshold, or step of a run -> of `pseudo_label_quality`
+                  along: str = "step") -> Any:  # pandas DataFrame, a row each
+    "What labels are worth at some thresholds, or at some steps of a run."
     import pandas as pd
-    return pd.DataFrame({step: e.scores for step, e in sorted(evaluations.items())}).T.rename_axis("step")
+    return pd.DataFrame({k: e.scores for k, e in sorted(evaluations.items())}).T.rename_axis(along)
 
-def show_quality(evaluations: Mapping[int, Evaluation], figures: Sequence[str] = _OVER_TIME) -> Any:  # Picture
-    "The quality of the labels over the steps of a run, percent."
+def show_quality(table: Any,  # of `quality_table`
+                 figures: Sequence[str] = _SHOWN) -> Any:  # Picture
+    "The quality of labels over steps or thresholds, percent."
     from sam_nb.charts import line_figure
-    table = quality_over_time(evaluations)
-    return line_figure({f: (table.index, table[f]) for f in figures}, "pseudo-labels over time", "step", "percent", limits=(None, (0, 100)), width=6)
+    lines = {f: (table.index, table[f]) for f in figures if f in table}
+    return line_figure(lines, "pseudo-labels", table.index.name, "percent", limits=(None, (0, 102)), width=6)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..contract import Job, register
 from ..core import ParameterError
+from .s4m_eval import EVALUATORS, S4M_PUBLISHED
 from .s4m_recipe import DEMO, S4M_PRESETS, S4mRecipe, S4mSwitches, s4m_recipe
 
 if TYPE_CHECKING:
@@ -108,9 +109,9 @@ def _load(*arguments: Any, **options: Any) -> S4M:
     return load(*arguments, **options)
 
 # %% ../../nbs/lib/60_methods.s4m_job.ipynb #27659ced
-_AP = ("AP", "mask AP in percent, R50 (the repository's table)")
 JOB = register(Job(
     name="s4m", title="S4M", task="objects", demo=DEMO,
     what="semi-supervised instance segmentation: a teacher, SAM and unlabelled images train a Mask2Former",
     recipe=S4mRecipe, presets=S4M_PRESETS, check=s4m_recipe, data=_data, build=_build, transforms=_transforms, collate=_collate,
-    trainer_options=_trainer_options, metric=_metric, update=_update, monitor="AP", load=_load, evaluators={}))
+    trainer_options=_trainer_options, metric=_metric, update=_update, monitor="AP", load=_load,
+    evaluators=EVALUATORS, published=S4M_PUBLISHED))
