@@ -24,9 +24,10 @@ def _pixels(image: Tensor) -> np.ndarray:  # [3, H, W] -> [H, W, 3]
     if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
         fact = f"colours of an image {tuple(image.shape)} of {str(image.dtype).removeprefix('torch.')}"
         raise ParameterError(fact, remedy="uint8 [3, H, W]; switch the colour change off for other sensors")
-    return np.ascontiguousarray(image.as_subclass(Tensor).permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(image.as_subclass(Tensor).permute(1, 2, 0).cpu().numpy())
 
-def _tensor(pixels: np.ndarray) -> Tensor: return torch.from_numpy(pixels).permute(2, 0, 1)
+def _like(pixels: np.ndarray, image: Tensor) -> Tensor:  # [H, W, 3] -> [3, H, W], on the device of the image
+    return torch.from_numpy(pixels).permute(2, 0, 1).to(image.device)
 
 # %% ../../nbs/lib/10_datasets.colour.ipynb #4feb6d10
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SSDColour:
         steps = [_contrast, _saturation_hue] if self.contrast_first else [_saturation_hue, _contrast]
         pixels = _table(_pixels(image), 1, self.brightness) if self.brightness is not None else _pixels(image)
         for step in steps: pixels = step(pixels, self)
-        return _tensor(pixels)
+        return _like(pixels, image)
 
 # %% ../../nbs/lib/10_datasets.colour.ipynb #31e6b397
 def _table(pixels: np.ndarray, factor: float, added: float = 0) -> np.ndarray:
@@ -99,7 +100,7 @@ class StrongColour:
         for k in self.order: picture = _ADJUST[k](picture, self.factors[k])
         if self.grey: picture = F.to_grayscale(picture, 3)
         if self.blur: picture = picture.filter(ImageFilter.GaussianBlur(self.blur))
-        return _tensor(np.array(picture))
+        return _like(np.array(picture), image)
 
 _ADJUST = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 

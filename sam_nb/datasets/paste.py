@@ -122,7 +122,7 @@ def paste_instances(images: Sequence[Tensor],  # uint8 [3, H, W] each, without c
                     min_area: float = 3000,  # pixels of the smallest instance that is pasted; see `published_share`
                     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     "Pairs of images exchange instances (S4M's ARP); fewer than three images stay unchanged. Raises `ParameterError`."
-    images, labels, masks = list(images), list(labels), [m if m.dtype == torch.bool else m > 0.5 for m in masks]
+    images, labels, masks = list(images), list(labels), list(masks)
     if mode not in MODES: raise ParameterError(f"mode={mode!r}", remedy="'static' or 'dynamic'")
     _check_sizes(images, labels, masks)
     if len(images) < 3:
@@ -131,6 +131,9 @@ def paste_instances(images: Sequence[Tensor],  # uint8 [3, H, W] each, without c
     draws = PasteDraws(draws) if isinstance(draws, torch.Generator) else draws
     order, pairs = draws.order(len(images)), max(1, len(images) // 4)
     for pair in zip(order[:pairs], order[pairs:2 * pairs], strict=True):
+        for k in pair:
+            images[k], labels[k] = images[k].to(masks[k].device), labels[k].to(masks[k].device)
+            if masks[k].dtype != torch.bool: masks[k] = masks[k] > 0.5
         cut = [_cut_out(images[k], labels[k], masks[k], images[other].shape[-2:], draws if mode == "dynamic" else None, min_area)
                for k, other in (pair, pair[::-1])]
         for k, pieces in zip(pair, cut[::-1], strict=True): images[k], labels[k], masks[k] = _paste(images[k], labels[k], masks[k], pieces)
