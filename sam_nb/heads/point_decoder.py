@@ -78,17 +78,17 @@ class PointDecoder:
         self.keys, self.values = (_by_head(project(x), read.num_heads) for project, x in ((read.k_proj, keys), (read.v_proj, self.cells)))
         self.queries = _by_head(back.q_proj(keys), back.num_heads)[0] / math.sqrt(back.q_proj.weight.shape[0] // back.num_heads)
 
-    def attend(self, points: Tensor,  # [B, 2] x, y in pixels of the model's input
+    def attend(self, points: Tensor | Prompts,  # [B, 2] x, y in pixels of the model's input; or prompts without masks
             ) -> tuple[Tensor, Tensor]:  # tokens [B, T, C] and cells [B, n, C] after the transformer
         "Tokens and image after the two-way transformer."
         start, tokens, cells = self._layers(points)
         tokens = tokens + _token_to_image(self.transformer.final_attn_token_to_image, tokens + start, cells + self.places, cells)
         return self.transformer.norm_final_attn(tokens), cells
 
-    def image_tokens(self, points: Tensor) -> Tensor: return self._layers(points)[2]  # [B, 2] -> [B, n, C] cells alone, after the last layer
+    def image_tokens(self, points: Tensor | Prompts) -> Tensor: return self._layers(points)[2]  # [B, n, C] cells alone, after the last layer
 
-    def _layers(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # tokens before; tokens and cells after
-        sparse, _ = embed_prompts(self.model, Prompts.from_points(points))
+    def _layers(self, points: Tensor | Prompts) -> tuple[Tensor, Tensor, Tensor]:  # tokens before; tokens and cells after
+        sparse, _ = embed_prompts(self.model, points if isinstance(points, Prompts) else Prompts.from_points(points))
         start = self.decoder.tokens(sparse, len(points))
         tokens, cells = _first_layer(self, start)
         for layer in self.transformer.layers[1:]:
