@@ -92,7 +92,8 @@ _SMALL = dict(feature_size=64, mask_feature_size=64, hidden_dim=64, queries=32, 
               ffn=128, points=1024)
 MASK2FORMER_SIZES: dict[str, Mask2FormerSize] = {
     **{name: Mask2FormerSize(name) for name in MASK2FORMER_BACKBONES}, "swin-l": Mask2FormerSize("swin-l", queries=200),
-    "tiny": Mask2FormerSize("tiny", **_SMALL), "tiny_sam2": Mask2FormerSize("tiny_sam2", **_SMALL),
+    "tiny": Mask2FormerSize("tiny", **_SMALL),
+    "tiny_sam2": Mask2FormerSize("tiny_sam2", **{**_SMALL, "queries": 40, "decoder_layers": 5, "encoder_layers": 3}),  # of the weights tiny_m2f
 }
 
 def mask2former_size(size: str | Mask2FormerSize | Mapping[str, Any]) -> Mask2FormerSize:
