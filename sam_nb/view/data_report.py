@@ -15,7 +15,7 @@ from ..core import derive_seed
 from ..datasets.catalog import ExploreRecipe, dataset_info, load_dataset, prepare_dataset
 
 # %% auto #0
-__all__ = ['DataReport', 'PairReport', 'ExpressionReport', 'EarthReport', 'read_report']
+__all__ = ['DataReport', 'PairReport', 'ExpressionReport', 'EarthReport', 'ObjectsReport', 'read_report']
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #2ec37569
 def _styled(table: Any) -> Any:  # pandas.DataFrame -> Styler
@@ -35,7 +35,7 @@ class DataReport:
     "One split of a dataset, read once. Each method is a section of `explore_data`; `None`: nothing to show."
     recipe: ExploreRecipe
     info: Any  # the dataset's entry in the catalog
-    data: Any  # RGBTDataset or Referring
+    data: Any  # of the dataset's own kind: RGBTDataset, Objects, Referring, ...
     found: Any  # of the dataset's own check
     noun = "pairs"
 
@@ -202,6 +202,47 @@ class EarthReport(DataReport):
 
     def table(self) -> Any: return _styled(self.tally()[1]).format({"percent": "{:.1f}"})
 
+# %% ../../nbs/lib/71_view.data_report.ipynb #7eefc7cd
+class ObjectsReport(DataReport):
+    "Images with object masks."
+    noun = "images"
+    def _content(self) -> dict[str, Any]: return self.data.describe()["found"].to_dict()
+
+    def _names(self, categories: Any) -> list[str]:  # Tensor [N]
+        return [self.data.classes[k] if 0 <= k < len(self.data.classes) else "object" for k in categories.tolist()]
+
+    def pictures(self) -> Any:
+        "Images with their masks, and the commonest classes."
+        import textwrap
+        from collections import Counter
+        from sam_nb.show import overlay, show_images
+        cells, titles = [], []
+        for k in self.order(len(self.data))[:self.recipe.samples]:
+            sample = self.data[int(k)]
+            named = Counter(self._names(sample["masks"].categories)).most_common(4)
+            cells.append(overlay(sample["image"], sample["masks"][:], alpha=0.5))
+            titles.append(textwrap.fill(f"{sample['name']}: {', '.join(f'{n} {name}' for name, n in named) or 'nothing'}", 40))
+        return show_images(cells, titles, columns=2, width=min(10, 1.2 * self.width))
+
+    def tally(self) -> Any:  # pandas.DataFrame: class, objects, images, median area
+        "Objects, images and median area of each class."
+        import pandas as pd
+        some = np.unique(np.linspace(0, len(self.data) - 1, min(self.recipe.limit or len(self.data), len(self.data))).round().astype(int))
+        masks = {k: self.data.read(int(k))[1] for k in some}
+        rows = [(k, name, area) for k, m in masks.items() for name, area in zip(self._names(m.categories), m.areas.tolist(), strict=True)]
+        found = pd.DataFrame(rows, columns=["image", "class", "area"]).groupby("class", as_index=False)
+        table = found.agg(objects=("area", "size"), images=("image", "nunique"), pixels=("area", "median"))
+        return table.sort_values("objects", ascending=False).head(30)
+
+    def annotations(self) -> Any:
+        "The number of objects of each class, as bars."
+        from sam_nb.charts import class_bars
+        from sam_nb.show import distinct_colours
+        table = self.tally()
+        return class_bars(table["objects"].to_numpy(), table["class"].tolist(), distinct_colours(max(1, len(table))), label="objects")
+
+    def table(self) -> Any: return _styled(self.tally().rename(columns={"pixels": "median area (pixels)"})).format({"median area (pixels)": "{:.0f}"})
+
 # %% ../../nbs/lib/71_view.data_report.ipynb #8e58a955
 def read_report(recipe: ExploreRecipe) -> DataReport:
     "Read a dataset for `explore_data`. Raises `DatasetError` or `ParameterError`."
@@ -215,6 +256,10 @@ def read_report(recipe: ExploreRecipe) -> DataReport:
         from sam_nb.datasets.earth import check_earth
         data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
         return EarthReport(recipe, info, data, check_earth(data, recipe.limit, info.name))
+    if info.task == "objects":
+        from sam_nb.datasets.objects import check_objects
+        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
+        return ObjectsReport(recipe, info, data, check_objects(data, sample=recipe.limit))
     from sam_nb.datasets.rgbt import check_dataset
     data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, strict=False)
     return PairReport(recipe, info, data, check_dataset(data, recipe.limit))
