@@ -69,6 +69,8 @@ class Mask2FormerSize:
 
     def __post_init__(self) -> None:
         if isinstance(self.backbone, Mapping): object.__setattr__(self, "backbone", dict(self.backbone))
+        for name in ("oversample", "importance", "class_weight", "mask_weight", "dice_weight", "no_object_weight"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # transformers refuses a 2 for a 2.0
         mask2former_backbone(self.backbone)
         _check_size(self)
 
