@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import warnings
@@ -59,8 +60,10 @@ def _truth(truth: Any,  # a MaskSet, or Instances whose scores are not used
     if hasattr(truth, "masks"):
         numbers = check_classes(truth.classes, classes, partly=True)
         return {"counts": _runs(truth.masks), "labels": [numbers[k] for k in truth.labels.tolist()], "crowd": [0] * len(truth)}
-    counts = [c.decode() if isinstance(c := r["counts"], bytes) else c for r in truth.rles()]
-    return {"counts": counts, "labels": truth.categories.tolist(), "crowd": truth.crowd.int().tolist()}
+    named = (truth.categories >= 0).nonzero()[:, 0].tolist()  # an object without a class cannot be scored
+    rles = truth.rles()
+    counts = [c.decode() if isinstance(c := rles[n]["counts"], bytes) else c for n in named]
+    return {"counts": counts, "labels": truth.categories[named].tolist(), "crowd": truth.crowd[named].int().tolist()}
 
 # %% ../nbs/lib/02_instance_metrics.ipynb #922f2d66
 def _check_labels(labels: Sequence[int], classes: Sequence[str], what: str) -> None:
@@ -163,18 +166,21 @@ class CocoAP(_ImageLines):
     def __init__(self, classes: Sequence[str],  # of the data, in the order of their labels
                  boundary: bool = False,  # add boundary AP: the lower of mask IoU and IoU of the outlines, 0.02 diagonals wide
                  classless: bool = False,  # add AP that takes all classes as one
+                 agnostic: bool = False,  # objects and answers are of the only class, whatever their labels
                  library: str = "faster_coco_eval",  # or "pycocotools": same figures, slower, no boundary
                  **kwargs: Any):  # of torchmetrics.Metric
         super().__init__(classes, **kwargs)
         if library not in _LIBRARIES: raise ParameterError(f"library={library!r}", remedy=did_you_mean(library, _LIBRARIES))
         if boundary and library == "pycocotools": raise ParameterError("pycocotools has no boundary AP", remedy='library="faster_coco_eval"')
-        self.boundary, self.classless, self.library = boundary, classless, library
+        if agnostic and len(self.classes) != 1: raise ParameterError(f"agnostic=True with {len(self.classes)} classes", remedy='classes=["object"]')
+        self.boundary, self.classless, self.agnostic, self.library = boundary, classless, agnostic, library
 
     def update(self, predictions: Sequence[Instances],  # one an image
                truth: Sequence[Any],  # MaskSets or Instances, of the same images and sizes
                names: Sequence[str] | None = None) -> None:  # of the images
         for k, (p, t) in enumerate(zip(predictions, truth, strict=True)):
             size = _same_size(p, t.masks.shape[1:] if hasattr(t, "masks") else t.size)
+            if self.agnostic: p, t = _one_class(p, self.classes), _one_class(t, self.classes)
             masks, scores, labels = _found(p, self.classes)
             known = _truth(t, self.classes)
             _check_labels(known["labels"], self.classes, "the label of an object")
@@ -196,6 +202,14 @@ class CocoAP(_ImageLines):
             one = scored(by_class=False)
             scores |= {"AP without classes": one["AP"], "AP50 without classes": one["AP50"]}
         return scores
+
+# %% ../nbs/lib/02_instance_metrics.ipynb #7fc3839b
+def _one_class(of: Any,  # Instances or a MaskSet
+               classes: Sequence[str]) -> Any:  # the same with every label 0
+    name, copied = "labels" if hasattr(of, "masks") else "categories", copy.copy(of)
+    setattr(copied, name, torch.zeros_like(getattr(of, name)))
+    if name == "labels": copied.classes = classes
+    return copied
 
 # %% ../nbs/lib/02_instance_metrics.ipynb #65491dff
 def update_instances(metric: Metric, predictions: Sequence[Instances],

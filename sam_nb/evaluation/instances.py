@@ -5,7 +5,9 @@
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #1ce0b591
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from ..contract import Instances
 from ..core import ParameterError, write_json
+from ..datasets.objects import Objects
 from .bounds import at_stride, floor_name, put_beside
 from .clicks import with_bar
 from .rows import Evaluation, evenly_spaced
@@ -24,8 +27,9 @@ from ..instance_metrics import CityscapesAP, CocoAP, check_classes, coco_results
 from ..masks import mask_iou, mask_to_rle
 
 # %% auto #0
-__all__ = ['SIZES', 'match_instances', 'mean_boxes', 'InstanceModel', 'evaluate_instances', 'size_of', 'instance_table',
-           'show_instances', 'label_rows', 'pseudo_label_quality', 'labels_above', 'quality_table', 'show_quality']
+__all__ = ['SIZES', 'match_instances', 'mean_boxes', 'as_one_class', 'InstanceModel', 'evaluate_instances', 'size_of',
+           'instance_table', 'show_instances', 'label_rows', 'pseudo_label_quality', 'labels_above', 'quality_table',
+           'show_quality']
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #80f8d322
 def match_instances(prediction: Instances, truth: Any,  # MaskSet; categories are numbers of the prediction's classes
@@ -46,7 +50,7 @@ def match_instances(prediction: Instances, truth: Any,  # MaskSet; categories ar
 def _image_row(prediction: Instances, truth: Any, score: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     "The row of an image, and a row for each of its objects."
     owner, ious = match_instances(prediction, truth)
-    shown, real = (prediction.scores >= score).cpu().numpy(), ~truth.crowd.numpy()
+    shown, real = (prediction.scores >= score).cpu().numpy(), (~truth.crowd & (truth.categories >= 0)).numpy()
     hit = shown & (owner >= 0)
     false, kept = shown & (owner == -1), {int(o): float(ious[n, o]) for n, o in enumerate(owner) if hit[n]}
     confused = int((ious[false][:, real].max(1, initial=0) >= 0.5).sum())
@@ -89,6 +93,23 @@ def _as_answer(masks: Any, size: Sequence[int], classes: Sequence[str]) -> Insta
     planes = masks[chosen]
     if tuple(planes.shape[1:]) != tuple(size): planes = F.interpolate(planes[:, None].float(), tuple(size))[:, 0] > 0
     return Instances(planes, torch.ones(len(chosen)), masks.categories[chosen], classes)
+
+# %% ../../nbs/lib/50_evaluation.instances.ipynb #ee615a19
+def as_one_class(data: Objects) -> Objects:
+    "The same images, every object of the class `object`."
+    found = copy.copy(data)
+    found.found = replace(data.found, classes=("object",), read_masks=_OneClassReader(data.found.read_masks))
+    found.classes = ("object",)
+    return found
+
+@dataclass(frozen=True)
+class _OneClassReader:
+    read: Callable[[Any, tuple[int, int]], Any]  # entry, size of its image -> MaskSet
+    def __call__(self, entry: Any, size: tuple[int, int]) -> Any:
+        masks = copy.copy(self.read(entry, size))
+        masks.categories = torch.zeros_like(masks.categories)
+        return masks
+    def classes_of(self, entry: Any) -> set[int]: return {0}
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #9f888462
 class InstanceModel(Protocol):
@@ -152,9 +173,11 @@ def evaluate_instances(model: InstanceModel, data: Any,  # of `datasets.objects`
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #2204d8cd
 def _in_classes(answer: Instances, classes: Sequence[str]) -> Instances:
-    "The answer in the numbers of the data's classes; -1 for others."
+    "The answer in the numbers of the data's classes, without others."
     numbers = torch.tensor(check_classes(answer.classes, classes, partly=True), device=answer.labels.device)
-    return Instances(answer.masks, answer.scores, numbers[answer.labels], classes, answer.image)
+    labels = numbers[answer.labels]
+    kept = labels >= 0
+    return Instances(answer.masks[kept], answer.scores[kept], labels[kept], classes, answer.image)
 
 def _write(answer: Instances, folder: Path, name: str, index: int, category_ids: Mapping[str, int] | None, cityscapes: bool) -> list[dict[str, Any]]:
     if cityscapes: save_cityscapes_results(folder / "cityscapes", name.replace("/", "_"), answer)
@@ -225,7 +248,7 @@ def _coloured(image: np.ndarray, found: Instances) -> np.ndarray:
 def _write_names(ax: Any, found: Instances, scored: bool) -> None:
     for mask, box, label, score in zip(found.masks, found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True):
         if not mask.any(): continue
-        word = found.classes[label] if label >= 0 else "?"
+        word = found.classes[label]
         ax.text(box[0], box[1], f"{word} {score:.2f}" if scored else word, fontsize=5, color="white", va="bottom", clip_on=True,
                 bbox={"facecolor": "0.15", "alpha": 0.6, "pad": 0.4, "linewidth": 0})
 

@@ -54,11 +54,13 @@ def _plan(recipe: S4mEvalRecipe) -> Plan:
 # %% ../../nbs/lib/60_methods.s4m_eval.ipynb #8fd1a2f2
 def _open(recipe: S4mEvalRecipe, plan: Plan) -> tuple[dict[str, S4M], Any]:
     "The models by name (before, teacher, student), and the images. Groups stay in the data: they are ignored, not errors."
+    from sam_nb.evaluation.instances import as_one_class
     from sam_nb.instance_metrics import check_classes
     data = open_data(job("s4m"), plan, crowd=True, exact=True)
+    models = _models(recipe, plan)
+    if all(list(m.classes) == ["object"] for m in models.values()): data = as_one_class(data)
     if not data.classes:
         raise ParameterError("the dataset names no classes", remedy="a COCO file with categories, or class_names.txt beside the images")
-    models = _models(recipe, plan)
     for model in models.values(): check_classes(model.classes, data.classes, partly=True)
     return models, data
 
