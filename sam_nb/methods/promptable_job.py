@@ -29,7 +29,10 @@ __all__ = ['JOB', 'promptable_transforms', 'guess_table']
 def _data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, test
     "The splits; without a test split, `test` is the validation split. Raises `DatasetError`."
     found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
-    return open_splits(found, **({"kind": recipe.kind} if recipe.kind and not found.generated else {}))
+    splits = open_splits(found, **({"kind": recipe.kind} if recipe.kind and not found.generated else {}))
+    if recipe.share is None: return splits
+    from sam_nb.datasets.label_shares import labelled_share
+    return {**splits, "train": labelled_share(splits["train"], recipe.share, recipe.share_seed)}
 
 # %% ../../nbs/lib/60_methods.promptable_job.ipynb #1d0334f6
 def promptable_transforms(model: Promptable, recipe: PromptableRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val

@@ -58,6 +58,8 @@ class PromptableSwitches(BaseModel):
 class PromptableRecipe(PromptableSwitches, Recipe):
     "All parameters of a promptable training."
     kind: Literal["coco", "panoptic", "instance", "label", "binary"] | None = Field(None, description="format of the masks; None: recognised")
+    share: float | int | str | None = Field(None, description="training images: percent, 'N images', or a list file; None: all")
+    share_seed: int = Field(0, ge=0, description="which images a percentage draws")
     objects: int = Field(16, gt=0, description="objects of an image in one step")
     min_area: int = Field(16, ge=1, description="smallest object, in pixels of the input")
     parts: Literal["any", "none", "only"] = Field("any", description="masks that are parts of others: with wholes, left out, or alone")
