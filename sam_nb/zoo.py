@@ -76,6 +76,9 @@ ZOO: dict[str, Weights] = {w.name: w for w in [
     Weights("bert-base-uncased", "BERT base, uncased", "bert-base-uncased", "google-bert/bert-base-uncased", "Apache-2.0", "hub", 440),
     Weights("swin-base-22k", "Swin-B, window 12, ImageNet-22k", "swin_base_patch4_window12_384_22k.pth",
             "https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_base_patch4_window12_384_22k.pth", "MIT"),
+    *(Weights(f"resnet{n}", f"ResNet-{n}, ImageNet (torchvision's V1)", f"resnet{n}-{digest}.pth",
+              f"https://download.pytorch.org/models/resnet{n}-{digest}.pth", "BSD-3-Clause", "web", mb)
+      for n, digest, mb in ((50, "0676ba61", 98), (101, "63fe2227", 171))),
     Weights("sartm-pst900", "SARTM, the authors' PST900 weights", "SARMT_PST_89.88.pth",
             "https://github.com/wahaha-debug/SARTM (README, link to Google Drive)", "none given", "manual"),
     Weights("remotesam", "RemoteSAM, the authors' weights", "remotesam_checkpoint.pth",

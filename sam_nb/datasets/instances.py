@@ -23,8 +23,8 @@ from .polygons import crop_polygons, rasterise
 from .transforms import as_size, place
 
 # %% auto #0
-__all__ = ['FRAMES', 'choose_classes', 'Window', 'shortest_edge', 'edge_choices', 'crop_window', 'jitter_window', 'warp_masks',
-           'InstanceTransform', 'UnlabelledTransform', 'collate_instances', 'ssd_colour', 'strong_colour']
+__all__ = ['FRAMES', 'choose_classes', 'one_class', 'Window', 'shortest_edge', 'edge_choices', 'crop_window', 'jitter_window',
+           'warp_masks', 'InstanceTransform', 'UnlabelledTransform', 'collate_instances', 'ssd_colour', 'strong_colour']
 
 # %% ../../nbs/lib/10_datasets.instances.ipynb #3685d5d8
 _all_ = ["ssd_colour", "strong_colour"]
@@ -54,6 +54,20 @@ class _ChosenReader:
         labels = torch.tensor((*self.labels, -1))[masks.categories]  # a mask without a class has -1
         return _kept(masks, labels)
     def classes_of(self, entry: Entry) -> set[int]: return {self.labels[c] for c in self.read.classes_of(entry)} - {-1}
+
+def one_class(data: Objects) -> Objects:
+    "The same images, every mask of one class, `object`: for data without classes, or where classes do not matter."
+    chosen = copy.copy(data)
+    chosen.classes, chosen.found = ("object",), replace(data.found, classes=("object",), read_masks=_OneClassReader(data.found.read_masks))
+    return chosen
+
+@dataclass(frozen=True)
+class _OneClassReader:
+    read: Callable[[Entry, tuple[int, int]], MaskSet]
+    def __call__(self, entry: Entry, size: tuple[int, int]) -> MaskSet:
+        masks = copy.copy(self.read(entry, size))
+        masks.categories = torch.zeros_like(masks.categories)
+        return masks
 
 def _kept(masks: MaskSet, labels: Tensor) -> MaskSet:  # labels: int64 [N], -1: left out
     kept, chosen = (labels >= 0).nonzero()[:, 0], copy.copy(masks)

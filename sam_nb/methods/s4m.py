@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..contract import Instances
 from ..core import ParameterError, TrainingError, derive_seed
-from ..datasets.colour import strong_colour
+from ..datasets.colour import StrongColour
 from ..datasets.instances import UnlabelledTransform
+from ..datasets.paste import PasteDraws, paste_instances, published_share
 from ..datasets.pictures import image_array
 from ..evaluation.rows import evenly_spaced
 from ..frozen import FrozenParts
@@ -46,6 +47,7 @@ class S4M(FrozenParts, HubModel, library_name="sam_nb", tags=["instance-segmenta
     def __init__(self, **switches: Any):  # see `S4mSwitches`
         super().__init__()
         self.switches = s = validated(S4mSwitches, switches)
+        self._hub_mixin_config = s.model_dump()  # what is saved: defaults too
         if not s.classes: raise ParameterError("S4M without classes", remedy="classes=[...], the names of the dataset's classes")
         self.helper: nn.Module | None = None  # a promptable model; None: no distillation, no refinement
         self.network = build_mask2former(s.backbone, s.classes, s.norm)
@@ -127,14 +129,15 @@ S4M.pseudo_labels, S4M.refined = _pseudo_labels, _refined
 # %% ../../nbs/lib/60_methods.s4m.ipynb #0de8724b
 @torch.no_grad()
 def _label(model: S4M, batch: Mapping[str, Any],  # of `UnlabelledTransform`: weak, clean
-           generator: torch.Generator,  # of the CPU
-           ) -> dict[str, Any]:  # strong, masks bool [n, h, w] at a quarter of the size, labels; counts
+           generator: torch.Generator | None,  # of the CPU; None: all three draws are given
+           cells: Sequence[Tensor] | None = None, pastes: PasteDraws | None = None,
+           colours: Sequence[StrongColour] | None = None) -> dict[str, Any]:  # strong, masks bool [n, h, w] at a quarter of the size, labels; counts
     "What the student learns of unlabelled images: pictures in strong colours, and masks."
-    found = model.pseudo_labels(batch["weak"])
-    refined = model.refined(batch["weak"], found, generator)
+    s, found = model.switches, model.pseudo_labels(batch["weak"])
+    refined = model.refined(batch["weak"], found, generator, cells)
     images, labels, masks = batch["clean"], [f.labels for f in found], [r.small for r in refined]
-    if model.switches.arp != "off": images, labels, masks = _pasted(model.switches, images, labels, refined, generator)
-    strong = [strong_colour(image, generator) for image in images] if model.switches.strong else list(images)
+    if s.arp != "off": images, labels, masks = _pasted(s, images, labels, refined, pastes or PasteDraws(generator))
+    strong = [c(i) for c, i in zip(colours or [StrongColour.draw(generator) for _ in images], images, strict=True)] if s.strong else list(images)
     counts = {"labels": sum(map(len, found)), "refined": sum(int(r.accepted.sum()) for r in refined), "targets": sum(map(len, labels))}
     return {"strong": strong, "masks": masks, "labels": labels, "counts": counts}
 
@@ -147,11 +150,10 @@ def _small(masks: Tensor, like: Tensor) -> Tensor:  # bool [n, H, W], [.., h, w]
     return nn.functional.pad(picked, (0, like.shape[2] - picked.shape[2], 0, like.shape[1] - picked.shape[1]))
 
 def _pasted(s: S4mSwitches, images: Sequence[Tensor], labels: list[Tensor], refined: Sequence[Refined],
-            generator: torch.Generator) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+            draws: PasteDraws) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     "The batch after instances were pasted between its images (ARP, section 3.3); masks at a quarter of the size."
-    whole = [r.masks for r in refined]
-    from sam_nb.datasets.paste import paste_instances
-    images, labels, masks = paste_instances(images, labels, whole, generator, s.arp, s.paste_area)
+    whole, smallest = [r.masks for r in refined], s.paste_area or published_share(*images[0].shape[-2:])
+    images, labels, masks = paste_instances(images, labels, whole, draws, s.arp, smallest)
     return images, labels, [r.small if m is w else _small(m, r.small) for m, w, r in zip(masks, whole, refined, strict=True)]
 
 # %% ../../nbs/lib/60_methods.s4m.ipynb #0c216519

@@ -24,18 +24,22 @@ __all__ = ['JOB']
 # %% ../../nbs/lib/60_methods.s4m_job.ipynb #a9970a61
 def _data(recipe: S4mRecipe) -> dict[str, Any]:  # train: the labelled part; unlabelled, val, test
     "The splits. Raises `DatasetError`."
-    from sam_nb.datasets.catalog import open_splits, resolve_dataset
+    from sam_nb.datasets.catalog import resolve_dataset
+    from sam_nb.datasets.label_shares import open_shares
     found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
-    splits = open_splits(found)
-    return {**splits, "train": _labelled_part(splits["train"], recipe), "unlabelled": splits["train"]}
+    names = {"train": "train", "val": "val", "test": "test" if "test" in found.splits() else "val"}
+    splits = {name: _with_classes(found.open(split, crowd=name != "train"), recipe) for name, split in names.items()}
+    draw = dict(seed=recipe.share_seed, nested=recipe.nested, every_class=recipe.every_class)
+    labelled, unlabelled = open_shares(splits["train"], recipe.share, unlabelled=recipe.unlabelled, **draw)
+    return {**splits, "train": labelled, "unlabelled": unlabelled}
 
-def _labelled_part(data: Any, recipe: S4mRecipe) -> Any:
-    import copy
-    import random
-    if recipe.share is None: return data
-    part, count = copy.copy(data), max(1, round(len(data) * float(recipe.share) / 100))
-    part.entries = sorted(random.Random(recipe.share_seed).sample(data.entries, count), key=lambda e: e.name)
-    return part
+def _with_classes(data: Any, recipe: S4mRecipe) -> Any:  # Objects
+    "The classes that are learned. Raises `ParameterError`."
+    from sam_nb.datasets.instances import choose_classes, one_class
+    if recipe.agnostic: return one_class(data)
+    if not data.classes:
+        raise ParameterError(f"{data.name} names no classes", remedy="agnostic=True; or a COCO file with categories, or class_names.txt")
+    return choose_classes(data, recipe.classes) if recipe.classes and list(data.classes) != recipe.classes else data
 
 # %% ../../nbs/lib/60_methods.s4m_job.ipynb #0c498133
 def _framing(recipe: S4mRecipe) -> dict[str, Any]:
@@ -78,22 +82,13 @@ def _build(recipe: S4mRecipe, data: Mapping[str, Any],
     from sam_nb.methods.s4m import S4M
     from sam_nb.methods.s4m_weights import load_helper, load_start, load_teacher
     seed_everything(recipe.seed)
-    classes = _classes(recipe, data)
-    model = S4M(**{**{k: getattr(recipe, k) for k in S4mSwitches.model_fields}, "classes": classes})
+    model = S4M(**{**{k: getattr(recipe, k) for k in S4mSwitches.model_fields}, "classes": list(data["train"].classes)})
     if recipe.needs_refiner: model.set_helper(load_helper(recipe.refiner))
-    if recipe.stage == "teacher": return model, load_start(model, recipe)
+    if recipe.stage == "teacher": return model, load_start(model, recipe.start_weights.get("network"))
     report = load_teacher(model, recipe.teacher)
-    if recipe.student_init == "fresh": return model, load_start(model, recipe)
+    if recipe.student_init == "fresh": return model, load_start(model, recipe.start_weights.get("network"))
     model.network.load_state_dict(model.teacher.state_dict())
     return model, report
-
-def _classes(recipe: S4mRecipe, data: Mapping[str, Any]) -> list[str]:
-    "The classes of the data; they must be those of the teacher. Raises `ParameterError`."
-    there = list(data["train"].classes)
-    if not there: raise ParameterError("the dataset names no classes", remedy="a COCO file with categories, or class_names.txt beside the images")
-    if recipe.classes in ([], there): return there
-    raise ParameterError(f"the data have the classes {', '.join(there[:6])}, the teacher {', '.join(recipe.classes[:6])}",
-                         remedy="train a teacher on these data, or open the data it was trained on")
 
 # %% ../../nbs/lib/60_methods.s4m_job.ipynb #a2f8b826
 def _metric(recipe: S4mRecipe, data: Mapping[str, Any]) -> CocoAP:

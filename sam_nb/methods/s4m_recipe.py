@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..core import CheckpointError, ParameterError, read_json
 from ..evaluation.plan import find_model
-from ..heads.mask2former_size import mask2former_size
+from ..heads.mask2former_size import MASK2FORMER_BACKBONES, mask2former_size
 from ..recipe import Recipe, check_recipe
+from ..zoo import ZOO
 
 # %% auto #0
 __all__ = ['DEMO', 'RELEASED', 'S4M_PRESETS', 'S4mSwitches', 'S4mRecipe', 's4m_recipe']
@@ -26,7 +27,7 @@ class S4mSwitches(BaseModel):
     backbone: str | dict[str, Any] = Field(
         "r50", description="r50, r101, swin-t|s|b|l, tiny, tiny_sam2 and others (heads.mask2former_size), or values of Mask2FormerSize")
     norm: Literal["BN", "FrozenBN"] = Field("BN", description="batch norm of a ResNet: trained, or kept as it is")
-    classes: list[str] = Field([], description="names of the classes; of the data where none are given")
+    classes: list[str] = Field([], description="names of the classes to learn; []: all of the data")
     evaluate: Literal["student", "teacher"] = Field("student", description="the network that predicts after the second stage")
     test_min: int = Field(800, gt=0, description="shorter side of an image when it is segmented, pixels")
     test_max: int = Field(1333, gt=0, description="longer side at most, pixels")
@@ -45,7 +46,7 @@ class S4mSwitches(BaseModel):
         "always", description="refined masks that are taken: all; those like the teacher's; where it helps on validation images")
     arp: Literal["off", "static", "dynamic"] = Field(
         "static", description="paste refined instances between unlabelled images: at their place; resized, anywhere")
-    paste_area: int = Field(3000, ge=1, description="smallest mask that is pasted, pixels")
+    paste_area: int | None = Field(None, ge=1, description="smallest mask that is pasted, pixels; None: 3000 of 512 x 1024, as a share")
     strong: bool = Field(True, description="strong colour augmentation of the student's unlabelled images")
     unlabelled_weight: float = Field(2.0, ge=0, description="weight of the losses on pseudo-labels")
 
@@ -64,8 +65,11 @@ class S4mRecipe(S4mSwitches, Recipe):
     checkpoint: str | None = Field(None, description="weights to start from (a Mask2Former, ResNet), scratch; None: the backbone's own")
     teacher: str | None = Field(None, description="of a student: a run of stage teacher, a saved folder, or a released file")
     refiner: str | None = Field(None, description="SAM that helps: a name of the zoo, a run or a folder of train_promptable or train_saom")
-    share: float | int | str | None = Field(None, description="labelled images: percent, 'N images', or a list file; None: all")
-    share_seed: int = Field(0, ge=0, description="which images a percentage draws")
+    share: float | int | str | None = Field(None, description="labelled images: percent, '24 images', or a list (.txt, COCO's .json); None: all")
+    share_seed: int = Field(0, ge=0, description="which images a percentage or a number draws")
+    nested: bool = Field(False, description="a smaller share of a seed lies within a larger one")
+    every_class: bool = Field(False, description="draw the share so that every class has a label")
+    agnostic: bool = Field(False, description="all objects are one class, 'object': for data without classes, or weights to start from")
     unlabelled: str | None = Field(None, description="folder or list of unlabelled images; None: all images of the training split")
     frame: Literal["crop", "scale_jitter", "resize"] = Field(
         "scale_jitter", description="crop: random size, then a window; scale_jitter: a random zoom, cut or padded; resize: as in the test")
@@ -84,7 +88,7 @@ class S4mRecipe(S4mSwitches, Recipe):
     @property
     def start_weights(self) -> dict[str, str]:  # part -> name of the zoo, or a file or folder
         "The weights that a run begins with."
-        own = {"network": self.checkpoint or _PUBLISHED.get(self.backbone if isinstance(self.backbone, str) else "")}
+        own = {"network": self.checkpoint or (_PUBLISHED.get(self.backbone) if isinstance(self.backbone, str) else None)}
         if self.stage == "student" and self.student_init == "teacher": own = {}
         own |= {"teacher": self.teacher} if self.stage == "student" else {}
         own |= {"refiner": self.refiner} if self.needs_refiner else {}
@@ -95,13 +99,15 @@ class S4mRecipe(S4mSwitches, Recipe):
         burn_in = steps // 6 if self.burn_in is None else self.burn_in
         return burn_in, max(0.0, 1 - 36 / steps) if self.decay is None else self.decay
 
-_PUBLISHED = {"r50": "resnet50"}  # backbone -> its weights in the zoo
+_PUBLISHED = {"r50": "resnet50", "r101": "resnet101", "swin-b": "swin-base-22k",
+              **{name: name for name in MASK2FORMER_BACKBONES if name in ZOO}}  # backbone -> its weights in the zoo
 
 # %% ../../nbs/lib/60_methods.s4m_recipe.ipynb #30ec62af
 DEMO = "demo_street"  # what dataset="demo" stands for
 RELEASED: dict[str, Any] = dict(point_sampling="softmax", sd_coords="reference", prompts="points", points=3, acceptance="always",
                                 student_init="fresh", evaluate="student", every=1, unlabelled_weight=2.0)
-_PAPER = dict(backbone="r50", refiner="sam2-l", lr=1e-4, weight_decay=0.05, clip_norm=0.01, precision="fp16", eval_steps=5000, save_every=5000)
+_PAPER = dict(backbone="r50", paste_area=3000, refiner="sam2-l", lr=1e-4, weight_decay=0.05, clip_norm=0.01, precision="fp16",
+              eval_steps=5000, save_every=5000)
 _CITYSCAPES = dict(_PAPER, norm="BN", steps=90_000, schedule="poly", frame="crop", image_size=[512, 1024], arp="static", weak_colour=True,
                    test_min=1024, test_max=2048)
 _COCO = dict(_PAPER, norm="FrozenBN", steps=368_750, schedule="multistep", milestones=[327_778 / 368_750, 355_092 / 368_750], burn_in=25_000,
@@ -109,7 +115,10 @@ _COCO = dict(_PAPER, norm="FrozenBN", steps=368_750, schedule="multistep", miles
 S4M_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny", norm="BN", checkpoint="scratch", refiner="tiny_sam2", share=10, lr=5e-4, weight_decay=0.05, clip_norm=1.0,
                  schedule="poly", steps=120, batch_size=4, frame="scale_jitter", image_size=128, test_min=128, test_max=256, sd_points=16,
-                 paste_area=100, student_init="teacher", eval_steps=60, save_every=60, test_images=20, workers=0),
+                 student_init="teacher", eval_steps=60, save_every=60, test_images=20, workers=0),
+    "start": dict(backbone="tiny_sam2", agnostic=True, sd=False, checkpoint="scratch", optimizer="muon", lr=2e-3, weight_decay=0.05, clip_norm=1.0,
+                  schedule="poly", steps=4500, batch_size=4, image_size=128, scale_min=1.0, scale_max=1.8, test_min=128, test_max=256,
+                  eval_steps=500, save_every=500),
     "default": dict(backbone="r50", refiner="sam2-l", lr=1e-4, weight_decay=0.05, clip_norm=0.01, schedule="poly", steps=20_000, batch_size=4,
                     eval_steps=1000, save_every=1000),
     **{f"cityscapes_{p}": dict(_CITYSCAPES, share=p) for p in (5, 10, 20, 30)},
@@ -130,8 +139,13 @@ def s4m_recipe(values: Mapping[str, Any],  # parameter names and values
         recipe = recipe.model_copy(update={name: given.get(name) for name in ("burn_in", "decay")})
     _check_stage(recipe, given)
     resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
+    recipe = _like_teacher(recipe, given)
+    if recipe.agnostic and recipe.classes not in ([], ["object"]):
+        raise ParameterError(f"agnostic=True, but classes={recipe.classes}", remedy="leave one of them out")
+    if recipe.checkpoint is None and "network" not in recipe.start_weights and recipe.student_init == "fresh":
+        raise CheckpointError(f"there are no weights to start {recipe.backbone!r} from", remedy="checkpoint='scratch', or a Mask2Former")
     for name in recipe.start_weights.values(): find_model(name)
-    return _like_teacher(recipe, given)
+    return recipe
 
 def _of_stage(recipe: S4mRecipe, given: Mapping[str, Any]) -> dict[str, Any]:
     "What a published preset has in this stage alone."
