@@ -40,7 +40,8 @@ def choose_classes(data: Objects,
     if not names: return data  # without names there is nothing to choose
     labels = tuple(names.index(n) if n in names else -1 for n in data.classes)
     chosen = copy.copy(data)
-    chosen.found = replace(data.found, classes=names, read_masks=_ChosenReader(data.found.read_masks, labels))
+    kind = _ListedReader if hasattr(data.found.read_masks, "classes_of") else _ChosenReader
+    chosen.found = replace(data.found, classes=names, read_masks=kind(data.found.read_masks, labels))
     chosen.classes = names
     return chosen
 
@@ -53,7 +54,10 @@ class _ChosenReader:
         masks = self.read(entry, size)
         labels = torch.tensor((*self.labels, -1))[masks.categories]  # a mask without a class has -1
         return _kept(masks, labels)
-    def classes_of(self, entry: Entry) -> set[int]: return {self.labels[c] for c in self.read.classes_of(entry)} - {-1}
+
+class _ListedReader(_ChosenReader):
+    "One that knows the classes of an image without its masks."
+    def classes_of(self, entry: Entry) -> set[int]: return {(*self.labels, -1)[c] for c in self.read.classes_of(entry)} - {-1}
 
 def one_class(data: Objects) -> Objects:
     "The same images, every mask of one class, `object`: for data without classes, or where classes do not matter."
