@@ -202,7 +202,7 @@ class EarthReport(DataReport):
 
     def table(self) -> Any: return _styled(self.tally()[1]).format({"percent": "{:.1f}"})
 
-# %% ../../nbs/lib/71_view.data_report.ipynb #7eefc7cd
+# %% ../../nbs/lib/71_view.data_report.ipynb #39c00995
 class ObjectsReport(DataReport):
     "Images with object masks."
     noun = "images"
@@ -222,7 +222,7 @@ class ObjectsReport(DataReport):
             named = Counter(self._names(sample["masks"].categories)).most_common(4)
             cells.append(overlay(sample["image"], sample["masks"][:], alpha=0.5))
             titles.append(textwrap.fill(f"{sample['name']}: {', '.join(f'{n} {name}' for name, n in named) or 'nothing'}", 40))
-        return show_images(cells, titles, columns=2, width=min(10, 1.2 * self.width))
+        return show_images(cells, titles, columns=2, width=min(2, len(cells)) * (2.5 if self.recipe.dataset.startswith("demo") else 5))
 
     def tally(self) -> Any:  # pandas.DataFrame: class, objects, images, median area
         "Objects, images and median area of each class."
