@@ -28,8 +28,8 @@ from ..masks import mask_iou, mask_to_rle
 
 # %% auto #0
 __all__ = ['SIZES', 'match_instances', 'mean_boxes', 'as_one_class', 'InstanceModel', 'evaluate_instances', 'size_of',
-           'instance_table', 'show_instances', 'label_rows', 'pseudo_label_quality', 'labels_above', 'quality_table',
-           'show_quality']
+           'instance_table', 'show_answers', 'show_instances', 'label_rows', 'pseudo_label_quality', 'labels_above',
+           'quality_table', 'show_quality']
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #80f8d322
 def match_instances(prediction: Instances, truth: Any,  # MaskSet; categories are numbers of the prediction's classes
@@ -221,24 +221,29 @@ def instance_table(evaluations: Mapping[str, Evaluation],  # by the model's name
     return pd.DataFrame(columns, dtype=float).dropna(axis=1, how="all")
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #c01d0649
+def show_answers(rows: Sequence[tuple[Any, Mapping[str, Instances]]],  # an image, and what was found in it by title
+                 width: float = 9) -> Any:  # Picture
+    "Named instances over images, a row an image; scores are left out where the title begins with 'truth'."
+    from sam_nb.show import show_images, to_image
+    cells = [(to_image(image), title, found) for image, answers in rows for title, found in answers.items()]
+    figure = show_images([_coloured(image, found) for image, _, found in cells], [f"{title}: {len(found)}" for _, title, found in cells],
+                         columns=max(len(answers) for _, answers in rows) if rows else 1, width=width)
+    for ax, (_, title, found) in zip(figure.axes, cells, strict=True): _write_names(ax, found, not title.startswith("truth"))
+    return figure
+
 def show_instances(models: Mapping[str, InstanceModel], data: Any, which: Iterable[int],  # indices of images
                    *, score: float = 0.5,  # least score shown
                    titles: Mapping[int, str] | None = None,  # index -> what is written above the image's first picture
                    width: float = 9) -> Any:  # Picture
     "Images, truth and the answers of some models, a row an image."
-    from sam_nb.show import show_images, to_image
-    pictures, names, marks = [], [], []
+    rows = []
     for k in which:
         sample = data[k]
-        image, masks = to_image(sample["image"]), sample["masks"]
-        answers = [a for a in (_in_classes(m.segment(sample["image"]).above(score), data.classes) for m in models.values())]
-        for title, found in zip((f"truth: {len(masks)}", *models), (_as_answer(masks, masks.size, data.classes), *answers), strict=True):
-            pictures.append(_coloured(image, found)); marks.append(found)
-            names.append(title if title.startswith("truth") else f"{title}: {len(found)}")
-        names[-len(models) - 1] = (titles or {}).get(k, str(sample["name"])[-20:]) + "; " + names[-len(models) - 1]
-    figure = show_images(pictures, names, columns=1 + len(models), width=width)
-    for n, (ax, found) in enumerate(zip(figure.axes, marks, strict=True)): _write_names(ax, found, scored=n % (1 + len(models)) > 0)
-    return figure
+        masks, image = sample["masks"], sample["image"]
+        said = (titles or {}).get(k, str(sample["name"])[-20:])
+        answers = {name: _in_classes(m.segment(image).above(score), data.classes) for name, m in models.items()}
+        rows.append((image, {f"truth of {said}": _as_answer(masks, masks.size, data.classes), **answers}))
+    return show_answers(rows, width)
 
 def _coloured(image: np.ndarray, found: Instances) -> np.ndarray:
     from sam_nb.show import distinct_colours, overlay
