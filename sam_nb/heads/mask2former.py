@@ -121,6 +121,7 @@ class Mask2Former(nn.Module, HubModel, library_name="sam_nb", tags=["instance-se
         self.net = Mask2FormerForUniversalSegmentation(_net_config(self.size, len(self.classes)))
         level, about = self.net.model.pixel_level_module, mask2former_backbone(self.size.backbone)
         if about["kind"] == "hiera": level.encoder = _Trunk(about["size"])
+        if about["kind"] == "swin": level.encoder.swin.layernorm.requires_grad_(False)  # nothing uses it: a distributed training would wait for it
         if norm == "FrozenBN": _freeze_norms(level.encoder)
         level.decoder.__class__ = _PixelDecoder  # the same weights
         _start(self.net)

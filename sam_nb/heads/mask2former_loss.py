@@ -94,6 +94,14 @@ def _uncertain_points(logits: Tensor,  # [R, 1, h, w]
     return chosen if rest is None else torch.cat([chosen, rest], 1)
 
 # %% ../../nbs/lib/30_heads.mask2former_loss.ipynb #ad6782d7
+def _sample_truth(masks: Tensor,  # float [G, H, W] of the batch
+                  targets: Tensor,  # int64 [R], which of them
+                  points: Tensor,  # [R, P, 2]
+                  ) -> Tensor:  # [R, P]
+    "Masks of matched objects at points; without a copy of the masks where every object is matched."
+    if len(targets) != len(masks): return sample_point(masks[targets][:, None], points, align_corners=False)[:, 0]
+    return sample_point(masks[:, None], points[targets.argsort()], align_corners=False)[:, 0][targets]
+
 def _mask_losses(logits: Tensor,  # [B, Q, h, w]
                  masks: Tensor,  # float [G, H, W] of the batch
                  pairs: Tensor,  # int64 [3, R]
@@ -102,7 +110,7 @@ def _mask_losses(logits: Tensor,  # [B, Q, h, w]
     found = logits[pairs[0], pairs[1]][:, None]
     drawn = [d.to(logits) for d in drawn]
     points = _uncertain_points(found, drawn[0], drawn[1] if len(drawn) > 1 else None, int(size.importance * size.points))
-    truth = sample_point(masks[pairs[2]][:, None], points, align_corners=False)[:, 0]
+    truth = _sample_truth(masks, pairs[2], points)
     found = sample_point(found, points, align_corners=False)[:, 0]
     return sigmoid_cross_entropy_loss(found, truth, count), dice_loss(found, truth, count)
 
