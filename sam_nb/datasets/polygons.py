@@ -33,7 +33,7 @@ def crop_polygons(polygons: Sequence[np.ndarray],  # each [n, 2] x, y
     if not sound: return []
     y, x, h, w = window
     shapes = [shapely.Polygon(p) for p in sound]
-    whole = shapely.buffer(shapes, 0.0) if released else shapely.make_valid(shapes)
+    whole = shapely.buffer(shapes, 0.0) if released else shapely.make_valid(shapes, method="structure", keep_collapsed=False)
     cut = shapely.get_parts(shapely.get_parts(shapely.intersection(whole, shapely.box(x, y, x + w, y + h))))
     simple = [s for s in cut if s.geom_type == "Polygon" and not s.is_empty and s.is_valid]
     if not released: simple = [piece for s in simple for piece in _without_holes(s)]
