@@ -45,6 +45,7 @@ def choose_classes(data: Objects,
     chosen.classes = names
     return chosen
 
+# %% ../../nbs/lib/10_datasets.instances.ipynb #cc94cce8
 @dataclass(frozen=True)
 class _ChosenReader:
     "Reads masks and keeps those of some classes."
@@ -59,6 +60,17 @@ class _ListedReader(_ChosenReader):
     "One that knows the classes of an image without its masks."
     def classes_of(self, entry: Entry) -> set[int]: return {(*self.labels, -1)[c] for c in self.read.classes_of(entry)} - {-1}
 
+def _kept(masks: MaskSet, labels: Tensor) -> MaskSet:  # labels: int64 [N], -1: left out
+    kept, chosen = (labels >= 0).nonzero()[:, 0], copy.copy(masks)
+    chosen.__dict__.pop("_measured", None)
+    which, source = kept.tolist(), masks.source
+    if isinstance(source, IdMap): chosen.source = IdMap(source.ids, source.values[which])
+    else: chosen.source = type(source)([source.segmentations[k] for k in which], source.size)
+    chosen.categories, chosen.ids, chosen.crowd, chosen.part_of = labels[kept], masks.ids[kept], masks.crowd[kept], masks.part_of[kept]
+    chosen.part_of = torch.where(torch.isin(chosen.part_of, chosen.ids), chosen.part_of, -1)
+    return chosen
+
+# %% ../../nbs/lib/10_datasets.instances.ipynb #50027a8a
 def one_class(data: Objects) -> Objects:
     "The same images, every mask of one class, `object`: for data without classes, or where classes do not matter."
     chosen = copy.copy(data)
@@ -72,16 +84,6 @@ class _OneClassReader:
         masks = copy.copy(self.read(entry, size))
         masks.categories = torch.zeros_like(masks.categories)
         return masks
-
-def _kept(masks: MaskSet, labels: Tensor) -> MaskSet:  # labels: int64 [N], -1: left out
-    kept, chosen = (labels >= 0).nonzero()[:, 0], copy.copy(masks)
-    chosen.__dict__.pop("_measured", None)
-    which, source = kept.tolist(), masks.source
-    if isinstance(source, IdMap): chosen.source = IdMap(source.ids, source.values[which])
-    else: chosen.source = type(source)([source.segmentations[k] for k in which], source.size)
-    chosen.categories, chosen.ids, chosen.crowd, chosen.part_of = labels[kept], masks.ids[kept], masks.crowd[kept], masks.part_of[kept]
-    chosen.part_of = torch.where(torch.isin(chosen.part_of, chosen.ids), chosen.part_of, -1)
-    return chosen
 
 # %% ../../nbs/lib/10_datasets.instances.ipynb #43eedcb2
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ def _three_channels(sample: dict[str, Any]) -> Tensor:
     fact = f"{sample.get('name') or 'an image'} is {tuple(image.shape)} of {str(image.dtype).removeprefix('torch.')}"
     raise ParameterError(fact, remedy="instance segmentation takes uint8 [3, H, W]: choose three bands")
 
+# %% ../../nbs/lib/10_datasets.instances.ipynb #b422b953
 @dataclass(frozen=True)
 class InstanceTransform(_Framed):
     "Image and masks as the input of an instance segmenter. Raises `ParameterError`."
