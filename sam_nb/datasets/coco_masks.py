@@ -280,7 +280,8 @@ def lone_coco_file(root: Path) -> Path | None:
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0599f940
 def _image_folder(root: Path, file: Path, split: str, names: Sequence[str]) -> Path | None:
     "The folder in which most of the named images are."
-    folders = [parent / s for s in split_names(split) for parent in (root, root / "images")]
+    whole = split.rpartition("_")[0]  # instances_train2017_5.json, a share of the labels, has the images of train2017
+    folders = [parent / s for s in (*split_names(split), whole) for parent in (root, root / "images")]
     folders += [root / "images", root / "JPEGImages", root / file.stem.removeprefix("instances_"), file.parent, file.parent / "images", root]
     few = names[:: max(1, len(names) // 20)]
     best = max(folders, key=lambda folder: sum((folder / n).is_file() for n in few))

@@ -121,7 +121,7 @@ def _with_objects(labelled: Objects, data: Objects) -> Objects:
     if missing and len(labelled) < len(data): missing &= set().union(*class_presence(data))
     if missing:
         few = len(labelled) < len(data)
-        remedy = "draw with another seed, or with every_class=True" if few else "the data never show it: nothing can be learned about it"
+        remedy = "draw with another seed, or with every_class=True (--every-class)" if few else "the data never show it"
         warnings.warn(f"no label of {', '.join(data.classes[k] for k in sorted(missing))} in {len(kept)} labelled images; {remedy}", stacklevel=4)
     if len(kept) == len(labelled): return labelled
     return subset(labelled, kept, f"{len(labelled) - len(kept)} images without objects are left out")
