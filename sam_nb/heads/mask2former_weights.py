@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DINOv3ConvNextBackbone, Mask2FormerForUniversalSegmentation, ResNetBackbone, SwinBackbone
@@ -134,11 +136,33 @@ def choose_part(parts: Mapping[str, Mapping[str, Tensor]],  # of `split_pair`
     raise CheckpointError(f"this file holds a {next(iter(parts))} and no {part}", file=file,
                           remedy=f"part={next(iter(parts))!r}; files of stage 1 hold a teacher, files of stage 2 both")
 
+# %% ../../nbs/lib/30_heads.mask2former_weights.ipynb #7ae6e8db
+_ARRAYS = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict"),
+           *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+           *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core"))}
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ARRAYS: raise pickle.UnpicklingError(f"it calls {module}.{name}")
+        return super().find_class(module, name)
+
+def _open(source: str | Path | Mapping[str, Tensor] | Checkpoint) -> Checkpoint:
+    "Like `open_weights`, and pickles of numpy arrays. Raises `CheckpointError`."
+    weights = open_weights(source)
+    if weights.path is None or weights.path.suffix != ".pkl": return weights
+    try:
+        with open(weights.path, "rb") as f: content = _ArraysOnly(f, encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"not a pickle of numpy arrays alone ({error}); nothing of it was executed", file=weights.path,
+                              remedy="torch.save its tensors as a .pth, where you trust it") from None
+    arrays = content.get("model", content) if isinstance(content, dict) else {}
+    return weights.with_state({k: torch.from_numpy(v.copy()) for k, v in arrays.items() if isinstance(v, np.ndarray)})
+
 # %% ../../nbs/lib/30_heads.mask2former_weights.ipynb #ecdf7f39
 def _layout(state: Mapping[str, Tensor]) -> str:
     "Whose names these are."
     marks = {"own": "net.class_predictor.weight", "transformers": "class_predictor.weight", "reference": "sem_seg_head.predictor.query_feat.weight",
-             "torchvision": "layer1.0.conv1.weight", "swin": "patch_embed.proj.weight"}
+             "torchvision": "layer1.0.conv1.weight", "detectron2": "stem.conv1.weight", "swin": "patch_embed.proj.weight"}
     for name, mark in marks.items():
         if mark in state: return name
     if all(k.startswith("backbone.") for k in state): return "backbone"
@@ -173,7 +197,7 @@ def _class_rows(name: str, value: Tensor, wanted: torch.Size) -> Tensor | None:
     return torch.cat([thing.expand(wanted[0] - 1, *wanted[1:]), value[1:]])
 
 def _load_backbone(model: Mask2Former, weights: Checkpoint, state: dict[str, Tensor], drop: tuple[str, ...] = ()) -> LoadReport:
-    drop = (r"^(norm|layernorm|head|fc)\.", *drop, *_DROPPED, *((_COUNTER,) if model.norm == "FrozenBN" else ()))
+    drop = (r"^(norm|layernorm|head|fc|stem\.fc)\.", *drop, *_DROPPED, *((_COUNTER,) if model.norm == "FrozenBN" else ()))
     return load_state(model.backbone, weights.with_state(state), drop=drop, optional=(_COUNTER, r"^swin\.layernorm\.", r"^hidden_states_norms\."))
 
 # %% ../../nbs/lib/30_heads.mask2former_weights.ipynb #2dcb9fa9
@@ -210,7 +234,7 @@ def load_weights(model: Mask2Former,
                  other_classes: bool = False,  # another number of classes is allowed
                  ) -> LoadReport:
     "Weights of any layout into a network, or into its backbone alone. Raises `CheckpointError` where they do not fit."
-    weights = open_weights(source)
+    weights = _open(source)
     kind = _model_type(weights)
     if kind == "mask2former":
         net, missing = _pretrained(Mask2FormerForUniversalSegmentation, weights.path)
@@ -223,7 +247,7 @@ def load_weights(model: Mask2Former,
     if layout == "unknown":
         raise CheckpointError(f"no Mask2Former and none of its backbones: this looks like a {weights.title} checkpoint", file=weights.path,
                               remedy="a Mask2Former or S4M file, a folder of transformers, or torchvision's ResNet")
-    if layout in ("torchvision", "backbone", "swin", "trunk"):
+    if layout in ("torchvision", "detectron2", "backbone", "swin", "trunk"):
         rest = (r"^(?!trunk\.)",) if layout == "trunk" else ()  # SAM 2's neck, prompts, memory
         return _load_backbone(model, weights, _backbone_state(model, state, layout), rest)
     if layout == "reference": state = _from_reference(model, state)
@@ -286,7 +310,7 @@ def load_mask2former(source: str | Path | Mapping[str, Tensor] | Checkpoint,  # 
                      classes: list[str] | None = None,  # their names; None: as the folder says, or numbers
                      ) -> Mask2Former:
     "A Mask2Former from its weights alone, in evaluation mode. Raises `CheckpointError`."
-    weights = open_weights(source)
+    weights = _open(source)
     if _model_type(weights) == "mask2former":
         net, _ = _pretrained(Mask2FormerForUniversalSegmentation, weights.path)
         model = build_mask2former(size_of_config(net.config), classes or [net.config.id2label[k] for k in sorted(net.config.id2label)])
