@@ -5,9 +5,7 @@
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #1ce0b591
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +17,6 @@ from torch import Tensor
 
 from ..contract import Instances
 from ..core import ParameterError, write_json
-from ..datasets.objects import Objects
 from .bounds import at_stride, floor_name, put_beside
 from .clicks import with_bar
 from .rows import Evaluation, evenly_spaced
@@ -27,9 +24,9 @@ from ..instance_metrics import CityscapesAP, CocoAP, check_classes, coco_results
 from ..masks import mask_iou, mask_to_rle
 
 # %% auto #0
-__all__ = ['SIZES', 'match_instances', 'mean_boxes', 'as_one_class', 'InstanceModel', 'evaluate_instances', 'size_of',
-           'instance_table', 'show_answers', 'show_instances', 'label_rows', 'pseudo_label_quality', 'labels_above',
-           'quality_table', 'show_quality']
+__all__ = ['SIZES', 'match_instances', 'mean_boxes', 'InstanceModel', 'evaluate_instances', 'size_of', 'instance_table',
+           'show_answers', 'show_instances', 'label_rows', 'pseudo_label_quality', 'show_refinement', 'refinement_line',
+           'labels_above', 'quality_table', 'show_quality']
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #80f8d322
 def match_instances(prediction: Instances, truth: Any,  # MaskSet; categories are numbers of the prediction's classes
@@ -93,23 +90,6 @@ def _as_answer(masks: Any, size: Sequence[int], classes: Sequence[str]) -> Insta
     planes = masks[chosen]
     if tuple(planes.shape[1:]) != tuple(size): planes = F.interpolate(planes[:, None].float(), tuple(size))[:, 0] > 0
     return Instances(planes, torch.ones(len(chosen)), masks.categories[chosen], classes)
-
-# %% ../../nbs/lib/50_evaluation.instances.ipynb #ee615a19
-def as_one_class(data: Objects) -> Objects:
-    "The same images, every object of the class `object`."
-    found = copy.copy(data)
-    found.found = replace(data.found, classes=("object",), read_masks=_OneClassReader(data.found.read_masks))
-    found.classes = ("object",)
-    return found
-
-@dataclass(frozen=True)
-class _OneClassReader:
-    read: Callable[[Any, tuple[int, int]], Any]  # entry, size of its image -> MaskSet
-    def __call__(self, entry: Any, size: tuple[int, int]) -> Any:
-        masks = copy.copy(self.read(entry, size))
-        masks.categories = torch.zeros_like(masks.categories)
-        return masks
-    def classes_of(self, entry: Any) -> set[int]: return {0}
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #9f888462
 class InstanceModel(Protocol):
@@ -307,6 +287,29 @@ def pseudo_label_quality(images: Iterable[tuple[Any, ...]],  # labels, before, a
     sizes = {name: _quality([r for r in rows if size_of(r["area"]) == name], sum(size_of(a) == name for a in areas)) for name in SIZES}
     kept = {"kept an image": len(rows) / count, **_quality(rows, len(own)), "images": count}
     return Evaluation(rows, kept, by_class, {"by size": {n: q for n, q in sizes.items() if q["labels"] or q["objects"]}})
+
+# %% ../../nbs/lib/50_evaluation.instances.ipynb #d3df110b
+def show_refinement(found: Evaluation,  # of `pseudo_label_quality`
+                    width: float = 4) -> Any:  # Picture
+    "Mask IoU before and after refinement of each label that lies on an object."
+    from sam_nb.show import LINE_COLOURS, figure_style, picture
+    with figure_style():
+        figure = picture(width, width)
+        ax = figure.subplots()
+        ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--")
+        for right, name, colour in ((True, "right class", LINE_COLOURS[0]), (False, "another class", LINE_COLOURS[1])):
+            rows = [r for r in found.rows if r["object"] >= 0 and r["right"] == right]
+            ax.scatter([100 * r["iou before"] for r in rows], [100 * r["iou after"] for r in rows], [4 + r["area"] ** 0.5 for r in rows], colour,
+                       alpha=0.5, linewidth=0, label=f"{name}: {len(rows)}")
+        ax.set(xlabel="mask IoU before, percent", ylabel="after", xlim=(0, 102), ylim=(0, 102))
+        ax.legend(loc="lower right")
+    return figure
+
+def refinement_line(found: Evaluation) -> str:
+    "How many masks became better and worse, as a sentence."
+    gains = [r["iou after"] - r["iou before"] for r in found.rows if r["object"] >= 0]
+    better, worse = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
+    return f"{better} of {len(gains)} masks better, {worse} worse; mean change {100 * float(np.mean(gains)) if gains else 0:+.1f} IoU"
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #7c912c96
 _SHOWN = ("precision after", "recall after", "mask IoU before", "mask IoU after", "class right")

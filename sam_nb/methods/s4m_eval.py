@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sam_nb.methods.s4m import S4M
 
 # %% auto #0
-__all__ = ['S4M_PUBLISHED', 'EVALUATORS', 'S4mEvalRecipe', 'input_size', 'save_all']
+__all__ = ['S4M_PUBLISHED', 'EVALUATORS', 'S4mEvalRecipe', 'known_to', 'input_size', 'save_all']
 
 # %% ../../nbs/lib/60_methods.s4m_eval.ipynb #d4f86644
 class S4mEvalRecipe(EvalRecipe):
@@ -54,27 +54,31 @@ def _plan(recipe: S4mEvalRecipe) -> Plan:
 # %% ../../nbs/lib/60_methods.s4m_eval.ipynb #8fd1a2f2
 def _open(recipe: S4mEvalRecipe, plan: Plan) -> tuple[dict[str, S4M], Any]:
     "The models by name (before, teacher, student), and the images. Groups stay in the data: they are ignored, not errors."
-    from sam_nb.evaluation.instances import as_one_class
-    from sam_nb.instance_metrics import check_classes
-    data = open_data(job("s4m"), plan, crowd=True, exact=True)
     models = _models(recipe, plan)
-    if all(list(m.classes) == ["object"] for m in models.values()): data = as_one_class(data)
+    return models, known_to(models, open_data(job("s4m"), plan, crowd=True, exact=True))
+
+def known_to(models: Mapping[str, S4M], data: Any) -> Any:  # `Objects`
+    "The images with the objects of classes that all models know, or of one class. Raises `ParameterError` where there is none."
+    from sam_nb.datasets.instances import choose_classes, one_class
+    from sam_nb.instance_metrics import check_classes
+    if all(list(m.classes) == ["object"] for m in models.values()): return one_class(data)
     if not data.classes:
         raise ParameterError("the dataset names no classes", remedy="a COCO file with categories, or class_names.txt beside the images")
     for model in models.values(): check_classes(model.classes, data.classes, partly=True)
-    return models, data
+    known = [n for n in data.classes if all(n in m.classes for m in models.values())]
+    return data if known == list(data.classes) else choose_classes(data, known)
 
 def _models(recipe: S4mEvalRecipe, plan: Plan) -> dict[str, S4M]:
     from sam_nb.methods.s4m_weights import load
     sizes = {k: v for k in ("test_min", "test_max") if (v := getattr(recipe, k)) is not None}
-    model = load(plan.weights, evaluate="student", **sizes)
-    pair = model.switches.stage == "student"
-    if not pair and recipe.which in ("student", "both"):
-        raise ParameterError(f"which={recipe.which!r}, and these weights hold only a teacher", file=plan.weights, remedy="which='teacher'")
-    before = {"before": load(plan.before, evaluate="student", **sizes)} if plan.before else {}
-    if not pair: return {**before, "teacher": model}
-    both = {"teacher": load(plan.weights, evaluate="teacher", **sizes)} if recipe.which != "student" else {}
-    return {**before, **both, **({"student": model} if recipe.which != "teacher" else {})}
+    before = {"before": load(plan.before, **sizes)} if plan.before else {}
+    if recipe.which in ("student", "teacher"): return {**before, recipe.which: load(plan.weights, recipe.which, **sizes)}
+    model = load(plan.weights, **sizes)
+    if model.switches.stage == "student":
+        return {**before, "teacher": load(plan.weights, "teacher", **sizes), "student": model}
+    if recipe.which == "both":
+        raise CheckpointError("these weights hold only a teacher", file=plan.weights, remedy="which='teacher', or a run of stage student")
+    return {**before, "teacher": model}
 
 # %% ../../nbs/lib/60_methods.s4m_eval.ipynb #edd8aff0
 def _evaluate(models: Mapping[str, S4M], data: Any, recipe: S4mEvalRecipe, plan: Plan, progress: bool = False) -> dict[str, Evaluation]:
