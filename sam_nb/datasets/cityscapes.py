@@ -25,7 +25,7 @@ from .pictures import Problem, file_error, read_map
 from ..instance_metrics import CITYSCAPES_IDS
 
 # %% auto #0
-__all__ = ['Outline', 'visible_outlines', 'CityscapesMasks', 'instance_ids', 'PolygonReader', 'read_polygons', 'IdMapReader',
+__all__ = ['Outline', 'visible_outlines', 'read_polygons', 'CityscapesMasks', 'instance_ids', 'PolygonReader', 'IdMapReader',
            'cityscapes_splits', 'open_cityscapes']
 
 # %% ../../nbs/lib/10_datasets.cityscapes.ipynb #f30061b6
@@ -80,6 +80,16 @@ def _corners(thing: Any, size: tuple[int, int]) -> tuple[np.ndarray | None, str]
     unknown = label not in _STUFF and _class_of(label)[0] < 0
     return np.asarray(flat).reshape(-1, 2), f"unknown label {label!r}" if unknown else ""
 
+# %% ../../nbs/lib/10_datasets.cityscapes.ipynb #eeebb862
+def read_polygons(file: str | Path) -> dict[str, Any]:  # imgHeight, imgWidth, objects
+    "A polygons.json. Raises `DatasetError` for any other file."
+    try: said = json.loads(Path(file).read_bytes() or b" ")
+    except FileNotFoundError: raise file_error("file missing", "this file is not there", file, "copy it again") from None
+    except (ValueError, RecursionError) as error: raise file_error("not a JSON file", f"not a JSON file ({error})", file, "copy it again") from None
+    sides = [said.get(side) for side in ("imgHeight", "imgWidth")] if isinstance(said, dict) else []
+    if sides and all(isinstance(s, int) and s > 0 for s in sides) and isinstance(said.get("objects"), list): return said
+    raise file_error("not Cityscapes' polygons", "no imgHeight, imgWidth and objects in this file", file, "take the polygons.json of gtFine")
+
 # %% ../../nbs/lib/10_datasets.cityscapes.ipynb #e648fd3e
 class CityscapesMasks(MaskSet):
     "Masks of a Cityscapes image."
@@ -119,16 +129,6 @@ class PolygonReader:
         "The classes that an image shows, without computing masks."
         labels = [o.get("label") for o in read_polygons(entry.truth[0])["objects"] if isinstance(o, Mapping)]
         return {category for category, crowd in (_class_of(n) for n in labels if isinstance(n, str)) if category >= 0 and not crowd}
-
-# %% ../../nbs/lib/10_datasets.cityscapes.ipynb #eeebb862
-def read_polygons(file: str | Path) -> dict[str, Any]:  # imgHeight, imgWidth, objects
-    "A polygons.json. Raises `DatasetError` for any other file."
-    try: said = json.loads(Path(file).read_bytes() or b" ")
-    except FileNotFoundError: raise file_error("file missing", "this file is not there", file, "copy it again") from None
-    except (ValueError, RecursionError) as error: raise file_error("not a JSON file", f"not a JSON file ({error})", file, "copy it again") from None
-    sides = [said.get(side) for side in ("imgHeight", "imgWidth")] if isinstance(said, dict) else []
-    if sides and all(isinstance(s, int) and s > 0 for s in sides) and isinstance(said.get("objects"), list): return said
-    raise file_error("not Cityscapes' polygons", "no imgHeight, imgWidth and objects in this file", file, "take the polygons.json of gtFine")
 
 # %% ../../nbs/lib/10_datasets.cityscapes.ipynb #4808d0bc
 @dataclass(frozen=True)
