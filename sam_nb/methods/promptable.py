@@ -24,7 +24,7 @@ from ..encoders.lora import add_lora
 from ..heads.promptable import ImageFeatures, MaskPrediction, View, build_backbone
 from ..heads.promptable import decode_masks, encode_images, features_of, mask_decoder_of, prompt_encoder_of, resize_logits
 from ..heads.pseudo_labels import cell_points, draw_cells
-from ..heads.refinement import label_boxes
+from ..heads.refinement import label_boxes, mask_prompt
 from ..losses import iou_target, mask_dice, sigmoid_focal
 from ..masks import coverage
 from .promptable_recipe import PromptableRecipe, PromptableSwitches
@@ -187,8 +187,9 @@ def _teacher_prompts(switches: PromptableSwitches, masks: Tensor, grid: int, gen
     boxes = label_boxes(soft, stride, tuple(masks.shape[1:]))
     kinds = torch.where(draw < switches.box_share, 1 + (draw < switches.box_share / 2).long(), 3 * (draw >= 1 - switches.mask_share).long())
     alone, box, both, mask = ((kinds == k).nonzero()[:, 0].to(masks.device) for k in range(4))
+    rough = Prompts.none(len(mask), masks.device).with_masks(mask_prompt(soft[mask]))
     begun = [(alone, Prompts.from_points(points[alone])), (box, Prompts.from_boxes(boxes[box])),
-             (both, Prompts.from_boxes(boxes[both]).add(points[both])), (mask, Prompts.none(len(mask), masks.device).with_masks(soft[mask, None]))]
+             (both, Prompts.from_boxes(boxes[both]).add(points[both])), (mask, rough)]
     return [(which, prompts) for which, prompts in begun if len(which)]
 
 # %% ../../nbs/lib/60_methods.promptable.ipynb #3490beac
