@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['SamNbError', 'ParameterError', 'DatasetError', 'CheckpointError', 'RunError', 'TrainingError', 'did_you_mean',
-           'Workspace', 'workspace', 'disk_errors', 'atomic_path', 'write_json', 'read_json', 'derive_seed',
-           'seed_everything', 'pick_device']
+__all__ = ['SamNbError', 'ParameterError', 'DatasetError', 'CheckpointError', 'RunError', 'TrainingError', 'NotANumberError',
+           'did_you_mean', 'Workspace', 'workspace', 'disk_errors', 'atomic_path', 'write_json', 'read_json',
+           'derive_seed', 'seed_everything', 'pick_device']
 
 # %% ../nbs/lib/00_core.ipynb #d82cb1d9
 class SamNbError(Exception):
@@ -47,6 +47,7 @@ class DatasetError(SamNbError): "A dataset that is missing, incomplete or incons
 class CheckpointError(SamNbError): "A weights file that is missing, of another model, or unsafe to open."
 class RunError(SamNbError): "A run folder that cannot be created, resumed or read."
 class TrainingError(SamNbError): "Training that must not go on (not a number, out of memory, no space left)."
+class NotANumberError(TrainingError): "Something computed in a training step is not a number; the trainer adds step, learning rate and images."
 
 # %% ../nbs/lib/00_core.ipynb #5f0c5e6c
 def did_you_mean(name: str,  # what was written

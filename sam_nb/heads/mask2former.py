@@ -173,7 +173,7 @@ def _set_losses(model: Mask2Former, output: QueryOutput,
                 weight: float = 1.0,  # of every item
                 draws: Sequence[Tensor] | None = None,  # of `draw_points`; None: drawn now
                 ) -> dict[str, Tensor]:  # ce, mask, dice; ce_0, mask_0, dice_0, ...
-    "Weighted losses of every decoder output. Raises `TrainingError` where a cost is not a number."
+    "Weighted losses of every decoder output. Raises `NotANumberError` where a cost is not a number."
     outputs = [(_float(c), _float(m)) for c, m in ((output.class_logits, output.mask_logits), *output.aux)]
     output = QueryOutput(*outputs[0])
     masks, labels = [m.to(output.mask_logits.device) for m in masks], [lab.to(output.mask_logits.device) for lab in labels]

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, distributed
 from transformers.models.mask2former.modeling_mask2former import dice_loss, sample_point, sigmoid_cross_entropy_loss
 
-from ..core import TrainingError
+from ..core import NotANumberError
 from .mask2former_size import Mask2FormerSize
 
 # %% auto #0
@@ -56,13 +56,13 @@ def matching_costs(class_logits: Sequence[Tensor],  # of one image, one output e
 # %% ../../nbs/lib/30_heads.mask2former_loss.ipynb #71fd7f5e
 def match_queries(costs: Sequence[Tensor],  # of each image [outputs, Q, G]
                   ) -> Tensor:  # int64 [outputs, 3, pairs]: image, query, object (counted over the batch)
-    "The cheapest pairs of queries and objects. Raises `TrainingError` where a cost is not a number."
+    "The cheapest pairs of queries and objects. Raises `NotANumberError` where a cost is not a number."
     device, outputs = costs[0].device, len(costs[0])
     host = torch.cat([c.flatten() for c in costs]).cpu()
     parts = [part.view(c.shape).numpy() for part, c in zip(host.split([c.numel() for c in costs]), costs, strict=True)]
     if bad := [i for i, part in enumerate(parts) if not torch.from_numpy(part).isfinite().all()]:
-        raise TrainingError(f"the cost of matching is not a number for image {', '.join(str(i + 1) for i in bad)} of the batch",
-                            remedy="a lower lr, clip_norm, or precision='bf16' or 'fp32'; resume from the last checkpoint")
+        raise NotANumberError(f"the cost of matching is not a number for image {', '.join(str(i + 1) for i in bad)} of the batch",
+                              remedy="a lower lr, clip_norm, or precision='bf16' or 'fp32'; resume from the last checkpoint")
     starts = [sum(c.shape[2] for c in costs[:i]) for i in range(len(costs))]
     def pairs(output: int) -> Tensor:
         found = [(i, *linear_sum_assignment(part[output])) for i, part in enumerate(parts)]
@@ -133,7 +133,7 @@ def set_losses(outputs: Sequence[tuple[Tensor, Tensor]],  # class logits [B, Q, 
                size: Mask2FormerSize,
                draws: Sequence[Tensor] | None = None,  # of `draw_points`; None: drawn now
                ) -> dict[str, Tensor]:  # ce, mask, dice; ce_0, mask_0, ...
-    "Weighted losses of every output. Raises `TrainingError` where a cost is not a number."
+    "Weighted losses of every output. Raises `NotANumberError` where a cost is not a number."
     counts, device = [len(lab) for lab in labels], masks[0].device
     if max(counts) > size.queries: warnings.warn("some images have more objects than the model has queries: the surplus is not learned", stacklevel=2)
     draws = list(draws if draws is not None else draw_points(size, counts, device))

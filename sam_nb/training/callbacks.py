@@ -19,7 +19,7 @@ from ..core import ParameterError, TrainingError
 from ..optim import average_into
 from .loader import AugmentedSamples, batches
 from .state import is_main, save_trainer
-from .stop import check_interrupt
+from .stop import batch_names, check_interrupt
 from ..weights import save_state
 
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
@@ -94,16 +94,12 @@ def evaluate(t: Trainer) -> dict[str, Any]:
     return metric.compute()
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #857c598a
-def _names(batch: Mapping[str, Any]) -> list[str]:
-    "The names of a batch's images, those of its further streams included."
-    return [*map(str, batch.get("name", [])), *(name for part in batch.values() if isinstance(part, Mapping) for name in _names(part))]
-
 class NaNGuard(Callback):
     "Stop at the first loss that is not finite, and let nothing be saved after it."
     def __init__(self): self.first, self.seen = None, {}
 
     def after_loss(self, t: Trainer) -> None:
-        self.seen.setdefault(t.step, []).extend(_names(t.batch))
+        self.seen.setdefault(t.step, []).extend(batch_names(t.batch))
         if self.first is None: self.first = torch.full((), -1, dtype=torch.int64, device=t.loss.device)
         bad = ~torch.isfinite(t.loss.detach()) & (self.first < 0)
         self.first = torch.where(bad, t.step, self.first)

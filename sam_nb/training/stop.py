@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..core import SamNbError, TrainingError
+from ..core import NotANumberError, SamNbError, TrainingError
 from .state import is_main, save_trainer
 
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
 
 # %% auto #0
-__all__ = ['TrainingInterrupted', 'catch_signals', 'check_interrupt', 'report_errors', 'explain_error']
+__all__ = ['TrainingInterrupted', 'catch_signals', 'check_interrupt', 'report_errors', 'batch_names', 'explain_error']
 
 # %% ../../nbs/lib/41_training.stop.ipynb #037d725c
 class TrainingInterrupted(TrainingError): "The run was stopped by a signal; it can be resumed."
@@ -66,9 +66,19 @@ def report_errors(t: Trainer) -> Iterator[None]:
     finally: t.stream = None
 
 # %% ../../nbs/lib/41_training.stop.ipynb #3db5718e
+def batch_names(batch: Mapping[str, Any]) -> list[str]:
+    "The names of a batch's images, those of its further streams included."
+    return [*map(str, batch.get("name", [])), *(name for part in batch.values() if isinstance(part, Mapping) for name in batch_names(part))]
+
+def _in_step(t: Trainer, error: NotANumberError) -> NotANumberError:
+    rate, names = max(g["lr"] for g in t.optimizer.param_groups), ", ".join(batch_names(t.batch))
+    return NotANumberError(f"{error.fact}, in step {t.step + 1} at lr {rate:.3g}; its images: {names}", file=t.run.folder, remedy=error.remedy)
+
+# %% ../../nbs/lib/41_training.stop.ipynb #1d960fc4
 def explain_error(t: Trainer, error: BaseException) -> BaseException:
-    "Out of memory or a lost loader process as a `TrainingError` with what to lower; other errors unchanged."
+    "Out of memory, a lost loader process or what is not a number as a `TrainingError` with what to do; other errors unchanged."
     said = str(error)
+    if isinstance(error, NotANumberError): return _in_step(t, error)
     if isinstance(error, RuntimeError) and "DataLoader worker" in said:
         return TrainingError(f"a loader process died: {said.splitlines()[0]}", file=t.run.folder, remedy="lower workers (memory, /dev/shm)")
     if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError) and "allocate memory" in said): return error
