@@ -38,24 +38,30 @@ def pseudo_labels_of_batch(class_logits: Tensor,  # [B, Q, K+1], "no object" las
                            mask_logits: Tensor,  # [B, Q, h, w]
                            threshold: float = 0.7,  # the class probability must be above
                            min_pixels: float = 5.0,  # the sum of the mask's probabilities must be above, cells
+                           min_certainty: float = 0.0,  # their mean inside the mask must be above (not in the paper)
                            ) -> list[PseudoLabels]:  # one an image
     "The confident queries of every image (S4M, section 3; one transfer to the host for the whole batch)."
     scores, labels = class_logits.detach().float().softmax(-1).max(-1)
     kept = (labels < class_logits.shape[-1] - 1) & (scores > threshold)
     kept &= mask_logits.detach().float().sigmoid().sum((-2, -1)) > min_pixels
     found = kept.nonzero()  # [n, 2] image, query
+    if min_certainty > 0: found = found[_certainty(mask_logits.detach()[found[:, 0], found[:, 1]]) > min_certainty]
     counts = torch.bincount(found[:, 0], minlength=len(kept)).tolist()
     image, query = found.unbind(1)
     logits = mask_logits.detach()[image, query]
     parts = (labels[image, query], logits.sigmoid() > 0.5, logits, scores[image, query], query)
     return [PseudoLabels(*own) for own in zip(*(t.split(counts) for t in parts), strict=True)]
 
+def _certainty(logits: Tensor) -> Tensor:  # [n, h, w] -> [n] mean probability of the cells of each mask, as in the score of an instance
+    inside, probability = logits > 0, logits.float().sigmoid()
+    return (probability * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+
 # %% ../../nbs/lib/30_heads.pseudo_labels.ipynb #45c256b0
 def pseudo_labels(class_logits: Tensor,  # [Q, K+1], "no object" last
                   mask_logits: Tensor,  # [Q, h, w]
-                  threshold: float = 0.7, min_pixels: float = 5.0) -> PseudoLabels:
+                  threshold: float = 0.7, min_pixels: float = 5.0, min_certainty: float = 0.0) -> PseudoLabels:
     "The confident queries of one image; see `pseudo_labels_of_batch`."
-    return pseudo_labels_of_batch(class_logits[None], mask_logits[None], threshold, min_pixels)[0]
+    return pseudo_labels_of_batch(class_logits[None], mask_logits[None], threshold, min_pixels, min_certainty)[0]
 
 # %% ../../nbs/lib/30_heads.pseudo_labels.ipynb #8f869d92
 SAMPLING = ("softmax", "mask_prob")

@@ -109,7 +109,8 @@ def _pseudo_labels(model: S4M, images: Sequence[Tensor],  # uint8 [3, h, w]
     mode = network.training
     output = network.eval()(network.prepare(images))
     network.train(mode)
-    return pseudo_labels_of_batch(output.class_logits, output.mask_logits, model.switches.threshold, model.switches.min_pixels)
+    s = model.switches
+    return pseudo_labels_of_batch(output.class_logits, output.mask_logits, s.threshold, s.min_pixels, s.min_certainty)
 
 @torch.no_grad()
 def _refined(model: S4M, images: Sequence[Tensor], found: Sequence[PseudoLabels], generator: torch.Generator | None = None,

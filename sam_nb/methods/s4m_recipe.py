@@ -37,6 +37,7 @@ class S4mSwitches(BaseModel):
     sd_coords: Literal["aligned", "reference"] = Field("aligned", description="place of a point in the map of a padded image; reference: as released")
     threshold: float = Field(0.7, ge=0, lt=1, description="probability of the class above which a query becomes a pseudo-label")
     min_pixels: float = Field(5.0, ge=0, description="probable area above which it does, cells of 4 x 4 pixels")
+    min_certainty: float = Field(0.0, ge=0, lt=1, description="mean probability inside its mask above which it does (not in the paper)")
     refine: bool = Field(True, description="pseudo-labels are refined by SAM")
     prompts: Literal["points", "box", "points+box", "mask"] = Field("points", description="what SAM gets of a pseudo-label")
     points: int = Field(3, ge=1, description="points of a pseudo-label")
@@ -152,8 +153,8 @@ def _of_stage(recipe: S4mRecipe, given: Mapping[str, Any]) -> dict[str, Any]:
     return _BY_STAGE.get(str(recipe.preset).split("_")[0], {}).get(recipe.stage, {})
 
 # %% ../../nbs/lib/60_methods.s4m_recipe.ipynb #b81476ac
-_OF_STUDENT = ("threshold", "min_pixels", "refine", "prompts", "points", "point_sampling", "acceptance", "arp", "paste_area", "strong",
-               "unlabelled_weight", "teacher", "unlabelled", "student_init", "every", "burn_in", "decay", "evaluate")
+_OF_STUDENT = ("threshold", "min_pixels", "min_certainty", "refine", "prompts", "points", "point_sampling", "acceptance", "arp", "paste_area",
+               "strong", "unlabelled_weight", "teacher", "unlabelled", "student_init", "every", "burn_in", "decay", "evaluate")
 _OF_TEACHER = ("sd", "sd_weight", "sd_points", "sd_coords")
 
 def _check_stage(recipe: S4mRecipe, given: Mapping[str, Any]) -> None:
