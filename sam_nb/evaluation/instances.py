@@ -123,6 +123,7 @@ def evaluate_instances(model: InstanceModel, data: Any,  # of `datasets.objects`
                        *, images: int | None = None,  # at most so many, evenly spaced
                        score: float = 0.5,  # least score of what counts as found, missed and false in the rows
                        boundary: bool = True,  # boundary AP too
+                       bounds: bool = True,  # floors and ceiling too, which cost as much again as the scores
                        id_map: Callable[[Any], Tensor] | None = None,  # masks -> Cityscapes' id map (`datasets.cityscapes.instance_ids`)
                        input_size: Callable[[Sequence[int]], Sequence[int]] = tuple,  # (H, W) of an image -> of the model's input
                        folder: str | Path | None = None,  # write the answers there; None: do not
@@ -133,25 +134,31 @@ def evaluate_instances(model: InstanceModel, data: Any,  # of `datasets.objects`
     if not chosen: raise ParameterError("there is no image to evaluate on", remedy="another split")
     check_classes(model.classes, classes, partly=True)
     if train is not None: check_classes(train.classes, classes)
-    names = ("model", "the mean box of each class", "masks of another image", "ceiling")
-    scorers = {name: _Scores(classes, boundary, id_map) for name in names}
-    prior, rows, objects, written = mean_boxes(train if train is not None else data), [], [], []
+    scorers = {name: _Scores(classes, boundary, id_map) for name in ("model", *(_BOUNDS if bounds else ()))}
+    prior, rows, objects, written = mean_boxes(data if train is None else train) if bounds else None, [], [], []
     for k in with_bar(chosen, progress):
         sample = data[k]
         masks, name, answer = sample["masks"], str(sample["name"]), model.segment(sample["image"])
-        others = _masks_of(train, k % len(train)) if train is not None else _masks_of(data, (k + 1) % len(data))
-        truth = _as_answer(masks, masks.size, classes)
-        truth.masks = at_stride(truth.masks, input_size(masks.size)) if len(truth) else truth.masks
-        answers = (answer, _drawn_boxes(*prior, masks.size, classes), _as_answer(others, masks.size, classes), truth)
-        for scorer, a in zip(scorers.values(), answers, strict=True): scorer.update(a, masks, name)
+        others = _bounds(data, train, k, prior, masks, input_size) if bounds else ()
+        for scorer, a in zip(scorers.values(), (answer, *others), strict=True): scorer.update(a, masks, name)
         row, own = _image_row(_in_classes(answer, classes), masks, score)
         rows.append({"index": k, "name": name, **row})
         objects += [{"index": k, **o} for o in own]
         if folder is not None: written += _write(answer, Path(folder), name, k, category_ids, id_map is not None)
     if folder is not None: write_json(Path(folder) / "results.json", written)
-    return _evaluation(scorers, rows, objects, classes, train)
+    return _evaluation(scorers, rows, objects, train)
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #2204d8cd
+_BOUNDS = ("the mean box of each class", "masks of another image", "ceiling")
+
+def _bounds(data: Any, train: Any, k: int, prior: tuple[np.ndarray, np.ndarray], masks: Any, input_size: Callable) -> tuple[Instances, ...]:
+    "The answers of both floors and of the ceiling for one image."
+    classes = data.classes
+    others = _masks_of(data, (k + 1) % len(data)) if train is None else _masks_of(train, k % len(train))
+    truth = _as_answer(masks, masks.size, classes)
+    if len(truth): truth.masks = at_stride(truth.masks, input_size(masks.size))
+    return _drawn_boxes(*prior, masks.size, classes), _as_answer(others, masks.size, classes), truth
+
 def _in_classes(answer: Instances, classes: Sequence[str]) -> Instances:
     "The answer in the numbers of the data's classes, without others."
     numbers = torch.tensor(check_classes(answer.classes, classes, partly=True), device=answer.labels.device)
@@ -164,13 +171,13 @@ def _write(answer: Instances, folder: Path, name: str, index: int, category_ids:
     image = int(name) if name.isdigit() else name or index
     return coco_results([answer], [image], category_ids)
 
-def _evaluation(scorers: Mapping[str, _Scores], rows: list[dict[str, Any]], objects: Sequence[Mapping[str, Any]], classes: Sequence[str],
-                train: Any) -> Evaluation:
+def _evaluation(scorers: Mapping[str, _Scores], rows: list[dict[str, Any]], objects: Sequence[Mapping[str, Any]], train: Any) -> Evaluation:
     figures = {name: s.compute() for name, s in scorers.items()}
     scores, by_class = figures.pop("model")
     totals = {k: sum(r[k] for r in rows) for k in ("objects", "found", "missed", "false", "confused")}
     seen = {n: row for n, row in by_class.items() if row["objects"]}
     found = Evaluation(rows, {**scores, **totals, "images": len(rows)}, seen, {"by size": _by_size(objects), "objects": list(objects)})
+    if not figures: return found
     ceiling = figures.pop("ceiling")[0]
     return put_beside(found, {floor_name(name, train): f[0] for name, f in figures.items()}, ceiling)
 

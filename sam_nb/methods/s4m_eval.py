@@ -30,6 +30,7 @@ class S4mEvalRecipe(EvalRecipe):
     before: str | None = Field(None, description="a run or weights to compare with; none: nothing; None: the teacher that the run began with")
     score: float = Field(0.5, ge=0, le=1, description="least score of what counts as found, missed and false in the pictures and rows")
     boundary: bool = Field(True, description="boundary AP too")
+    bounds: bool = Field(True, description="floors and ceiling beside the scores; they take as long again")
     test_min: int | None = Field(None, gt=0, description="shorter side of the images that the model gets, pixels; None: the model's own")
     test_max: int | None = Field(None, gt=0, description="longer side at most; None: the model's own")
     save_masks: bool = Field(False, description="write the answers as COCO's results; of Cityscapes also as its mask files")
@@ -87,14 +88,15 @@ def _evaluate(models: Mapping[str, S4M], data: Any, recipe: S4mEvalRecipe, plan:
     from sam_nb.core import pick_device
     from sam_nb.evaluation.instances import evaluate_instances
     from sam_nb.heads.promptable import AUTOCAST
-    device, found, id_map = pick_device(recipe.device), {}, _id_map(data)
+    device, found = pick_device(recipe.device), {}
+    about = dict(images=plan.images, id_map=_id_map(data), category_ids=_category_ids(data), progress=progress,
+                 **{k: getattr(recipe, k) for k in ("score", "boundary", "bounds")})
     if device.type == "cpu" and recipe.precision == "fp16": raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
     for name, model in models.items():
         folder = plan.folder / f"{plan.name}-masks" / name if recipe.save_masks else None
         model.to(device).eval()
         with torch.no_grad(), torch.autocast(device.type, AUTOCAST[recipe.precision], enabled=recipe.precision != "fp32"):
-            found[name] = evaluate_instances(model, data, images=plan.images, score=recipe.score, boundary=recipe.boundary, id_map=id_map,
-                                             input_size=input_size(model), folder=folder, category_ids=_category_ids(data), progress=progress)
+            found[name] = evaluate_instances(model, data, input_size=input_size(model), folder=folder, **about)
     return found
 
 def input_size(model: S4M) -> Callable:  # (H, W) -> (h, w)
