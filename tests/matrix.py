@@ -60,7 +60,7 @@ def suites(whole: bool) -> dict[str, list[str]]:
     golden = sorted(f for f in (ROOT / "nbs/lib").glob("*.ipynb") if re.search(r"= golden\(", f.read_text()))
     everything = ["nbs/lib/30_heads.everything.ipynb"]
     if whole: return {"parity": ["tests/test_parity.py"], "everything": everything, "golden notebooks": [f.relative_to(ROOT).as_posix() for f in golden],
-                      "resume": [f"tests/test_{name}.py" for name in ("resume", "old_run", "distributed", "rsam", "saom", "remotesam")]}
+                      "resume": [f"tests/test_{name}.py" for name in ("resume", "old_run", "distributed", "rsam", "saom", "remotesam", "s4m")]}
     return {"parity": named("tests/test_parity.py", "committed", "noticed"), "everything": everything,
             "resume": [*named("tests/test_resume.py", "resumed_run", "noticed"), *named("tests/test_old_run.py", "resumes", "noticed")]}
 

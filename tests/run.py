@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LONG = ("nbs/train_saom.ipynb", "nbs/train_promptable.ipynb", "nbs/train_rsam.ipynb", "nbs/train_sartm.ipynb", "tests/test_bad_input.py", "tests/test_own_method.py",
-        "tests/test_parity.py", "tests/test_rsam.py", "tests/test_remotesam.py", "tests/test_resume.py", "tests/test_cli.py", "tests/test_readme.py", "tests/test_progress.py",
+        "tests/test_parity.py", "tests/test_rsam.py", "tests/test_remotesam.py", "tests/test_s4m.py", "tests/test_resume.py", "tests/test_cli.py", "tests/test_readme.py", "tests/test_progress.py",
         "nbs/lib/70_export.onnx.ipynb", "nbs/eval_promptable.ipynb", "nbs/lib/30_heads.everything.ipynb")  # first, so that no processor waits for one at the end
 PACKAGES = ("torch", "torchvision", "torchmetrics", "transformers", "transformers.models.clip.modeling_clip", "sam2", "segment_anything", "peft", "cv2", "scipy.ndimage",
             "pycocotools.mask", "pandas", "matplotlib.pyplot", "IPython", "anywidget", "papermill", "nbdev.test", "pytest")

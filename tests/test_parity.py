@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sam_nb.testing import count_skip, golden
-from tests.parity import remotesam, rsam, saom, sartm
+from tests.parity import remotesam, rsam, s4m, s4m_steps, saom, sartm
 from tests.parity.checks import Checks, double
 
 OWN = Path(__file__).parent / "golden"
-RUNNERS = {"sartm": (sartm, 260), "saom": (saom, 540), "rsam": (rsam, 600), "remotesam": (remotesam, 500)}
+RUNNERS = {"sartm": (sartm, 260), "saom": (saom, 540), "rsam": (rsam, 600), "remotesam": (remotesam, 500), "s4m": (s4m, 1600)}
 
 
-@pytest.mark.parametrize("method, least", [("sartm", 150), ("rsam", 150), ("remotesam", 300)])
+@pytest.mark.parametrize("method, least", [("sartm", 150), ("rsam", 150), ("remotesam", 300), ("s4m", 350)])
 def test_parity_on_the_committed_goldens(method, least):
     checks = RUNNERS[method][0].run(OWN / method)
     assert not checks.failed, checks.failed
@@ -28,7 +28,8 @@ def test_parity_on_all_goldens(method):
     runner, least = RUNNERS[method]
     checks = runner.run(whole(method))
     assert not checks.failed, checks.failed
-    assert len(checks.rows) >= least and not checks.missing, checks.missing
+    missing = [m for m in checks.missing if not m.startswith("lists: ")]  # published lists, of which a golden holds the hash only
+    assert len(checks.rows) >= least and not missing, missing
 
 
 def whole(method: str) -> Path:
@@ -74,6 +75,21 @@ def test_a_thousandth_of_remotesams_fusion_is_noticed(tmp_path):
     failed = remotesam.run(folder).failed
     assert any("stage1.pwam" in name for name in failed) and any("logits" in name for name in failed)
     assert not any("stage0" in name or "text" in name for name in failed)
+
+
+def test_a_thousandth_of_a_mask2former_query_is_noticed(tmp_path):
+    folder = copied(OWN / "s4m", ["m2f_r50.json", "m2f_r50.safetensors"], tmp_path, "m2f_r50.safetensors", "sd.sem_seg_head.predictor.query_feat.weight", 1)
+    failed = s4m.run(folder).failed
+    assert any("class" in name or "logits" in name for name in failed) and not any("backbone" in name or "features" in name for name in failed)
+
+
+def test_distillation_at_other_places_is_noticed(monkeypatch):
+    "Places in the map that fit the prompts, where the published run stretches the content of a padded image over the map."
+    right = s4m_steps.golden_model
+    monkeypatch.setattr(s4m_steps, "golden_model", lambda folder, **switches: right(folder, **{**switches, "sd_coords": "aligned"}))
+    checks = Checks()
+    s4m_steps.check(OWN / "s4m", checks)
+    assert any("loss_sd" in name for name in checks.failed) and not any("loss_ce" in name or "loss_mask" in name for name in checks.failed)
 
 
 def test_swapped_axes_are_noticed(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ from ..weights import HubModel
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
 
 # %% auto #0
-__all__ = ['S4M', 'move_teacher', 'TeachStudent', 'check_teacher', 'measure_refinement']
+__all__ = ['S4M', 'move_teacher', 'TeachStudent', 'check_teacher', 'measure_refinement', 'answering_as']
 
 # %% ../../nbs/lib/60_methods.s4m.ipynb #1f0e5440
 class S4M(FrozenParts, HubModel, library_name="sam_nb", tags=["instance-segmentation", "semi-supervised"], license="apache-2.0"):
@@ -136,7 +137,7 @@ def _label(model: S4M, batch: Mapping[str, Any],  # of `UnlabelledTransform`: we
     "What the student learns of unlabelled images: pictures in strong colours, and masks."
     s, found = model.switches, model.pseudo_labels(batch["weak"])
     refined = model.refined(batch["weak"], found, generator, cells)
-    images, labels, masks = batch["clean"], [f.labels for f in found], [r.small for r in refined]
+    images, labels, masks = batch["weak" if s.arp == "off" else "clean"], [f.labels for f in found], [r.small for r in refined]
     if s.arp != "off": images, labels, masks = _pasted(s, images, labels, refined, pastes or PasteDraws(generator))
     strong = [c(i) for c, i in zip(colours or [StrongColour.draw(generator) for _ in images], images, strict=True)] if s.strong else list(images)
     counts = {"labels": sum(map(len, found)), "refined": sum(int(r.accepted.sum()) for r in refined), "targets": sum(map(len, labels))}
@@ -243,13 +244,23 @@ def _predict(model: S4M, batch: Mapping[str, Any],  # image, content, original_s
     output = network(network.prepare(batch["image"]))
     return network.instances(output, output.padded_size, batch["content"], batch["original_size"], at_most)
 
-def _segment(model: S4M, images: Any,  # path, PIL image or uint8 array [H, W, 3]; or a list of these
+def _segment(model: S4M, images: Any,  # path, PIL image, uint8 array [H, W, 3] or tensor [3, H, W]; or a list of these
              at_most: int = 100) -> Any:  # Instances, or a list of them
     "Instances of images of any size. Raises `DatasetError` for a file that is no image."
     if isinstance(images, (list, tuple)): return [_segment(model, image, at_most) for image in images]
+    if isinstance(images, Tensor): images = images.permute(1, 2, 0).cpu().numpy()
     array, frame = image_array(images, 3), UnlabelledTransform("resize", (model.switches.test_min,), model.switches.test_max)
     sample = frame({"image": torch.from_numpy(array.copy()).permute(2, 0, 1)})
     ready = {"image": [sample["clean"].to(model.device)], "content": [sample["content"]], "original_size": [sample["original_size"]]}
     return replace(model.eval().predict(ready, at_most)[0], image=array)
 
 S4M.predict, S4M.segment = _predict, _segment
+
+# %% ../../nbs/lib/60_methods.s4m.ipynb #31716f4d
+@contextmanager
+def answering_as(model: S4M, who: str) -> Iterator[None]:  # "student" or "teacher"
+    "Inside this context that network predicts; of a first stage it is its only one."
+    before = model.switches
+    model.switches = before.model_copy(update={"evaluate": who})
+    try: yield
+    finally: model.switches = before

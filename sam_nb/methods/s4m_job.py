@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sam_nb.weights import LoadReport
 
 # %% auto #0
-__all__ = ['JOB']
+__all__ = ['JOB', 'show_step']
 
 # %% ../../nbs/lib/60_methods.s4m_job.ipynb #a9970a61
 def _data(recipe: S4mRecipe) -> dict[str, Any]:  # train: the labelled part; unlabelled, val, test
@@ -28,18 +28,19 @@ def _data(recipe: S4mRecipe) -> dict[str, Any]:  # train: the labelled part; unl
     from sam_nb.datasets.label_shares import open_shares
     found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
     names = {"train": "train", "val": "val", "test": "test" if "test" in found.splits() else "val"}
-    splits = {name: _with_classes(found.open(split, crowd=name != "train"), recipe) for name, split in names.items()}
+    splits = {name: _with_classes(found.open(split, crowd=name != "train"), recipe, found.generated) for name, split in names.items()}
     draw = dict(seed=recipe.share_seed, nested=recipe.nested, every_class=recipe.every_class)
     labelled, unlabelled = open_shares(splits["train"], recipe.share, unlabelled=recipe.unlabelled, **draw)
     return {**splits, "train": labelled, "unlabelled": unlabelled}
 
-def _with_classes(data: Any, recipe: S4mRecipe) -> Any:  # Objects
+def _with_classes(data: Any, recipe: S4mRecipe, generated: bool) -> Any:  # Objects
     "The classes that are learned. Raises `ParameterError`."
     from sam_nb.datasets.instances import choose_classes, one_class
     if recipe.agnostic: return one_class(data)
     if not data.classes:
         raise ParameterError(f"{data.name} names no classes", remedy="agnostic=True; or a COCO file with categories, or class_names.txt")
-    return choose_classes(data, recipe.classes) if recipe.classes and list(data.classes) != recipe.classes else data
+    if recipe.classes and list(data.classes) != recipe.classes: return choose_classes(data, recipe.classes)
+    return choose_classes(data) if generated else data  # the demo world's parts are no instances
 
 # %% ../../nbs/lib/60_methods.s4m_job.ipynb #0c498133
 def _framing(recipe: S4mRecipe) -> dict[str, Any]:
@@ -63,11 +64,12 @@ def _collate(recipe: S4mRecipe) -> Any:
 def _trainer_options(model: S4M, recipe: S4mRecipe, data: Mapping[str, Any]) -> dict[str, Any]:
     from sam_nb.datasets.instances import UnlabelledTransform, collate_instances
     from sam_nb.methods.s4m import TeachStudent
+    from sam_nb.methods.s4m_labels import WatchLabels
     from sam_nb.training.loader import TrainStream
     options: dict[str, Any] = {"repeat": _repeats(recipe, data)} if recipe.repeat_threshold else {}
     if recipe.stage == "teacher": return options
     stream = TrainStream(data["unlabelled"], UnlabelledTransform(**_framing(recipe)), None, collate_instances)
-    return {**options, "extra_data": {"unlabelled": stream}, "callbacks": [TeachStudent()]}
+    return {**options, "extra_data": {"unlabelled": stream}, "callbacks": [TeachStudent(), WatchLabels()]}
 
 def _repeats(recipe: S4mRecipe, data: Mapping[str, Any]) -> list[float]:
     from sam_nb.datasets.label_shares import class_presence
@@ -110,3 +112,26 @@ JOB = register(Job(
     recipe=S4mRecipe, presets=S4M_PRESETS, check=s4m_recipe, data=_data, build=_build, transforms=_transforms, collate=_collate,
     trainer_options=_trainer_options, metric=_metric, update=_update, monitor="AP", load=_load,
     evaluators=EVALUATORS, published=S4M_PUBLISHED))
+
+# %% ../../nbs/lib/60_methods.s4m_job.ipynb #f825a894
+def show_step(model: S4M, recipe: S4mRecipe, data: Mapping[str, Any], images: int = 3, width: float = 9) -> Any:  # Picture
+    "Images and masks of a step: labelled; in the second stage also the teacher's, and the student's after refinement and pasting."
+    import torch
+    from accelerate.utils import send_to_device
+    from sam_nb.core import pick_device
+    from sam_nb.show import overlay, show_images
+    model.to(pick_device(recipe.device))
+    generator, transform = torch.Generator().manual_seed(recipe.seed), JOB.transforms(model, recipe, data)["train"]
+    seen = [transform(data["train"][k], generator) for k in range(min(images, len(data["train"])))]
+    shown = [("labelled", s["image"], s["masks"]) for s in seen]
+    if recipe.stage == "student":
+        stream = JOB.trainer_options(model, recipe, data)["extra_data"]["unlabelled"]
+        batch = stream.collate([stream.transform(stream.data[k], generator) for k in range(min(images, len(stream.data)))])
+        batch = send_to_device(batch, model.device)
+        found, made = model.pseudo_labels(batch["weak"]), model.label(batch, generator)
+        shown += [("the teacher", *pair) for pair in zip(batch["weak"], [_enlarged(f.masks) for f in found], strict=True)]
+        shown += [("the student", *pair) for pair in zip(made["strong"], map(_enlarged, made["masks"]), strict=True)]
+    pictures = [overlay(image.cpu(), masks[:, :image.shape[1], :image.shape[2]].cpu().numpy()) for _, image, masks in shown]
+    return show_images(pictures, [title for title, *_ in shown], columns=len(seen), width=width)
+
+def _enlarged(masks: Any) -> Any: return masks.repeat_interleave(4, 1).repeat_interleave(4, 2)  # from cells to pixels

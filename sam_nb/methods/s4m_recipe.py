@@ -97,7 +97,7 @@ class S4mRecipe(S4mSwitches, Recipe):
 
     def horizons(self, steps: int) -> tuple[int, float]:  # of the run -> burn-in, decay
         "The step at which the teacher becomes a copy of the student, and the decay of its average from then on."
-        burn_in = steps // 6 if self.burn_in is None else self.burn_in
+        burn_in = max(1, steps // 6) if self.burn_in is None else self.burn_in
         return burn_in, max(0.0, 1 - 36 / steps) if self.decay is None else self.decay
 
 _PUBLISHED = {"r50": "resnet50", "r101": "resnet101", "swin-b": "swin-base-22k",
@@ -114,9 +114,9 @@ _CITYSCAPES = dict(_PAPER, norm="BN", steps=90_000, schedule="poly", frame="crop
 _COCO = dict(_PAPER, norm="FrozenBN", steps=368_750, schedule="multistep", milestones=[327_778 / 368_750, 355_092 / 368_750], burn_in=25_000,
              decay=0.9996, frame="scale_jitter", image_size=1024, arp="dynamic", test_min=800, test_max=1333)
 S4M_PRESETS: dict[str, dict[str, Any]] = {
-    "demo": dict(backbone="tiny", norm="BN", checkpoint="scratch", refiner="tiny_sam2", share=10, lr=5e-4, weight_decay=0.05, clip_norm=1.0,
-                 schedule="poly", steps=120, batch_size=4, frame="scale_jitter", image_size=128, test_min=128, test_max=256, sd_points=16,
-                 student_init="teacher", eval_steps=60, save_every=60, test_images=20, workers=0),
+    "demo": dict(backbone="tiny_sam2", checkpoint="tiny_m2f", refiner="tiny_sam2", share=10, lr=5e-4, weight_decay=0.05, clip_norm=1.0,
+                 schedule="poly", steps=60, batch_size=4, frame="scale_jitter", image_size=128, test_min=128, test_max=256, sd_points=16,
+                 student_init="teacher", eval_steps=60, save_every=60, test_images=10, workers=0),
     "start": dict(backbone="tiny_sam2", agnostic=True, sd=False, checkpoint="scratch", optimizer="muon", lr=2e-3, weight_decay=0.05, clip_norm=1.0,
                   schedule="poly", steps=4500, batch_size=4, image_size=128, scale_min=1.0, scale_max=1.8, test_min=128, test_max=256,
                   eval_steps=500, save_every=500),
@@ -167,7 +167,7 @@ def _check_stage(recipe: S4mRecipe, given: Mapping[str, Any]) -> None:
     if recipe.teacher is None: raise ParameterError("a student needs a teacher", remedy="teacher=RUN, a run of sam_nb train s4m --stage teacher")
     if recipe.steps and recipe.burn_in is not None and recipe.burn_in >= recipe.steps:
         raise ParameterError(f"burn_in={recipe.burn_in} of {recipe.steps} steps: the teacher would never follow the student",
-                             remedy=f"burn_in={recipe.steps // 6}, or leave it out")
+                             remedy=f"burn_in={max(1, recipe.steps // 6)}, or leave it out")
 
 # %% ../../nbs/lib/60_methods.s4m_recipe.ipynb #cf49940b
 _SIZES = ("backbone", "norm", "classes")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core import CheckpointError
 from ..evaluation.plan import find_model
+from ..heads.mask2former import Mask2Former
 from ..heads.mask2former_weights import choose_part, load_mask2former, load_weights, save_reference, size_of_reference, split_pair
 from ..instance_metrics import CITYSCAPES_IDS
 from .s4m import S4M
@@ -59,14 +60,15 @@ _NAMES = {len(CITYSCAPES_IDS): list(CITYSCAPES_IDS)}  # number of classes -> the
 def load(name: str | Path,  # a run, a saved folder, a released file, a folder of transformers, a name of the zoo
          which: str | None = None,  # "student" or "teacher", the one that predicts; None: the student where there is one
          classes: Sequence[str] | None = None,  # their names, for a file that has none
+         **switches: Any,  # others than the saved ones, such as test_min
          ) -> S4M:
     "A trained S4M on the CPU, in evaluation mode. Raises `CheckpointError`."
     path = find_model(name)
     if path.is_dir() and "stage" in (about := open_weights(path).metadata):
         _require(which, {"teacher": "teacher"} if about["stage"] == "teacher" else {"teacher": "", "student": ""}, path)
-        return S4M.from_pretrained(path, **({"evaluate": which} if which else {}))
-    if path.is_dir(): return _around(load_mask2former(path, classes=list(classes) if classes else None))
-    return _from_released(open_weights(path), which, classes)
+        return S4M.from_pretrained(path, **switches, **({"evaluate": which} if which else {}))
+    if path.is_dir(): return _around(load_mask2former(path, classes=list(classes) if classes else None), switches)
+    return _from_released(open_weights(path), which, classes, switches)
 
 def _require(which: str | None, there: Mapping[str, Any], path: Path | None) -> None:
     if which is None or which in there: return
@@ -74,7 +76,7 @@ def _require(which: str | None, there: Mapping[str, Any], path: Path | None) -> 
                           remedy="which='teacher', or weights of the second stage")
 
 # %% ../../nbs/lib/60_methods.s4m_weights.ipynb #e1a32a07
-def _from_released(weights: Checkpoint, which: str | None, classes: Sequence[str] | None) -> S4M:
+def _from_released(weights: Checkpoint, which: str | None, classes: Sequence[str] | None, switches: Mapping[str, Any]) -> S4M:
     "A model of a file with published names."
     parts = split_pair(weights.state)
     if "" not in parts: _require(which, parts, weights.path)
@@ -83,14 +85,14 @@ def _from_released(weights: Checkpoint, which: str | None, classes: Sequence[str
     if len(names) != count:
         raise CheckpointError(f"{len(names)} names for {count} classes", file=weights.path, remedy="a name for each class, in order")
     stage, sizes = "student" if "student" in parts else "teacher", dict(test_min=1024, test_max=2048) if count == len(CITYSCAPES_IDS) else {}
-    model = S4M(backbone=size.values, norm=norm, classes=names, stage=stage, evaluate=which or "student", **sizes)
+    model = S4M(**{"backbone": size.values, "norm": norm, "classes": names, "stage": stage, "evaluate": which or "student", **sizes, **switches})
     load_weights(model.network, weights, "student" if stage == "student" else None)
     if stage == "student": load_weights(model.teacher, weights, "teacher" if "teacher" in parts else "student")
     return model.eval()
 
-def _around(network: nn.Module) -> S4M:  # a Mask2Former
+def _around(network: Mask2Former, switches: Mapping[str, Any]) -> S4M:
     "A plain Mask2Former as a model of one network."
-    model = S4M(backbone=network.size.values, norm=network.norm, classes=list(network.classes))
+    model = S4M(**{"backbone": network.size.values, "norm": network.norm, "classes": list(network.classes), **switches})
     model.network.load_state_dict(network.state_dict())
     return model.eval()
 
