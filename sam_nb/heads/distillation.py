@@ -86,7 +86,7 @@ def distillation_loss(mask_features: Tensor,  # [B, D, h, w]
                       targets: Sequence[SimilarityTarget],  # one an image
                       stride: int = 4,  # pixels of a feature
                       ) -> Tensor:  # scalar
-    "The structural distillation loss: the mean over images, points and cells (S4M, eq. of L_SD)."
+    "The structural distillation loss: the mean over images, points and cells (S4M, $L_{SD}$)."
     with torch.autocast(mask_features.device.type, enabled=False):
         losses = []
         for features, t in zip(mask_features.to(torch.promote_types(mask_features.dtype, torch.float32)), targets, strict=True):

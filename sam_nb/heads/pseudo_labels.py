@@ -40,7 +40,7 @@ def pseudo_labels_of_batch(class_logits: Tensor,  # [B, Q, K+1], "no object" las
                            min_pixels: float = 5.0,  # the sum of the mask's probabilities must be above, cells
                            min_certainty: float = 0.0,  # their mean inside the mask must be above (not in the paper)
                            ) -> list[PseudoLabels]:  # one an image
-    "The confident queries of every image (S4M, section 3; one transfer to the host for the whole batch)."
+    "The confident queries of every image (as S4M does; one transfer to the host for the whole batch)."
     scores, labels = class_logits.detach().float().softmax(-1).max(-1)
     kept = (labels < class_logits.shape[-1] - 1) & (scores > threshold)
     kept &= mask_logits.detach().float().sigmoid().sum((-2, -1)) > min_pixels

@@ -162,7 +162,7 @@ def refine(view: View, labels: PseudoLabels,
            generator: torch.Generator | None = None, cells: Tensor | None = None,  # of points, see `label_prompts`
            three: bool | None = None,  # candidates; None: for points alone
            chunk: int = 32, stride: int = 4) -> Refined:
-    "Replace a teacher's masks by a SAM's (S4M, section 3.2). Raises `ParameterError` for unknown options."
+    "Replace a teacher's masks by a SAM's (S4M, pseudo-label refinement). Raises `ParameterError` for unknown options."
     wanted = _wanted(labels, acceptance, gain, stride)
     if not wanted.any(): return unrefined(labels, view.original_size, stride, chunk)
     some, cells = labels[wanted], None if cells is None else cells[wanted]
