@@ -43,6 +43,7 @@ class SimilarityTarget:
     grid: tuple[int, int]  # rows, columns; N = rows * columns
     size: tuple[int, int]  # height, width of the image, pixels
 
+# %% ../../nbs/lib/30_heads.distillation.ipynb #0cfebe7c
 COORDS = ("aligned", "reference")
 
 def query_cells(points: Tensor,  # int64 [P, 2] row, column in pixels
@@ -82,6 +83,7 @@ def student_similarity(features: Tensor,  # [D, h, w] mask features of one image
     resized = F.interpolate(features[None], grid, mode="bilinear", align_corners=False)[0]
     return similarity_to(resized.flatten(1).T, cells, eps=1e-6)
 
+# %% ../../nbs/lib/30_heads.distillation.ipynb #91e48b11
 def distillation_loss(mask_features: Tensor,  # [B, D, h, w]
                       targets: Sequence[SimilarityTarget],  # one an image
                       stride: int = 4,  # pixels of a feature

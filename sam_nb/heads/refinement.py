@@ -40,6 +40,7 @@ def encode_views(model: Any,  # a promptable model
         views += [View(model, features[k:k + 1], s["content_size"], s["original_size"], model.image_size, precision) for k, s in enumerate(some)]
     return views
 
+# %% ../../nbs/lib/30_heads.refinement.ipynb #35ca28fb
 def _framed(model: Any, image: Tensor) -> dict[str, Any]:
     frame, size = model.frame(), tuple(image.shape[-2:])
     if getattr(frame, "by_pillow", False): image = image.cpu()
@@ -81,6 +82,7 @@ def mask_prompt(logits: Tensor) -> Tensor:  # [n, h, w] of a teacher -> [n, h, w
     "A teacher's mask in the range of SAM's own low-resolution logits."
     return 30 * logits.float().sigmoid() - 12
 
+# %% ../../nbs/lib/30_heads.refinement.ipynb #bef1c492
 def _mask_prompts(view: View, logits: Tensor) -> Tensor:  # [n, h, w] -> [n, 1, 4g, 4g]
     "The mask in the model's square; padding is outside."
     side = view.low_size
@@ -133,6 +135,7 @@ class Refined:
 
     def __len__(self) -> int: return len(self.masks)
 
+# %% ../../nbs/lib/30_heads.refinement.ipynb #1e33f17a
 def _reduced(masks: Tensor, cells: Sequence[int], stride: int) -> Tensor:  # bool [n, H, W] -> [n, h, w]
     "Nearest resizing by the stride; cells beyond the image are empty."
     picked = masks[:, ::stride, ::stride]
@@ -179,9 +182,11 @@ def _wanted(labels: PseudoLabels, acceptance: str, gain: RefinementGain | None, 
     if gain is None: raise ParameterError("acceptance='measured' without a measurement", remedy="pass gain=measure_gain(...), or acceptance='always'")
     return gain.refines(labels.cells * stride**2, labels.scores)
 
+# %% ../../nbs/lib/30_heads.refinement.ipynb #59673ede
 def _agreement(a: Tensor, b: Tensor) -> Tensor:  # bool [n, h, w] each -> IoU [n]; 0 where both are empty
     return (a & b).flatten(1).sum(1) / (a | b).flatten(1).sum(1).clamp(min=1)
 
+# %% ../../nbs/lib/30_heads.refinement.ipynb #facbbacf
 def _merged(labels: PseudoLabels, wanted: Tensor, found: Refined, size: tuple[int, int], stride: int, chunk: int) -> Refined:
     "The teacher's masks where SAM's were not wanted or not accepted."
     accepted = wanted.clone()
@@ -219,6 +224,7 @@ class RefinementGain:
         means = (_nested(total(v) / counts.clamp(min=1)) for v in (teacher, refined))
         return cls(tuple(a.tolist()), tuple(s.tolist()), _nested(counts.int()), *means, at_least)
 
+# %% ../../nbs/lib/30_heads.refinement.ipynb #f06add3f
 def _quantiles(values: Tensor, groups: int) -> Tensor: return values.quantile(torch.arange(1, groups, dtype=torch.float64) / groups)
 def _nested(rows: Tensor) -> tuple: return tuple(map(tuple, rows.tolist()))
 
@@ -230,6 +236,7 @@ def _where(gain: RefinementGain) -> Tensor:  # bool [A, S]
     row = torch.where(counts.sum(1) >= gain.at_least, summed.sum(1), summed.sum())
     return torch.where(counts >= gain.at_least, summed, row[:, None]) > 0
 
+# %% ../../nbs/lib/30_heads.refinement.ipynb #0d3cdfb4
 def _refines(gain: RefinementGain, areas: Tensor, scores: Tensor) -> Tensor:  # pixels and probability [n] -> bool [n]
     "Which masks to refine."
     def at(values: Tensor, edges: Sequence[float]) -> Tensor: return torch.bucketize(values.double(), values.new_tensor(edges, dtype=torch.float64))
