@@ -125,7 +125,8 @@ S4M_PRESETS: dict[str, dict[str, Any]] = {
     **{f"cityscapes_{p}": dict(_CITYSCAPES, share=p) for p in (5, 10, 20, 30)},
     **{f"coco_{p}": dict(_COCO, share=p) for p in (1, 2, 5, 10)},
 }
-_BY_STAGE = {"cityscapes": {"teacher": dict(batch_size=4), "student": dict(batch_size=16, repeat_threshold=10.0)},
+_BY_STAGE = {"demo": {"student": dict(threshold=0.2)},  # a teacher of so few steps is sure of little
+             "cityscapes": {"teacher": dict(batch_size=4), "student": dict(batch_size=16, repeat_threshold=10.0)},
              "coco": {"teacher": dict(batch_size=16), "student": dict(batch_size=12, repeat_threshold=10.0, eval_steps=7000, save_every=7000)}}
 
 # %% ../../nbs/lib/60_methods.s4m_recipe.ipynb #ad75fce3

@@ -239,11 +239,15 @@ class MemoryReport(Callback):
             used, there = torch.cuda.max_memory_allocated() / 2**30, torch.cuda.get_device_properties(t.device).total_memory / 2**30
             print(f"memory: {used:.1f} of {there:.1f} GiB with batch_size={t.recipe.batch_size}, precision={t.recipe.precision}")
 
+def _described(value: Any) -> str:
+    if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value): return "; ".join(map(_described, value))
+    return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else str(value)
+
 class OneBatch(Callback):
     "For debugging: show the shapes and losses of the first step, then end the run."
     def after_step(self, t: Trainer) -> None:
         parts = {n: p for n, p in t.batch.items() if isinstance(p, Mapping)}
         for k, v in [*t.batch.items(), *((f"{n}.{k}", v) for n, p in parts.items() for k, v in p.items())]:
-            if k not in parts: print(f"{k:>14}: {f'{list(v.shape)} {v.dtype}' if isinstance(v, Tensor) else v}")
+            if k not in parts: print(f"{k:>14}: {_described(v)}")
         print(f"{'losses':>14}: {({k: round(v.item(), 4) for k, v in t.terms[-1].items()})}")
         t.stopping = "one batch was enough"
