@@ -55,8 +55,11 @@ def _image_row(prediction: Instances, truth: Any, score: float) -> tuple[dict[st
     objects = [{"category": int(truth.categories[o]), "area": int(truth.areas[o]), "iou": kept.get(o), "best iou": float(best[o])}
                for o in np.flatnonzero(real)]
     quality = sum(kept.values()) / max(len(kept) + (len(objects) - len(kept) + false.sum()) / 2, 0.5)
-    return {"objects": len(objects), "found": len(kept), "missed": len(objects) - len(kept), "false": int(false.sum()), "confused": confused,
-            "PQ": 100 * quality if len(objects) or false.any() else float("nan")}, objects
+    order = prediction.scores.cpu().argsort(descending=True, stable=True).numpy()
+    hits = (owner >= 0)[order][owner[order] != -2]
+    ranked = (hits * hits.cumsum() / np.arange(1, len(hits) + 1)).sum() / len(objects) if objects else float("nan")
+    return {"AP50": 100 * float(ranked), "objects": len(objects), "found": len(kept), "missed": len(objects) - len(kept), "false": int(false.sum()),
+            "confused": confused, "PQ": 100 * quality if len(objects) or false.any() else float("nan")}, objects
 
 # %% ../../nbs/lib/50_evaluation.instances.ipynb #df71c204
 def mean_boxes(data: Any,  # with classes
