@@ -167,15 +167,18 @@ def move_teacher(model: S4M, step: int,  # steps that the student has made
 # %% ../../nbs/lib/60_methods.s4m.ipynb #53144011
 class TeachStudent(Callback):
     "Before each step: the teacher moves, and labels the unlabelled images. Raises `TrainingError` where no label survives for long."
-    def __init__(self, patience: int | None = None):  # steps without a label; None: a twentieth of the run, at least 50
-        self.patience, self.horizons, self.gain = patience, (0, 0.0), None
+    def __init__(self, known: Sequence[dict] | None = None,  # labelled images that the teacher has not seen, for "measured"; None: of validation
+                 patience: int | None = None):  # steps without a label; None: a twentieth of the run, at least 50
+        self.known, self.patience, self.horizons, self.gain = known, patience, (0, 0.0), None
         self.counts, self.steps, self.without = torch.zeros(4), 0, 0  # images, labels, refined, targets; steps counted; steps without a label
 
     def begin(self, t: Trainer) -> None:
         method, self.horizons = t.method, t.recipe.horizons(t.steps)
         if t.step == 0: check_teacher(method, t.extra_data["unlabelled"], t.recipe.seed)
         if method.switches.acceptance != "measured" or method.helper is None: return
-        self.gain = self.gain or measure_refinement(method, t.val_data, t.val_transform)
+        if self.gain is None:
+            if self.known is None and is_main(): print("refinement is measured on validation images; with hold_out=0.2, on labelled ones")
+            self.gain = measure_refinement(method, t.val_data if self.known is None else self.known, t.val_transform)
         method.gain = self.gain
 
     def before_step(self, t: Trainer) -> None:

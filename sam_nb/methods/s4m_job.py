@@ -31,7 +31,19 @@ def _data(recipe: S4mRecipe) -> dict[str, Any]:  # train: the labelled part; unl
     splits = {name: _with_classes(found.open(split, crowd=name != "train"), recipe, found.generated) for name, split in names.items()}
     draw = dict(seed=recipe.share_seed, nested=recipe.nested, every_class=recipe.every_class)
     labelled, unlabelled = open_shares(splits["train"], recipe.share, unlabelled=recipe.unlabelled, **draw)
-    return {**splits, "train": labelled, "unlabelled": unlabelled}
+    seen, kept = _held_out(labelled, recipe)
+    return {**splits, "train": seen if recipe.stage == "teacher" else labelled, "unlabelled": unlabelled, **({"kept": kept} if kept else {})}
+
+def _held_out(labelled: Any, recipe: S4mRecipe) -> tuple[Any, Any]:  # Objects to learn from, Objects kept from the teacher
+    "The labelled images in two parts. Raises `ParameterError` where one would be empty."
+    from sam_nb.datasets.label_shares import draw_share, subset
+    if not recipe.hold_out: return labelled, None
+    count = round(recipe.hold_out * len(labelled))
+    if not 0 < count < len(labelled):
+        fact = f"hold_out={recipe.hold_out} of {len(labelled)} labelled images is {count}"
+        raise ParameterError(fact, remedy="hold_out=0.2 and a larger share; or hold_out=0")
+    kept = set(draw_share(len(labelled), count, recipe.share_seed))
+    return tuple(subset(labelled, [k for k in range(len(labelled)) if (k in kept) == held]) for held in (False, True))
 
 def _with_classes(data: Any, recipe: S4mRecipe, generated: bool) -> Any:  # Objects
     "The classes that are learned. Raises `ParameterError`."
@@ -69,7 +81,7 @@ def _trainer_options(model: S4M, recipe: S4mRecipe, data: Mapping[str, Any]) -> 
     options: dict[str, Any] = {"repeat": _repeats(recipe, data)} if recipe.repeat_threshold else {}
     if recipe.stage == "teacher": return options
     stream = TrainStream(data["unlabelled"], UnlabelledTransform(**_framing(recipe)), None, collate_instances)
-    return {**options, "extra_data": {"unlabelled": stream}, "callbacks": [TeachStudent(), WatchLabels()]}
+    return {**options, "extra_data": {"unlabelled": stream}, "callbacks": [TeachStudent(data.get("kept")), WatchLabels()]}
 
 def _repeats(recipe: S4mRecipe, data: Mapping[str, Any]) -> list[float]:
     from sam_nb.datasets.label_shares import class_presence

@@ -44,7 +44,7 @@ class S4mSwitches(BaseModel):
     point_sampling: Literal["mask_prob", "softmax"] = Field(
         "mask_prob", description="where they are drawn: in the mask; by the softmax of the map, as released")
     acceptance: Literal["always", "iou", "measured"] = Field(
-        "always", description="refined masks that are taken: all; those like the teacher's; where it helps on validation images")
+        "always", description="refined masks that are taken: all; those like the teacher's; where it was measured to help")
     arp: Literal["off", "static", "dynamic"] = Field(
         "static", description="paste refined instances between unlabelled images: at their place; resized, anywhere")
     paste_area: int | None = Field(None, ge=1, description="smallest mask that is pasted, pixels; None: 3000 of 512 x 1024, as a share")
@@ -70,6 +70,7 @@ class S4mRecipe(S4mSwitches, Recipe):
     share_seed: int = Field(0, ge=0, description="which images a percentage or a number draws")
     nested: bool = Field(False, description="a smaller share of a seed lies within a larger one")
     every_class: bool = Field(False, description="draw the share so that every class has a label")
+    hold_out: float = Field(0.0, ge=0, lt=1, description="share of the labelled images that a teacher does not see, to measure refinement on")
     agnostic: bool = Field(False, description="all objects are one class, 'object': for data without classes, or weights to start from")
     unlabelled: str | None = Field(None, description="folder or list of unlabelled images; None: all images of the training split")
     frame: Literal["crop", "scale_jitter", "resize"] = Field(
@@ -117,6 +118,9 @@ S4M_PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(backbone="tiny_sam2", checkpoint="tiny_m2f", refiner="tiny_sam2", share=10, lr=5e-4, weight_decay=0.05, clip_norm=1.0,
                  schedule="poly", steps=60, batch_size=4, frame="scale_jitter", image_size=128, test_min=128, test_max=256, sd_points=16,
                  student_init="teacher", eval_steps=60, save_every=60, test_images=10, workers=0),
+    "street": dict(backbone="tiny_sam2", checkpoint="tiny_m2f", refiner="tiny_sam2", share=10, optimizer="muon", lr=5e-4, weight_decay=0.05,
+                   schedule="cosine", steps=500, frame="scale_jitter", image_size=160, scale_min=1.0, scale_max=1.7, test_min=160, test_max=320,
+                   student_init="teacher", eval_steps=250, save_every=250),
     "start": dict(backbone="tiny_sam2", agnostic=True, sd=False, checkpoint="scratch", optimizer="muon", lr=2e-3, weight_decay=0.05, clip_norm=1.0,
                   schedule="poly", steps=4500, batch_size=4, image_size=128, scale_min=1.0, scale_max=1.8, test_min=128, test_max=256,
                   eval_steps=500, save_every=500),
@@ -126,6 +130,7 @@ S4M_PRESETS: dict[str, dict[str, Any]] = {
     **{f"coco_{p}": dict(_COCO, share=p) for p in (1, 2, 5, 10)},
 }
 _BY_STAGE = {"demo": {"student": dict(threshold=0.2)},  # a teacher of so few steps is sure of little
+             "street": {"teacher": dict(batch_size=8), "student": dict(batch_size=4, threshold=0.6, min_certainty=0.85, unlabelled_weight=1.0)},
              "cityscapes": {"teacher": dict(batch_size=4), "student": dict(batch_size=16, repeat_threshold=10.0)},
              "coco": {"teacher": dict(batch_size=16), "student": dict(batch_size=12, repeat_threshold=10.0, eval_steps=7000, save_every=7000)}}
 
@@ -171,10 +176,10 @@ def _check_stage(recipe: S4mRecipe, given: Mapping[str, Any]) -> None:
                              remedy=f"burn_in={max(1, recipe.steps // 6)}, or leave it out")
 
 # %% ../../nbs/lib/60_methods.s4m_recipe.ipynb #cf49940b
-_SIZES = ("backbone", "norm", "classes")
+_SIZES, _LABELLED = ("backbone", "norm", "classes"), ("share", "share_seed", "nested", "every_class", "hold_out")
 
 def _like_teacher(recipe: S4mRecipe, given: Mapping[str, Any]) -> S4mRecipe:
-    "The recipe of a student with the sizes of its teacher, where a saved folder tells them. Raises `CheckpointError`."
+    "The recipe of a student with the sizes and the labelled images of its teacher, where its folder tells them. Raises `CheckpointError`."
     folder = find_model(recipe.teacher) if recipe.stage == "student" else None
     if folder is None or not (folder / "config.json").is_file(): return recipe
     about = read_json(folder / "config.json")
@@ -183,4 +188,6 @@ def _like_teacher(recipe: S4mRecipe, given: Mapping[str, Any]) -> S4mRecipe:
     for name in _SIZES:
         if given.get(name, about[name]) != about[name]:
             raise ParameterError(f"{name}={given[name]!r}, but the teacher has {about[name]!r}", remedy=f"leave {name} out, or take another teacher")
-    return recipe.model_copy(update={name: about[name] for name in _SIZES})
+    run = read_json(folder.parent / "run.json")["recipe"] if (folder.parent / "run.json").is_file() else {}
+    same = {name: run[name] for name in _LABELLED if name in run and name not in given}  # a student learns from its teacher's labels
+    return recipe.model_copy(update={**{name: about[name] for name in _SIZES}, **same})
