@@ -1,6 +1,7 @@
 """A student's run that is killed goes on to the same weights; two processes are one with the whole batch; mistakes are told before a step."""
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sam_nb.heads import mask2former_loss
 from sam_nb.methods import s4m as method
 from sam_nb.methods.s4m import S4M, TeachStudent
 from sam_nb.methods.s4m_job import JOB
-from sam_nb.methods.s4m_weights import load
+from sam_nb.methods.s4m_weights import load, load_helper
 from sam_nb.testing import samples
 from sam_nb.training.loop import trainer_for
 from sam_nb.training.runs import Run
@@ -91,9 +92,23 @@ def test_a_batch_of_one(folder): s4m.trainer(folder, "one", batch_size=1, steps=
 
 
 def test_a_teacher_that_is_sure_of_nothing_is_refused(folder):
-    with pytest.raises(TrainingError, match="no pseudo-label above 0.99 on 8 unlabelled images") as told:
+    with pytest.raises(TrainingError, match="no pseudo-label above 0.99 on 8 unlabelled images; the surest has") as told:
         s4m.trainer(folder, "unsure", threshold=0.99).fit()
-    assert "threshold=0.79" in str(told.value)
+    lower = float(re.search(r"threshold=([0-9.]+),", str(told.value))[1])
+    s4m.trainer(folder, "surer", threshold=lower, steps=2, burn_in=1).fit()  # the remedy works
+
+
+def test_a_teacher_that_sees_no_object_is_told_so(folder, tmp_path):
+    blind = S4M(backbone=s4m.SIZE, classes=s4m.CLASSES)
+    with torch.no_grad(): blind.network.net.class_predictor.bias[-1] += 30
+    blind.save_pretrained(tmp_path / "blind")
+    with pytest.raises(TrainingError, match="every query of the teacher is 'no object'"):
+        s4m.trainer(folder, "blind", teacher=str(tmp_path / "blind")).fit()
+
+
+@pytest.mark.parametrize("name", ["tiny_m2f", "tiny_rsam"])
+def test_what_is_no_sam_cannot_refine(name):
+    with pytest.raises(CheckpointError, match=f"'{name}' is no SAM"): load_helper(name)
 
 
 def test_a_run_without_labels_for_long_stops(folder, monkeypatch):

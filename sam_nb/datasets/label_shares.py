@@ -36,8 +36,8 @@ def share_count(share: float | str,  # percent; or "24 images"
     try: value = int(number) if is_count else float(number)
     except ValueError: raise ParameterError(f"share={share!r}", remedy='a percentage such as 5, a number such as "24 images", or a file') from None
     count = value if is_count else int(value * total / 100) if math.isfinite(value) else -1
-    if 0 < count <= total: return count
-    if count > total: raise ParameterError(f"share={share!r} of {total} images", remedy=f'100 percent at most, or "{total} images"')
+    if 0 < count <= total and (is_count or value <= 100): return count
+    if count > 0: raise ParameterError(f"share={share!r} of {total} images", remedy=f'100 percent at most, or "{total} images"')
     fact = f"share={share!r} of {total} images is no image (rounded down)"
     raise ParameterError(fact, remedy=f'share={math.ceil(1e4 / total) / 100:g} is the smallest percentage, "1 image" the smallest number')
 
@@ -116,7 +116,9 @@ def _with_objects(labelled: Objects, data: Objects) -> Objects:
     kept = [k for k, classes in enumerate(presence) if classes]
     if not kept:
         fact = f"none of {len(labelled)} images of this share shows an object"
-        raise file_error("split empty", fact, data.found.masks, "another seed, or every_class=True")
+        none = f"other classes, or other data: none of all {len(data)} images does"
+        remedy = "another seed, a larger share, or every_class=True" if any(class_presence(data)) else none
+        raise file_error("split empty", fact, data.found.masks, remedy)
     missing = set(range(len(data.classes))) - set().union(*presence)
     if missing and len(labelled) < len(data): missing &= set().union(*class_presence(data))
     if missing:

@@ -93,9 +93,10 @@ def _weights_lines(recipe: Any,  # a `Recipe`: its `start_weights` name what is 
     return lines or ["none: the model starts from random numbers"], missing
 
 def _find(name: str) -> Path:
-    "As `find_weights`; text encoders may also be in the cache of the Hugging Face hub."
-    from sam_nb.zoo import ZOO, find_weights, hub_snapshot
-    try: return find_weights(name)
+    "As `find_model`: runs too; text encoders may also be in the cache of the Hugging Face hub."
+    from sam_nb.evaluation.plan import find_model
+    from sam_nb.zoo import ZOO, hub_snapshot
+    try: return find_model(name)
     except CheckpointError as error:
         if name not in ZOO or ZOO[name].kind != "hub": raise
         try: return hub_snapshot(ZOO[name].url, download=False)

@@ -104,6 +104,7 @@ S4M.losses, S4M.similarities = _losses, _similarities
 @torch.no_grad()
 def _pseudo_labels(model: S4M, images: Sequence[Tensor],  # uint8 [3, h, w]
                    network: Mask2Former | None = None,  # None: the teacher; in the first stage the network itself
+                   threshold: float | None = None,  # None: the model's
                    ) -> list[PseudoLabels]:  # one an image
     "What the teacher is sure of."
     network = network or (model.teacher if model.teacher_parts else model.network)
@@ -111,7 +112,8 @@ def _pseudo_labels(model: S4M, images: Sequence[Tensor],  # uint8 [3, h, w]
     output = network.eval()(network.prepare(images))
     network.train(mode)
     s = model.switches
-    return pseudo_labels_of_batch(output.class_logits, output.mask_logits, s.threshold, s.min_pixels, s.min_certainty)
+    above = s.threshold if threshold is None else threshold
+    return pseudo_labels_of_batch(output.class_logits, output.mask_logits, above, s.min_pixels, s.min_certainty)
 
 @torch.no_grad()
 def _refined(model: S4M, images: Sequence[Tensor], found: Sequence[PseudoLabels], generator: torch.Generator | None = None,
@@ -210,10 +212,15 @@ class TeachStudent(Callback):
         self.gain = saved["gain"] and RefinementGain(**saved["gain"])
 
 # %% ../../nbs/lib/60_methods.s4m.ipynb #a58256ed
-def _no_labels(model: S4M, where: str, file: Path | None = None) -> TrainingError:
-    lower = round(model.switches.threshold - 0.2, 2)
-    return TrainingError(f"no pseudo-label above {model.switches.threshold} {where}", file=file,
-                         remedy=f"threshold={max(lower, 0.1)}, or a teacher that was trained for longer")
+def _no_labels(model: S4M, where: str, file: Path | None = None,
+               surest: float | None = None,  # the highest probability of an object; 0: no query is one; None: not looked for
+               ) -> TrainingError:
+    s = model.switches
+    fact, longer = f"no pseudo-label above {s.threshold} {where}", "a teacher that was trained for longer"
+    if s.min_certainty: longer += f", or a lower min_certainty than {s.min_certainty}"
+    if surest == 0: return TrainingError(f"{fact}: every query of the teacher is 'no object'", file=file, remedy=longer)
+    if surest: fact += f"; the surest has {surest:.3g}"
+    return TrainingError(fact, file=file, remedy=f"threshold={0.8 * (surest or s.threshold):.2g}, or {longer}")
 
 @torch.no_grad()
 def check_teacher(model: S4M, stream: TrainStream,  # unlabelled images
@@ -221,9 +228,10 @@ def check_teacher(model: S4M, stream: TrainStream,  # unlabelled images
                   ) -> float:  # pseudo-labels an image
     "Raise `TrainingError` where the teacher is sure of nothing in some unlabelled images."
     data, chosen = AugmentedSamples(stream.data, stream.transform, seed), evenly_spaced(len(stream.data), at_most)
-    found = sum(len(model.pseudo_labels([data.sample(0, i)["weak"].to(model.device)])[0]) for i in chosen)
-    if not found: raise _no_labels(model, f"on {len(chosen)} unlabelled images")
-    return found / len(chosen)
+    def scores(threshold: float) -> list[float]:
+        return [x for i in chosen for x in model.pseudo_labels([data.sample(0, i)["weak"].to(model.device)], threshold=threshold)[0].scores.tolist()]
+    if found := len(scores(model.switches.threshold)): return found / len(chosen)
+    raise _no_labels(model, f"on {len(chosen)} unlabelled images", surest=max(scores(0.0), default=0.0))
 
 @torch.no_grad()
 def measure_refinement(model: S4M, data: Sequence[dict], transform: Any,  # of validation images

@@ -87,6 +87,13 @@ class S4mRecipe(S4mSwitches, Recipe):
     released: bool = Field(False, description="all of the release's choices at once")
     test_images: int | None = Field(None, gt=0, description="at most so many images in the evaluation at the end")
 
+    @model_validator(mode="after")
+    def _frame(self):
+        sides = self.image_size if isinstance(self.image_size, list) else [self.image_size] * 2
+        if len(sides) != 2 or min(sides) < 32: raise ValueError(f"image_size={self.image_size} is not a side, or two, of 32 pixels or more")
+        if self.scale_min > self.scale_max: raise ValueError(f"scale_min={self.scale_min} is above scale_max={self.scale_max}")
+        return self
+
     @property
     def start_weights(self) -> dict[str, str]:  # part -> name of the zoo, or a file or folder
         "The weights that a run begins with."

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import CheckpointError
+from ..core import CheckpointError, ParameterError
 from ..evaluation.plan import find_model
 from ..heads.mask2former import Mask2Former
 from ..heads.mask2former_weights import choose_part, load_mask2former, load_weights, save_reference, size_of_reference, split_pair
@@ -52,7 +52,9 @@ def load_helper(name: str | Path,  # a name of the zoo, a run, a folder or a fil
         from sam_nb.methods.saom_weights import load as load_saom
         return load_saom(path)
     from sam_nb.methods.promptable_weights import load as load_promptable
-    return load_promptable(path)
+    try: return load_promptable(path)
+    except ParameterError as error:  # a folder whose switches are of another method
+        raise CheckpointError(f"{str(name)!r} is no SAM", file=path, remedy="refiner=a SAM of the zoo, or a run of promptable or saom") from error
 
 # %% ../../nbs/lib/60_methods.s4m_weights.ipynb #1cd777ae
 _NAMES = {len(CITYSCAPES_IDS): list(CITYSCAPES_IDS)}  # number of classes -> their names, in a released file
