@@ -222,7 +222,7 @@ def show_answers(rows: Sequence[tuple[Any, Mapping[str, Instances]]],  # an imag
     return figure
 
 def show_instances(models: Mapping[str, InstanceModel], data: Any, which: Iterable[int],  # indices of images
-                   *, score: float = 0.5,  # least score shown
+                   *, score: float | None = None,  # least score shown; None: as many answers as there are objects, the best
                    titles: Mapping[int, str] | None = None,  # index -> what is written above the image's first picture
                    width: float = 9) -> Any:  # Picture
     "Images, truth and the answers of some models, a row an image."
@@ -231,9 +231,13 @@ def show_instances(models: Mapping[str, InstanceModel], data: Any, which: Iterab
         sample = data[k]
         masks, image = sample["masks"], sample["image"]
         said = (titles or {}).get(k, str(sample["name"])[-20:])
-        answers = {name: _in_classes(m.segment(image).above(score), data.classes) for name, m in models.items()}
+        answers = {name: _in_classes(_shown(m.segment(image), score, len(masks)), data.classes) for name, m in models.items()}
         rows.append((image, {f"truth of {said}": _as_answer(masks, masks.size, data.classes), **answers}))
     return show_answers(rows, width)
+
+def _shown(found: Instances, score: float | None, count: int) -> Instances:
+    if score is None: score = float(found.scores[min(count, len(found)) - 1]) if len(found) and count else 0.5
+    return found.above(score)
 
 def _coloured(image: np.ndarray, found: Instances) -> np.ndarray:
     from sam_nb.show import distinct_colours, overlay

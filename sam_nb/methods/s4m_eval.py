@@ -28,7 +28,7 @@ class S4mEvalRecipe(EvalRecipe):
     "All parameters of an S4M evaluation."
     which: Literal["student", "teacher", "both"] | None = Field(None, description="student, teacher, both; None: whatever the weights hold")
     before: str | None = Field(None, description="a run or weights to compare with; none: nothing; None: the teacher that the run began with")
-    score: float = Field(0.3, ge=0, le=1, description="least score of what counts as found, missed and false in the pictures and rows")
+    score: float = Field(0.3, ge=0, le=1, description="least score of what counts as found, missed and false")
     boundary: bool = Field(True, description="boundary AP too")
     bounds: bool = Field(True, description="floors and ceiling beside the scores; they take as long again")
     test_min: int | None = Field(None, gt=0, description="shorter side of the images that the model gets, pixels; None: the model's own")
