@@ -70,7 +70,7 @@ ZOO: dict[str, Weights] = {w.name: w for w in [
     Weights("tiny_sam2", "a tiny SAM 2, trained here on the demo world", "tiny_sam2", "", "Apache-2.0", "own", 4),
     Weights("tiny_rsam", "a tiny RSAM, trained here on the demo's aerial scenes", "tiny_rsam", "", "Apache-2.0", "own", 4),
     Weights("tiny_remotesam", "a tiny RemoteSAM, trained here on the demo's aerial scenes", "tiny_remotesam", "", "Apache-2.0", "own", 4),
-    Weights("tiny_m2f", "a tiny Mask2Former without classes, trained here on the demo world", "tiny_m2f", "", "Apache-2.0", "own", 3),
+    Weights("tiny_m2f", "a tiny Mask2Former, trained here on the demo world", "tiny_m2f", "", "Apache-2.0", "own", 3),
     *_meta_weights(),
     Weights("clip-vit-base-patch32", "CLIP ViT-B/32", "clip-vit-base-patch32", "openai/clip-vit-base-patch32", "MIT", "hub", 605),
     Weights("bert-base-uncased", "BERT base, uncased", "bert-base-uncased", "google-bert/bert-base-uncased", "Apache-2.0", "hub", 440),

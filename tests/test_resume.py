@@ -141,7 +141,9 @@ def test_each_stream_counts_its_own_epochs(tmp_path):
         def after_loss(self, t):
             self.labelled.append(t.batch["name"]), self.unlabelled.append(t.batch["unlabelled"]["name"])
     look = Look()
-    toy.semi_trainer(tmp_path, "look", workers=0, epochs=2, callbacks=[look]).fit()
+    trainer = toy.semi_trainer(tmp_path, "look", workers=0, epochs=2, callbacks=[look])
+    trainer.repeat = None  # every image as often as the others
+    trainer.fit()
     for seen, of_epoch, size in ((look.labelled, 14, 4), (look.unlabelled, 8, 6)):
         names = [name for batch in seen for name in batch]
         assert len(seen) == 28 and all(len(batch) == size for batch in seen)

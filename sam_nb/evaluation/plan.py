@@ -70,8 +70,8 @@ def check_evaluation(kind: type[E],  # the method's evaluation recipe
 def find_model(name: str | Path,  # a run, a name of the zoo, a folder, or a file
                ) -> Path:
     "Where a model lies; raises `CheckpointError`."
-    run = workspace().runs / name
-    if not (run / "run.json").is_file(): return find_weights(name)
+    run = next((f for f in (workspace().runs / name, Path(name)) if (f / "run.json").is_file()), None)  # by its name, or the path of its folder
+    if run is None: return find_weights(name)
     if (run / "model" / "config.json").is_file(): return run / "model"
     raise CheckpointError(f"run {str(name)!r} has no model yet", file=run / "model", remedy="wait until it has finished, or name another run")
 
