@@ -23,7 +23,7 @@ from sam_nb.contract import job
 from sam_nb.core import workspace
 from sam_nb.datasets.catalog import resolve_dataset
 from sam_nb.datasets.instances import InstanceTransform, UnlabelledTransform
-from sam_nb.heads.refinement import Refined, unrefined
+from sam_nb.heads.refinement import Refined, reduced, unrefined
 from sam_nb.instance_metrics import CocoAP
 from sam_nb.masks import mask_iou
 from sam_nb.methods.s4m import S4M
@@ -31,10 +31,9 @@ from sam_nb.training.loop import trainer_for
 from sam_nb.training.runs import Run
 
 FIGURES = ("AP", "AP50", "APs", "APm", "APl")
-COMMON = dict(backbone="tiny_sam2", checkpoint="tiny_m2f", refiner="tiny_sam2", image_size=160, test_min=160, test_max=320, scale_min=1.0, scale_max=1.7,
-              optimizer="muon", lr=5e-4, share=10, schedule="cosine", weight_decay=0.05, eval_steps=100_000, save_every=100_000)
-TEACHER = dict(stage="teacher", batch_size=8)
-STUDENT = dict(stage="student", student_init="teacher", batch_size=4, threshold=0.6, min_certainty=0.85, unlabelled_weight=1.0)
+COMMON = dict(preset="street", eval_steps=100_000, save_every=100_000)
+TEACHER = dict(stage="teacher")
+STUDENT = dict(stage="student")
 ARMS: dict[str, dict[str, Any]] = {  # name -> recipe; "then": what the arm goes on from
     "teacher, first half": dict(TEACHER, batch_size=4, lr=1e-3),
     "teacher": dict(TEACHER, then="teacher, first half"),
@@ -78,9 +77,7 @@ def give_truth(model: S4M) -> None:
             if len(own) and len(truth):
                 overlap, which = mask_iou(masks, truth).max(1)
                 masks = torch.where((overlap > 0.1)[:, None, None], truth[which], masks)
-            small = masks[:, ::4, ::4]
-            small = torch.nn.functional.pad(small, (0, own.masks.shape[2] - small.shape[2], 0, own.masks.shape[1] - small.shape[1]))
-            out.append(Refined(masks, small, own.scores, torch.ones_like(own.labels, dtype=torch.bool)))
+            out.append(Refined(masks, reduced(masks, own.masks.shape[1:]), own.scores, torch.ones_like(own.labels, dtype=torch.bool)))
         return out
 
     model.label, model.refined = label, refined

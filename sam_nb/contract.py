@@ -232,7 +232,8 @@ class Instances:
         kept = self.above(score)
         image = np.zeros((*self.masks.shape[1:], 3), np.uint8) if self.image is None else self.image
         names = ", ".join(f"{self.classes[int(k)]} {s:.2f}" for k, s in zip(kept.labels, kept.scores, strict=True))
-        return show_images([overlay(image, kept.masks.cpu().numpy())], [textwrap.shorten(names, 200) or "nothing"], columns=1, width=width)
+        title = textwrap.shorten(names, 200) or f"none of {len(self)} has {score}"
+        return show_images([overlay(image, kept.masks.cpu().numpy())], [title], columns=1, width=width)
 
 # %% ../nbs/lib/00_contract.ipynb #16b58cef
 @runtime_checkable

@@ -156,7 +156,7 @@ def image_array(image: Any,  # path, PIL image, uint8 array [H, W] or [H, W, C],
                 channels: int = 3) -> np.ndarray:  # uint8 [H, W, channels], contiguous
     "An image as an array, from a path, a PIL image, an array or a tensor. Raises `DatasetError` for a file, `ParameterError` for an array."
     if isinstance(image, (str, Path)): image = read_image(image)
-    array = image.permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) and image.ndim == 3 else np.asarray(image)
+    array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, torch.Tensor) and image.ndim == 3 else np.asarray(image)
     if array.ndim == 2: array = array[..., None]
     if array.ndim != 3 or array.dtype != np.uint8 or 0 in array.shape:
         raise ParameterError(f"an image of shape {array.shape} and type {array.dtype}",

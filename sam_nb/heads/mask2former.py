@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +22,8 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixe
 
 from ..contract import Instances
 from ..core import ParameterError
+from ..datasets.instances import UnlabelledTransform
+from ..datasets.pictures import image_array
 from ..encoders.sam2 import build_image_encoder, sam2_size
 from .mask2former_loss import set_losses
 from .mask2former_size import Mask2FormerSize, mask2former_backbone, mask2former_size
@@ -30,7 +31,7 @@ from ..recipe import Recipe
 from ..weights import HubModel
 
 # %% auto #0
-__all__ = ['QueryOutput', 'Mask2Former', 'build_mask2former', 'resized_shape']
+__all__ = ['QueryOutput', 'Mask2Former', 'build_mask2former']
 
 # %% ../../nbs/lib/30_heads.mask2former.ipynb #dbebf0c6
 class _Trunk(nn.Module):
@@ -226,23 +227,7 @@ def _instances(model: Mask2Former, output: QueryOutput,
 
 Mask2Former.instances = _instances
 
-# %% ../../nbs/lib/30_heads.mask2former.ipynb #529f2903
-def resized_shape(height: int, width: int,
-                  short: int,  # wanted shorter side, pixels
-                  long: int,  # the longer side is at most this
-                  ) -> tuple[int, int]:
-    "The size of an image whose shorter side becomes `short`, unless the longer one would pass `long`."
-    scale = min(short / min(height, width), long / max(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
-
 # %% ../../nbs/lib/30_heads.mask2former.ipynb #5062f8c0
-def _as_tensor(image: Any) -> Tensor:  # uint8 [3, H, W]
-    "A picture as a tensor: a path, a PIL image, an array [H, W, 3], or a tensor [3, H, W]."
-    from PIL import Image
-    if isinstance(image, Tensor): return image
-    if not isinstance(image, np.ndarray): image = image if isinstance(image, Image.Image) else Image.open(image)
-    return torch.from_numpy(np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGB")).copy()).permute(2, 0, 1)
-
 @torch.no_grad()
 def _predict(model: Mask2Former, images: Sequence[Any],  # paths, PIL images, arrays [H, W, 3] or tensors [3, H, W], uint8
              short: int | None = None,  # shorter side at which the model looks, pixels; None: as they are
@@ -250,16 +235,15 @@ def _predict(model: Mask2Former, images: Sequence[Any],  # paths, PIL images, ar
              at_most: int = 100,  # instances an image
              batch_size: int = 1) -> list[Instances]:  # at the images' own sizes, with the images
     "The instances of images."
-    from torchvision.transforms.v2.functional import resize
-    pictures, was_training, found = [_as_tensor(i) for i in images], model.training, []
+    pictures, was_training, found = [torch.from_numpy(image_array(i)).permute(2, 0, 1) for i in images], model.training, []
+    seen = pictures if short is None else [UnlabelledTransform("resize", (short,), long)({"image": p})["clean"] for p in pictures]
     model.eval()
     for start in range(0, len(pictures), batch_size):
-        some = pictures[start:start + batch_size]
-        seen = [p if short is None else resize(p, list(resized_shape(*p.shape[1:], short, long)), antialias=True) for p in some]
-        output = model(model.prepare(seen))
-        found += model.instances(output, content=[s.shape[1:] for s in seen], original=[p.shape[1:] for p in some], at_most=at_most)
+        some, whole = seen[start:start + batch_size], pictures[start:start + batch_size]
+        output = model(model.prepare(some))
+        found += model.instances(output, content=[s.shape[1:] for s in some], original=[p.shape[1:] for p in whole], at_most=at_most)
     model.train(was_training)
-    for picture, instances in zip(pictures, found, strict=True): instances.image = picture.permute(1, 2, 0).cpu().numpy()
+    for picture, instances in zip(pictures, found, strict=True): instances.image = picture.permute(1, 2, 0).numpy()
     return found
 
 Mask2Former.predict = _predict

@@ -22,7 +22,7 @@ from ..prompts import Prompts
 
 # %% auto #0
 __all__ = ['PROMPTS', 'ACCEPTANCE', 'encode_views', 'label_prompts', 'label_boxes', 'mask_prompt', 'best_masks', 'Refined',
-           'unrefined', 'refine', 'RefinementGain', 'measure_gain']
+           'reduced', 'unrefined', 'refine', 'RefinementGain', 'measure_gain']
 
 # %% ../../nbs/lib/30_heads.refinement.ipynb #3f6bb052
 @torch.no_grad()
@@ -136,7 +136,9 @@ class Refined:
     def __len__(self) -> int: return len(self.masks)
 
 # %% ../../nbs/lib/30_heads.refinement.ipynb #1e33f17a
-def _reduced(masks: Tensor, cells: Sequence[int], stride: int) -> Tensor:  # bool [n, H, W] -> [n, h, w]
+def reduced(masks: Tensor,  # bool [n, H, W]
+            cells: Sequence[int],  # h, w
+            stride: int = 4) -> Tensor:  # bool [n, h, w]
     "Nearest resizing by the stride; cells beyond the image are empty."
     picked = masks[:, ::stride, ::stride]
     return F.pad(picked, (0, cells[1] - picked.shape[2], 0, cells[0] - picked.shape[1]))
@@ -171,7 +173,7 @@ def refine(view: View, labels: PseudoLabels,
     some, cells = labels[wanted], None if cells is None else cells[wanted]
     asked = label_prompts(view, some, prompts, sampling, count, generator, cells, stride)
     masks, quality, _ = best_masks(view, asked, prompts == "points" if three is None else three, chunk)
-    found = Refined(masks, _reduced(masks, labels.masks.shape[1:], stride), quality, wanted[wanted], asked)
+    found = Refined(masks, reduced(masks, labels.masks.shape[1:], stride), quality, wanted[wanted], asked)
     if acceptance == "iou": found.accepted = _agreement(found.small, some.masks) > min_iou
     return found if wanted.all() and found.accepted.all() else _merged(labels, wanted, found, view.original_size, stride, chunk)
 

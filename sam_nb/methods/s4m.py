@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,13 @@ from torch import Tensor, nn
 from ..contract import Instances
 from ..core import ParameterError, TrainingError, derive_seed
 from ..datasets.colour import StrongColour
-from ..datasets.instances import UnlabelledTransform
 from ..datasets.paste import PasteDraws, paste_instances, published_share
-from ..datasets.pictures import image_array
 from ..evaluation.rows import evenly_spaced
 from ..frozen import FrozenParts
 from ..heads.distillation import SimilarityTarget, distillation_loss, draw_query_points, sam_similarity
 from ..heads.mask2former import Mask2Former, build_mask2former
 from ..heads.pseudo_labels import PseudoLabels, pseudo_labels_of_batch
-from ..heads.refinement import Refined, RefinementGain, encode_views, measure_gain, refine, unrefined
+from ..heads.refinement import Refined, RefinementGain, encode_views, measure_gain, reduced, refine, unrefined
 from .s4m_recipe import S4mRecipe, S4mSwitches
 from ..optim import average_into
 from ..recipe import validated
@@ -142,23 +140,18 @@ def _label(model: S4M, batch: Mapping[str, Any],  # of `UnlabelledTransform`: we
     images, labels, masks = batch["weak" if s.arp == "off" else "clean"], [f.labels for f in found], [r.small for r in refined]
     if s.arp != "off": images, labels, masks = _pasted(s, images, labels, refined, pastes or PasteDraws(generator))
     strong = [c(i) for c, i in zip(colours or [StrongColour.draw(generator) for _ in images], images, strict=True)] if s.strong else list(images)
-    counts = {"labels": sum(map(len, found)), "refined": sum(int(r.accepted.sum()) for r in refined), "targets": sum(map(len, labels))}
+    counts = {"labels": sum(map(len, found)), "refined": int(torch.cat([r.accepted for r in refined]).sum()), "targets": sum(map(len, labels))}
     return {"strong": strong, "masks": masks, "labels": labels, "counts": counts}
 
 S4M.label = _label
 
 # %% ../../nbs/lib/60_methods.s4m.ipynb #e9aa61a2
-def _small(masks: Tensor, like: Tensor) -> Tensor:  # bool [n, H, W], [.., h, w] -> [n, h, w]
-    "Masks at the resolution of the teacher's, by the nearest pixel."
-    picked = masks[:, ::4, ::4]
-    return nn.functional.pad(picked, (0, like.shape[2] - picked.shape[2], 0, like.shape[1] - picked.shape[1]))
-
 def _pasted(s: S4mSwitches, images: Sequence[Tensor], labels: list[Tensor], refined: Sequence[Refined],
             draws: PasteDraws) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     "The batch after instances were pasted between its images (ARP, section 3.3); masks at a quarter of the size."
     whole, smallest = [r.masks for r in refined], s.paste_area or published_share(*images[0].shape[-2:])
     images, labels, masks = paste_instances(images, labels, whole, draws, s.arp, smallest)
-    return images, labels, [r.small if m is w else _small(m, r.small) for m, w, r in zip(masks, whole, refined, strict=True)]
+    return images, labels, [r.small if m is w else reduced(m, r.small.shape[1:]) for m, w, r in zip(masks, whole, refined, strict=True)]
 
 # %% ../../nbs/lib/60_methods.s4m.ipynb #0c216519
 def move_teacher(model: S4M, step: int,  # steps that the student has made
@@ -234,7 +227,7 @@ def check_teacher(model: S4M, stream: TrainStream,  # unlabelled images
     raise _no_labels(model, f"on {len(chosen)} unlabelled images", surest=max(scores(0.0), default=0.0))
 
 @torch.no_grad()
-def measure_refinement(model: S4M, data: Sequence[dict], transform: Any,  # of validation images
+def measure_refinement(model: S4M, data: Sequence[dict], transform: Any,  # of images that the teacher has not learned
                        at_most: int = 64) -> RefinementGain:
     "Where SAM's masks are better than the teacher's, by size and score, on images whose masks are known."
     s = model.switches
@@ -259,11 +252,7 @@ def _segment(model: S4M, images: Any,  # path, PIL image, uint8 array [H, W, 3] 
              at_most: int = 100) -> Any:  # Instances, or a list of them
     "Instances of images of any size. Raises `DatasetError` for a file that is no image."
     if isinstance(images, (list, tuple)): return [_segment(model, image, at_most) for image in images]
-    if isinstance(images, Tensor): images = images.permute(1, 2, 0).cpu().numpy()
-    array, frame = image_array(images, 3), UnlabelledTransform("resize", (model.switches.test_min,), model.switches.test_max)
-    sample = frame({"image": torch.from_numpy(array.copy()).permute(2, 0, 1)})
-    ready = {"image": [sample["clean"].to(model.device)], "content": [sample["content"]], "original_size": [sample["original_size"]]}
-    return replace(model.eval().predict(ready, at_most)[0], image=array)
+    return model.answering.predict([images], model.switches.test_min, model.switches.test_max, at_most)[0]
 
 S4M.predict, S4M.segment = _predict, _segment
 

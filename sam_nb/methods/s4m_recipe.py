@@ -127,7 +127,7 @@ S4M_PRESETS: dict[str, dict[str, Any]] = {
                  student_init="teacher", eval_steps=60, save_every=60, test_images=10, workers=0),
     "street": dict(backbone="tiny_sam2", checkpoint="tiny_m2f", refiner="tiny_sam2", share=10, optimizer="muon", lr=5e-4, weight_decay=0.05,
                    schedule="cosine", steps=500, frame="scale_jitter", image_size=160, scale_min=1.0, scale_max=1.7, test_min=160, test_max=320,
-                   student_init="teacher", eval_steps=250, save_every=250),
+                   student_init="teacher", clip_norm=1.0, sd_points=16, eval_steps=250, save_every=250),
     "start": dict(backbone="tiny_sam2", agnostic=True, sd=False, checkpoint="scratch", optimizer="muon", lr=2e-3, weight_decay=0.05, clip_norm=1.0,
                   schedule="poly", steps=4500, batch_size=4, image_size=128, scale_min=1.0, scale_max=1.8, test_min=128, test_max=256,
                   eval_steps=500, save_every=500),
@@ -197,4 +197,8 @@ def _like_teacher(recipe: S4mRecipe, given: Mapping[str, Any]) -> S4mRecipe:
             raise ParameterError(f"{name}={given[name]!r}, but the teacher has {about[name]!r}", remedy=f"leave {name} out, or take another teacher")
     run = read_json(folder.parent / "run.json")["recipe"] if (folder.parent / "run.json").is_file() else {}
     same = {name: run[name] for name in _LABELLED if name in run and name not in given}  # a student learns from its teacher's labels
-    return recipe.model_copy(update={**{name: about[name] for name in _SIZES}, **same})
+    recipe = recipe.model_copy(update={**{name: about[name] for name in _SIZES}, **same})
+    if recipe.hold_out and (other := [name for name in _LABELLED if getattr(recipe, name) != run.get(name)]):
+        fact = f"hold_out={recipe.hold_out}, but the teacher's run has {other[0]}={run.get(other[0])!r}: it may have seen the images held out"
+        raise ParameterError(fact, remedy="hold_out=0; or a run as teacher that was trained with hold_out, its share left as it was")
+    return recipe
