@@ -112,7 +112,7 @@ class _Scores:
         if self.cityscapes is not None: self.cityscapes.update([answer], [self.id_map(masks)], [name])
 
     def compute(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:  # by name; by class
-        scores = self.coco.compute()
+        scores = {**self.coco.compute()}  # a metric keeps its result
         by_class = scores.pop("by_class")
         if self.cityscapes is not None:
             more = self.cityscapes.compute()
