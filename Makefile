@@ -34,7 +34,7 @@ $(INSTALLED): settings.ini setup.py requirements.lock
 	$(PIP_INSTALL) "setuptools<81" wheel
 	$(PIP_INSTALL) torch torchvision
 	SAM2_BUILD_CUDA=0 $(PIP_INSTALL) --no-build-isolation "sam2>=1.1.0,<2"
-	$(PIP_INSTALL) --no-build-isolation -e ".[dev,onnx]"
+	$(PIP_INSTALL) --no-build-isolation -e ".[dev,onnx,geo]"
 	@# the full OpenCV wants libGL, which bare servers lack: the headless build is the same library without windows
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { v=$$($(BIN)/python -m pip show opencv-python | sed -n 's/^Version: //p'); \
 	 echo "libGL is missing: using opencv-python-headless $$v"; $(BIN)/python -m pip install --quiet --force-reinstall --no-deps "opencv-python-headless<=$$v"; $(BIN)/python -c 'import cv2'; }

@@ -17,6 +17,7 @@ setup(
     packages=find_packages(include=["sam_nb", "sam_nb.*"]), python_requires=">=" + ini["min_python"],
     package_data={"sam_nb.view": ["*.js", "*.css", "*.html"]},  # the pages of the widgets
     install_requires=ini["requirements"].split(),
-    extras_require={"dev": ini["dev_requirements"].split(), "onnx": ini["onnx_requirements"].split()},
+    extras_require={"dev": ini["dev_requirements"].split(), "onnx": ini["onnx_requirements"].split(),
+                    "geo": ini["geo_requirements"].split()},
     entry_points={"console_scripts": ini["console_scripts"].split()}, zip_safe=False,
 )

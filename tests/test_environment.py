@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 root = Path(__file__).parents[1]
 FACTS = {"repo", "lib_name", "version", "min_python", "license", "description", "keywords", "author", "author_email", "user", "copyright", "git_url",
-         "doc_host", "doc_baseurl", "status", "audience", "language", "requirements", "onnx_requirements", "dev_requirements", "console_scripts"}  # of setup.py
+         "doc_host", "doc_baseurl", "status", "audience", "language", "requirements", "onnx_requirements", "geo_requirements", "dev_requirements", "console_scripts"}  # of setup.py
 
 
 def settings() -> dict[str, str]:
@@ -42,7 +42,7 @@ def test_requirements_lock_pins_what_settings_ini_names():
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
     assert not any(line.startswith(("nvidia-", "cuda-", "triton", "sam_nb")) for line in lines)
     pins, ini = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}, settings()
-    for text in (ini["requirements"] + " " + ini["onnx_requirements"] + " " + ini["dev_requirements"]).split():
+    for text in (ini["requirements"] + " " + ini["onnx_requirements"] + " " + ini["geo_requirements"] + " " + ini["dev_requirements"]).split():
         wanted = Requirement(text)
         assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
 
