@@ -307,7 +307,7 @@ def do_job(name: str, root: Path, monkeypatch, until: str | None = None, **value
     (dict(data_root="nowhere"), DatasetError, ["is not here", "nowhere", "data_root"]),
     (dict(data_root="fine", backbone="sam3"), ParameterError, ["unknown backbone 'sam3'", "did you mean 'sam2-"]),
     (dict(data_root="fine", trainable="head"), ParameterError, ["trainable='head'", "'decoder', 'lora', 'encoder_last_n' or 'all'"]),
-    (dict(data_root="fine", kind="polygons"), ParameterError, ["kind='polygons'", "'coco'"]),
+    (dict(data_root="fine", kind="polygons"), ParameterError, ["kind='polygons'", "coco"]),
     (dict(data_root="fine", image_size=65), ParameterError, ["image_size=65 is not a multiple of 32", "use 64"]),
     (dict(data_root="fine", checkpoint="tiny_sam"), CheckpointError, ["SAM 1", "missing", "backbone and weights that belong together"]),
     (dict(data_root="fine", checkpoint="sam_vit_l.pth", backbone="sam-vit-b"), CheckpointError, ["this looks like a SAM 1 ViT-L checkpoint"]),

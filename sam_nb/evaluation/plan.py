@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..contract import Job
 from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, workspace
 from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
+from ..datasets.folder_options import FolderChoices, options_like_run
 from .rows import Evaluation
 from ..recipe import check_recipe
 from ..training.runs import Run, find_run
@@ -156,7 +157,7 @@ class Plan:
     generated: bool  # whether the data are the method's demo
 
     @property
-    def same_data(self) -> bool: return self.dataset == self.trained.get("dataset")
+    def same_folder(self) -> bool: return (self.dataset, self.data_root) == (self.trained.get("dataset"), self.trained.get("data_root"))
     def __repr__(self) -> str: return self.table().to_string(header=False)
     def _repr_html_(self) -> str: return self.table().to_html(header=False)
     def table(self) -> pd.DataFrame:
@@ -216,9 +217,13 @@ def _short(card: Job, name: str | None) -> dict[str, Any]:
     return few
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #8665178a
-def open_data(card: Job, plan: Plan, **options: Any) -> Any:  # of the dataset's loader
-    "The images of a plan; raises `DatasetError`."
-    return find_data(card, plan.dataset, plan.data_root, plan.split).open(plan.split, **options)
+def open_data(card: Job, plan: Plan,
+              choices: FolderChoices | None = None,  # about a folder of object masks; the run's are kept
+              **options: Any) -> Any:  # of the dataset's loader
+    "The images of a plan; raises `DatasetError` or `ParameterError`."
+    found = find_data(card, plan.dataset, plan.data_root, plan.split)
+    kept = options_like_run(choices, plan.trained, found, plan.same_folder) if choices is not None else {}
+    return found.open(plan.split, **{**kept, **options})
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #a3b217e7
 def save_evaluations(evaluations: Mapping[str, Evaluation], plan: Plan, recipe: EvalRecipe,

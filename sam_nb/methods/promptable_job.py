@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..contract import Evaluator, Job, register
 from ..core import ParameterError, read_json
 from ..datasets.catalog import open_splits, resolve_dataset
+from ..datasets.folder_options import folder_options
 from ..evaluation.plan import Plan, check_evaluation, open_data, plan_evaluation
 from .promptable_recipe import DEMO, PROMPTABLE_PRESETS, PromptableEvalRecipe, PromptableRecipe, promptable_recipe
 
@@ -29,7 +30,7 @@ __all__ = ['JOB', 'promptable_transforms', 'guess_table']
 def _data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, test
     "The splits; without a test split, `test` is the validation split. Raises `DatasetError`."
     found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
-    splits = open_splits(found, **({"kind": recipe.kind} if recipe.kind and not found.generated else {}))
+    splits = open_splits(found, **folder_options(recipe, found))
     if recipe.share is None: return splits
     from sam_nb.datasets.label_shares import labelled_share
     return {**splits, "train": labelled_share(splits["train"], recipe.share, recipe.share_seed)}
@@ -86,8 +87,7 @@ def _open(recipe: PromptableEvalRecipe, plan: Plan) -> tuple[dict[str, Promptabl
     from sam_nb.methods.promptable_weights import build_promptable, load
     if pick_device(recipe.device).type == "cpu" and recipe.precision == "fp16":
         raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
-    kind = recipe.kind or (plan.trained.get("kind") if plan.same_data else None)
-    data = open_data(JOB, plan, **({"kind": kind} if kind and not plan.generated else {}))
+    data = open_data(JOB, plan, recipe)
     channels = data[0]["image"].shape[0]
     model = load(plan.weights, channels, recipe=plan.trained)
     if plan.before is None: return {"model": model}, data

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..core import ParameterError, did_you_mean
 from ..datasets.catalog import resolve_dataset
+from ..datasets.folder_options import FolderChoices, FolderOptions, folder_options
 from ..encoders.backbones import check_side, check_start_weights
 from ..evaluation.plan import ComparingRecipe
 from ..recipe import Recipe, check_recipe
@@ -55,9 +56,8 @@ class PromptableSwitches(BaseModel):
         return self
 
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #4d1011ee
-class PromptableRecipe(PromptableSwitches, Recipe):
+class PromptableRecipe(FolderOptions, PromptableSwitches, Recipe):
     "All parameters of a promptable training."
-    kind: Literal["coco", "panoptic", "instance", "label", "binary"] | None = Field(None, description="format of the masks; None: recognised")
     share: float | int | str | None = Field(None, description="training images: percent, 'N images', or a list file; None: all")
     share_seed: int = Field(0, ge=0, description="which images a percentage draws")
     objects: int = Field(16, gt=0, description="objects of an image in one step")
@@ -100,7 +100,7 @@ def promptable_recipe(values: Mapping[str, Any],  # parameter names and values
                       ) -> PromptableRecipe:
     "A checked recipe. Raises `ParameterError`, `DatasetError` or `CheckpointError`."
     recipe = check_recipe(PromptableRecipe, values, PROMPTABLE_PRESETS)
-    resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
+    folder_options(recipe, resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO))
     check_start_weights(recipe.checkpoint, recipe.backbone)
     _check_cache(recipe)
     if recipe.affinity_steps and (recipe.checkpoint != "scratch" or recipe.trainable != "all"):
@@ -122,10 +122,9 @@ def _check_cache(recipe: PromptableRecipe) -> None:
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #652212e8
 PROMPT_KINDS = ("point", "box", "box+click", "mask")  # as in `evaluation.clicks`
 
-class PromptableEvalRecipe(ComparingRecipe):
+class PromptableEvalRecipe(FolderChoices, ComparingRecipe):
     "The parameters of an evaluation of a promptable model."
     images: int | None = Field(None, gt=0, description="at most so many, evenly spaced; None: 20 of the demo, all of others")
-    kind: str | None = Field(None, description="format of the masks of a folder; None: the run's, or recognised")
     objects: int | None = Field(None, gt=0, description="of an image, at most; None: 12 of the demo, 64 of others")
     clicks: int = Field(9, ge=1, le=50, description="of the simulated user, the first included")
     prompts: str | None = Field(None, description=f"some of {', '.join(PROMPT_KINDS)}, separated by commas; None: all")

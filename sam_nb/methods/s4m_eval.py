@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ..contract import Evaluator, job
 from ..core import CheckpointError, ParameterError
+from ..datasets.folder_options import FolderChoices
 from ..evaluation.plan import EvalRecipe, Plan, check_evaluation, find_model, open_data, plan_evaluation, save_evaluations
 from ..evaluation.rows import Evaluation
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ['S4M_PUBLISHED', 'EVALUATORS', 'S4mEvalRecipe', 'known_to', 'input_size', 'save_all']
 
 # %% ../../nbs/lib/60_methods.s4m_eval.ipynb #d4f86644
-class S4mEvalRecipe(EvalRecipe):
+class S4mEvalRecipe(FolderChoices, EvalRecipe):
     "All parameters of an S4M evaluation."
     which: Literal["student", "teacher", "both"] | None = Field(None, description="student, teacher, both; None: whatever the weights hold")
     before: str | None = Field(None, description="a run or weights to compare with; none: nothing; None: the teacher that the run began with")
@@ -56,7 +57,7 @@ def _plan(recipe: S4mEvalRecipe) -> Plan:
 def _open(recipe: S4mEvalRecipe, plan: Plan) -> tuple[dict[str, S4M], Any]:
     "The models by name (before, teacher, student), and the images. Groups stay in the data: they are ignored, not errors."
     models = _models(recipe, plan)
-    return models, known_to(models, open_data(job("s4m"), plan, crowd=True, exact=True))
+    return models, known_to(models, open_data(job("s4m"), plan, recipe, crowd=True, exact=True))
 
 def known_to(models: Mapping[str, S4M], data: Any) -> Any:  # `Objects`
     "The images with the objects of classes that all models know, or of one class. Raises `ParameterError` where there is none."

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..core import CheckpointError, ParameterError, read_json
+from ..datasets.folder_options import FolderOptions, folder_options
 from ..evaluation.plan import find_model
 from ..heads.mask2former_size import MASK2FORMER_BACKBONES, mask2former_size
 from ..recipe import Recipe, check_recipe
@@ -61,7 +62,7 @@ class S4mSwitches(BaseModel):
         return self
 
 # %% ../../nbs/lib/60_methods.s4m_recipe.ipynb #7bcdcc9c
-class S4mRecipe(S4mSwitches, Recipe):
+class S4mRecipe(FolderOptions, S4mSwitches, Recipe):
     "All parameters of an S4M training job."
     checkpoint: str | None = Field(None, description="weights to start from (a Mask2Former, ResNet), scratch; None: the backbone's own")
     teacher: str | None = Field(None, description="of a student: a run of stage teacher, a saved folder, or a released file")
@@ -152,7 +153,7 @@ def s4m_recipe(values: Mapping[str, Any],  # parameter names and values
     if "steps" in given:  # a preset's horizons are for its own steps
         recipe = recipe.model_copy(update={name: given.get(name) for name in ("burn_in", "decay")})
     _check_stage(recipe, given)
-    resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
+    folder_options(recipe, resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO))
     recipe = _like_teacher(recipe, given)
     if recipe.agnostic and recipe.classes not in ([], ["object"]):
         raise ParameterError(f"agnostic=True, but classes={recipe.classes}", remedy="leave one of them out")

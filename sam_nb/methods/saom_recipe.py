@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..datasets.catalog import is_metadata, resolve_dataset
+from ..datasets.folder_options import FolderChoices, FolderOptions, folder_options
 from ..encoders.backbones import check_side, check_start_weights
 from ..evaluation.plan import ComparingRecipe
 from ..recipe import Recipe, check_recipe
@@ -54,11 +55,10 @@ class SaomSwitches(BaseModel):
     _grids = field_validator("grid")(_grid)
 
 # %% ../../nbs/lib/60_methods.saom_recipe.ipynb #459b4416
-class SaomRecipe(SaomSwitches, Recipe):
+class SaomRecipe(FolderOptions, SaomSwitches, Recipe):
     "All parameters of a SAOM job."
     data_root: str | None = Field(None, description="folder of the dataset, or SAOM's metadata.json; None: data/<dataset>")
     classes: list[str] | None = Field(None, description="names of the classes; None: the dataset's")
-    kind: str | None = Field(None, description="what the masks are (coco, panoptic, instance, label, binary); None: recognised")
     parts: _Parts = Field("none", description="any, none, only: masks that are parts of others; SAOM learns wholes")
     min_area: int = Field(16, ge=1, description="smallest object, in pixels of the model's square")
     max_objects: int = Field(64, ge=1, description="objects of an image, at most")
@@ -86,21 +86,20 @@ def saom_recipe(values: Mapping[str, Any],  # parameter names and values
                 ) -> SaomRecipe:
     "A checked recipe. Raises `ParameterError`, `DatasetError` or `CheckpointError`."
     recipe = check_recipe(SaomRecipe, values, SAOM_PRESETS)
+    folder_options(recipe, resolve_dataset(recipe.dataset, recipe.data_root, "objects", "demo_rooms"))
     if is_metadata(recipe.data_root):
         from sam_nb.datasets.saom_files import load_saom_metadata
         load_saom_metadata(recipe.data_root)
-    else: resolve_dataset(recipe.dataset, recipe.data_root, "objects", "demo_rooms")
     check_start_weights(recipe.checkpoint, recipe.backbone)
     check_side(recipe.backbone, recipe.image_size)
     return recipe
 
 # %% ../../nbs/lib/60_methods.saom_recipe.ipynb #de1c5588
-class SaomEvalRecipe(ComparingRecipe):
+class SaomEvalRecipe(FolderChoices, ComparingRecipe):
     "The parameters of an evaluation of whole objects."
     data_root: str | None = Field(None, description="folder of the dataset, or SAOM's metadata.json; None: the run's, or data/<dataset>")
     checkpoint: str | None = Field(None, description="instead of a run: a name of the zoo, a saved folder, a file of SAM, SAM 2 or SAOM")
     images: int | None = Field(None, gt=0, description="at most so many, evenly spaced; None: 6 of the demo, all of others")
-    kind: str | None = Field(None, description="what the masks of a folder are; None: the run's, or recognised")
     objects: int | None = Field(None, gt=0, description="of an image, at most; None: all")
     parts: _Parts | None = Field(None, description="masks that are parts of others; None: the run's, or left out")
     min_area: int | None = Field(None, ge=1, description="smallest object, in pixels of the image; None: the run's, or 16")
