@@ -103,7 +103,8 @@ for _layout in ("mfnet", "pst900"):
                                  generator_args={"layout": _layout, "train": 60, "val": 15, "test": 15}, **_STREET))
 
 # %% ../../nbs/lib/10_datasets.catalog_entries.ipynb #bee248d0
-_OBJECTS = dict(task="objects", modalities=("rgb",), loader="sam_nb.datasets.objects:Objects.from_info", checker="sam_nb.datasets.objects:check_info")
+_OBJECTS = dict(task="objects", modalities=("rgb",), loader="sam_nb.datasets.objects:Objects.from_info",
+                checker="sam_nb.datasets.object_checks:check_info")
 register_dataset(DatasetInfo(
     "coco", "COCO 2017: objects in everyday scenes", splits=("train", "val"), image_size_hint=(480, 640), source="https://cocodataset.org/#download",
     licence="annotations CC BY 4.0; images under the terms of their Flickr owners (Lin et al., ECCV 2014)",

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from ..core import DatasetError
 from .coco_masks import sound_segmentation
+from .layouts import Evidence, Layout
 from .mask_pictures import ids_of, sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths
 from .pictures import Problem, file_error, read_map
 from ..instance_metrics import CITYSCAPES_IDS
 
 # %% auto #0
-__all__ = ['Outline', 'visible_outlines', 'read_polygons', 'CityscapesMasks', 'instance_ids', 'PolygonReader', 'IdMapReader',
-           'cityscapes_splits', 'open_cityscapes']
+__all__ = ['CITYSCAPES', 'Outline', 'visible_outlines', 'read_polygons', 'CityscapesMasks', 'instance_ids', 'PolygonReader',
+           'IdMapReader', 'cityscapes_splits', 'open_cityscapes']
 
 # %% ../../nbs/lib/10_datasets.cityscapes.ipynb #f30061b6
 _STUFF = ("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road", "sidewalk", "parking",
@@ -198,3 +199,12 @@ def _require_files(folder: Path, truth: Path, images: Mapping[str, str], chosen:
     if images.keys() & chosen.keys(): return
     fact = f"none of {len(chosen)} annotations fits one of {len(images)} images ({next(iter(chosen))}; {next(iter(images))})"
     raise file_error("no masks", fact, truth, "name both like <base>_leftImg8bit.png and <base>_gtFine_polygons.json")
+
+# %% ../../nbs/lib/10_datasets.cityscapes.ipynb #9c30ec9a
+def _find(root: Path) -> Evidence | None:
+    there = cityscapes_splits(root) if root.is_dir() else []
+    usual = [s for s in ("train", "val", "test") if s in there]
+    return Evidence(f"{_IMAGES} beside {_TRUTH}", tuple(usual or there)) if there else None
+
+CITYSCAPES = Layout("cityscapes", "Cityscapes", _find, lambda root, split, choices: open_cityscapes(root, split, choices.crowd, choices.exact),
+                    lambda root, split: split in cityscapes_splits(root))

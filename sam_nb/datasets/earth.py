@@ -21,7 +21,7 @@ from .earth_classes import SCENE_FOLDERS
 from .earth_labels import COVER_FORMS, cover_form, read_captions, read_cover, read_scenes
 from .earth_samples import (BoxImage, CaptionImage, ClassImage, CountImage, EarthImage, EarthSet, GroundingImage, SemanticImage,
                                            images_in, json_file)
-from .objects import ObjectsReport
+from .object_checks import ObjectsReport
 from .pictures import Problem, file_error
 
 # %% auto #0

@@ -19,7 +19,7 @@ from .object_masks import Entry, IdMap, MaskFiles, MaskSet
 from .pictures import ENDINGS, read_map, file_error
 
 # %% auto #0
-__all__ = ['PICTURE_ENDINGS', 'KINDS', 'ids_of', 'sized_map', 'leave_out', 'InstanceReader', 'LabelMapReader', 'BinaryReader',
+__all__ = ['PICTURE_ENDINGS', 'ids_of', 'sized_map', 'leave_out', 'InstanceReader', 'LabelMapReader', 'BinaryReader',
            'pictures_in', 'match_masks', 'kind_of_masks']
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #d45dd5fc
@@ -150,7 +150,6 @@ def _owner(stem: str, names: Collection[str]) -> str | None:
     return next((stem[:cut] for cut in reversed(cuts) if stem[:cut] in names), None)
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #1ad530a1
-KINDS = ("coco", "panoptic", "cityscapes", "instance", "label", "binary")
 _CALLED = {"instance": re.compile(r"instance|segmentationobject|object_?ids", re.I), "label": re.compile(r"label|semantic|segmentationclass", re.I)}
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #f9acfa6b

@@ -25,8 +25,9 @@ from ..core import DatasetError
 from .coco_masks import BAD_RUNS, sound_segmentation, sound_strings
 from .mask_pictures import pictures_in
 from .object_masks import Entry, FolderContents, MaskSet, RunLengths, read_binary
-from .objects import Objects, ObjectsReport, choose_split, take_part
-from .objects import check_info as check_any
+from .object_checks import ObjectsReport
+from .objects import Objects, choose_split, take_part
+from .object_checks import check_info as check_any
 from .pictures import Problem, read_rgb, file_error
 from .refer import Listed, find_refs, in_split, list_refer, read_refs, refer_images, refer_split
 

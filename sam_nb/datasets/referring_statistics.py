@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from ..core import DatasetError
-from .objects import describe_objects
+from .object_checks import describe_objects
 from .referring import Referring, count_ambiguous
 
 # %% auto #0

@@ -18,7 +18,8 @@ from pycocotools import mask as coco
 
 from ..core import DatasetError, ParameterError, read_json, write_json
 from .object_masks import Entry, FolderContents, MaskFiles, MaskSet
-from .objects import Objects, ObjectsReport, check_objects, load_objects, splits_on_disk, take_part
+from .object_checks import ObjectsReport, check_objects
+from .objects import Objects, load_objects, splits_on_disk, take_part
 from .pictures import read_pixels, file_error
 
 # %% auto #0

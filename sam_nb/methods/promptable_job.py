@@ -39,7 +39,7 @@ def _data(recipe: PromptableRecipe) -> dict[str, Any]:  # train, val, test
 def promptable_transforms(model: Promptable, recipe: PromptableRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val
     "Random for training, plain for validation. Raises `DatasetError` where no object is large enough to be prompted."
     from sam_nb.core import pick_device
-    from sam_nb.datasets.objects import require_objects
+    from sam_nb.datasets.object_checks import require_objects
     common = dict(min_area=recipe.min_area, parts=recipe.parts)
     random = dict(flip=recipe.flip, scale=(recipe.scale_min, recipe.scale_max), jitter=recipe.jitter)
     train = model.transform(train=True, objects=recipe.objects, **random, **common)

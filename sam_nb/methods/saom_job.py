@@ -66,7 +66,7 @@ def plain_transform(model: SAOM, recipe: SaomRecipe) -> Any:  # ObjectTransform
 def _transforms(model: SAOM, recipe: SaomRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val
     "The same for training and validation; with `cache`, it adds the features."
     from sam_nb.core import pick_device
-    from sam_nb.datasets.objects import require_objects
+    from sam_nb.datasets.object_checks import require_objects
     from sam_nb.encoders.cache import cache_features
     transforms = dict.fromkeys(("train", "val"), plain_transform(model, recipe))
     for split, transform in transforms.items(): require_objects(data[split], transform)

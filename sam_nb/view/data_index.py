@@ -18,7 +18,8 @@ from ..datasets.catalog import dataset_info, load_dataset, named_folder, prepare
 from ..datasets.earth import check_earth
 from ..datasets.earth_samples import BoxImage, CaptionImage, CountImage, EarthImage, EarthSet, GroundingImage, SemanticImage
 from ..datasets.object_masks import IdMap, MaskSet, RunLengths
-from ..datasets.objects import Objects, check_objects
+from ..datasets.object_checks import check_objects
+from ..datasets.objects import Objects
 from ..datasets.pictures import Problem
 from ..datasets.rgbt import Pair, RGBTDataset, check_dataset
 from ..show import overlay, to_image

@@ -249,7 +249,7 @@ def read_report(recipe: ExploreRecipe) -> DataReport:
     info = dataset_info(recipe.dataset, recipe.data_root)
     prepare_dataset(recipe.dataset, recipe.data_root, recipe.split)
     if info.task == "referring":
-        from sam_nb.datasets.objects import check_objects
+        from sam_nb.datasets.object_checks import check_objects
         data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
         return ExpressionReport(recipe, info, data, check_objects(data, sample=recipe.limit))
     if info.task == "earth":
@@ -257,7 +257,7 @@ def read_report(recipe: ExploreRecipe) -> DataReport:
         data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
         return EarthReport(recipe, info, data, check_earth(data, recipe.limit, info.name))
     if info.task == "objects":
-        from sam_nb.datasets.objects import check_objects
+        from sam_nb.datasets.object_checks import check_objects
         data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
         return ObjectsReport(recipe, info, data, check_objects(data, sample=recipe.limit))
     from sam_nb.datasets.rgbt import check_dataset
