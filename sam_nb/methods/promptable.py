@@ -21,6 +21,7 @@ from ..datasets.object_masks import ObjectTransform
 from ..datasets.pictures import image_array
 from ..datasets.transforms import Normalise, ResizeLongest, ResizeSquare, to_original
 from ..encoders.lora import add_lora
+from ..heads.everything import Everything
 from ..heads.promptable import ImageFeatures, MaskPrediction, View, build_backbone
 from ..heads.promptable import decode_masks, encode_images, features_of, mask_decoder_of, prompt_encoder_of, resize_logits
 from ..heads.pseudo_labels import cell_points, draw_cells
@@ -336,4 +337,9 @@ def _to_original(model: Promptable, logits: Tensor,  # [N, h, w] low-resolution
     return to_original(resize_logits(logits[None], model.image_size)[0], content_size, original_size)
 
 Promptable.frame, Promptable.transform, Promptable.to_original = _frame, _transform, _to_original
-Promptable.embed, Promptable.segment = _embed, _segment
+def _everything(model: Promptable, **options: Any) -> Everything:  # of `EverythingOptions`
+    "Everything mode; the tiny models, which are rarely sure of a mask, have lower thresholds than the published ones."
+    low = dict(pred_iou_thresh=0.5, stability_score_thresh=0.7) if str(model.switches.backbone).startswith("tiny") else {}
+    return Everything(model, **{**low, **options})
+
+Promptable.embed, Promptable.segment, Promptable.everything = _embed, _segment, _everything

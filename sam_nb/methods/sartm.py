@@ -244,11 +244,8 @@ def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None
     return image_array(array)
 
 # %% ../../nbs/lib/60_methods.sartm.ipynb #e901b48d
-def _segment(model: SARTM, rgb: Any,  # path, PIL image, uint8 array [H, W, 3] or tensor [3, H, W]
-             thermal: Any = None,  # path, PIL image, uint8 [H, W] or [H, W, 3]; other types with thermal_range
-             thermal_range: tuple[float, float] | str | None = None,  # raw counts for black and white, or "auto"
-             scales: Sequence[float] = (1.0,), flip: bool = False) -> Segmentation:
-    "Segment one aligned pair of any size."
+def _pair(model: SARTM, rgb: Any, thermal: Any, thermal_range: tuple[float, float] | str | None) -> tuple[dict[str, Any], np.ndarray]:
+    "One aligned pair of any size as a batch, and the picture to show."
     pictures = {}
     if "image" in model.modalities or rgb is not None: pictures["image"] = _rgb_array(rgb)
     if "thermal" in model.modalities:
@@ -258,19 +255,38 @@ def _segment(model: SARTM, rgb: Any,  # path, PIL image, uint8 array [H, W, 3] o
     if len(set(sizes.values())) > 1:
         raise ParameterError(f"RGB is {sizes['image']} and thermal {sizes['thermal']} (height, width)",
                              remedy="the two images must be aligned and of one size")
-    height, width = next(iter(sizes.values()))
+    shown = next(iter(pictures.values()))
     sample = {name: torch.from_numpy(p).permute(2, 0, 1) for name, p in pictures.items()}
-    sample |= {"name": "yours", "original_size": (height, width), "content_size": (height, width)}
+    sample |= {"name": "yours", "original_size": shown.shape[:2], "content_size": shown.shape[:2]}
     if "image" not in sample: sample["image"] = sample["thermal"]
     ready = PadTo(model.switches.image_size, normalise=model.normalise)(sample)
     device = next(model.parameters()).device
-    batch = {m: ready[m][None].to(device) for m in model.modalities} | {"content_size": [ready["content_size"]], "original_size": [(height, width)]}
+    batch = {m: ready[m][None].to(device) for m in model.modalities}
+    return batch | {"content_size": [ready["content_size"]], "original_size": [shown.shape[:2]]}, shown
+
+# %% ../../nbs/lib/60_methods.sartm.ipynb #909e8b44
+def _segment(model: SARTM, rgb: Any,  # path, PIL image, uint8 array [H, W, 3] or tensor [3, H, W]
+             thermal: Any = None,  # path, PIL image, uint8 [H, W] or [H, W, 3]; other types with thermal_range
+             thermal_range: tuple[float, float] | str | None = None,  # raw counts for black and white, or "auto"
+             scales: Sequence[float] = (1.0,), flip: bool = False) -> Segmentation:
+    "Segment one aligned pair of any size."
+    batch, shown = _pair(model, rgb, thermal, thermal_range)
     was_training = model.training
     labels = model.eval().predict(batch, scales=scales, flip=flip)[0].cpu().numpy()
     model.train(was_training)
-    return Segmentation(labels, model.classes, model.palette, pictures.get("image", next(iter(pictures.values()))))
+    return Segmentation(labels, model.classes, model.palette, shown)
 
-SARTM.segment = _segment
+@torch.no_grad()
+def _probabilities(model: SARTM, rgb: Any, thermal: Any = None,  # as `segment` takes them
+                   thermal_range: tuple[float, float] | str | None = None) -> Tensor:  # float32 [K, H, W], on the model's device
+    "The probability of each class at each pixel of one aligned pair."
+    batch, _ = _pair(model, rgb, thermal, thermal_range)
+    was_training = model.training
+    logits = combined_logits(model.eval(), batch)[0]
+    model.train(was_training)
+    return to_original(logits, batch["content_size"][0], batch["original_size"][0]).float().softmax(0)
+
+SARTM.segment, SARTM.probabilities = _segment, _probabilities
 SARTM.normalise = Normalise()  # RGB by ImageNet's statistics, thermal by 255 alone
 
 # %% ../../nbs/lib/60_methods.sartm.ipynb #1839e1f0

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from torch import Tensor
 
 from ..contract import Job, job, jobs
 from ..core import CheckpointError, ParameterError, did_you_mean, pick_device, read_json, workspace
+from ..encoders.sentences import check_sentence
 from ..evaluation.plan import find_model
+from ..heads.everything import Window, as_window
+from ..masks import connected_components
 from .joining import Found, tight_window
 from ..training.runs import find_run
 from ..zoo import ZOO
@@ -104,62 +107,147 @@ def _byte(value: Tensor) -> Any:
     import torch
     return torch.uint8 if value.dtype != torch.bool else torch.bool
 
-# %% ../../nbs/lib/72_segment.models.ipynb #d1e7a7d6
-def _everything(model: Any, options: Mapping[str, Any]) -> Segmenter:
-    from sam_nb.heads.everything import Everything
-    mode = model.everything(**options) if hasattr(model, "everything") else Everything(model, **{**_thresholds(model), **options})
-    classes = tuple(getattr(model, "classes", ())) if mode.classify else ()
+# %% ../../nbs/lib/72_segment.models.ipynb #e9affdf2
+def _everything(model: Any, about: _About) -> Segmenter:
+    mode = model.everything(**about.options, **({} if about.score is None else {"pred_iou_thresh": about.score}))
     def answer(image: np.ndarray) -> Found:
         found = mode.found(image)
         return Found.of(found.windows, found.predicted_iou, found.classes)
-    return Segmenter("everything", classes, _channels(model), mode.image_size, model, answer, by_class=False)
+    classes = tuple(getattr(model, "classes", ())) if mode.classify else ()
+    return Segmenter("everything", classes, _bands(model), mode.image_size, model, answer, by_class=False)
 
-def _thresholds(model: Any) -> dict[str, float]:
-    "Lower ones for the tiny models, which are rarely sure of their masks."
-    tiny = str(model.switches.backbone).startswith("tiny")
-    return dict(pred_iou_thresh=0.5, stability_score_thresh=0.7) if tiny else {}
+def _bands(model: Any) -> int: return getattr(getattr(model, "switches", model), "in_channels", 3)
 
-def _channels(model: Any) -> int: return getattr(getattr(model, "switches", None), "in_channels", 3)
+@dataclass(frozen=True)
+class _About:
+    "What a segmenter shall do."
+    text: tuple[str, ...] = ()
+    score: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of everything mode
 
-# %% ../../nbs/lib/72_segment.models.ipynb #000eb7d1
-def _prompted(model: Any, options: Mapping[str, Any]) -> Segmenter:
-    _no_options(options, "prompts")
+# %% ../../nbs/lib/72_segment.models.ipynb #02650499
+_AT_ONCE = 16  # prompts decoded together
+
+def _prompted(model: Any, about: _About) -> Segmenter:
     def answer(image: np.ndarray, prompts: Sequence[Mapping[str, Any]] | None) -> Found:
-        if not prompts: return Found.of([])
-        embedded, rows = model.embed(image), []
-        for prompt in prompts:
-            said = embedded.segment(**_as_arguments(prompt))
-            window = tight_window(said.best[0])
-            if window: rows.append((window, float(said.scores[0, 0]), int(prompt.get("label", -1))))
-        return Found.of(*map(list, zip(*rows, strict=True))) if rows else Found.of([])
-    return Segmenter("prompts", (), _channels(model), model.image_size, model, answer)
+        embedded, rows = model.embed(image) if prompts else None, {}
+        for some in _alike(prompts or []):
+            said = embedded.segment(**_arguments([prompts[i] for i in some]))
+            for i, mask, scores in zip(some, said.best, said.scores, strict=True):
+                window = tight_window(mask)
+                if window and scores[0] >= (about.score or 0): rows[i] = window, float(scores[0]), int(prompts[i].get("label", -1))
+        return _as_found([rows[i] for i in sorted(rows)])
+    return Segmenter("prompts", (), _bands(model), model.image_size, model, answer)
 
-def _as_arguments(prompt: Mapping[str, Any]) -> dict[str, Any]:
-    points = prompt.get("points") or ([prompt["point"]] if "point" in prompt else None)
-    labels = prompt.get("inside") or ([1] * len(points) if points else None)
-    return {k: v for k, v in {"points": points and [points], "labels": labels and [labels], "boxes": prompt.get("box")}.items() if v is not None}
+def _as_found(rows: Sequence[tuple[Window, float, int]]) -> Found:
+    return Found.of(*map(list, zip(*rows, strict=True))) if rows else Found.of([])
 
-def _no_options(options: Mapping[str, Any], task: str) -> None:
-    if options: raise ParameterError(f"{', '.join(options)}: no option of {task}", remedy="leave it out")
+# %% ../../nbs/lib/72_segment.models.ipynb #cb4e655a
+def _alike(prompts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    "Numbers of prompts that can be decoded together: of one kind, and a few."
+    kinds: dict[tuple, list[int]] = {}
+    for i, p in enumerate(prompts):
+        if "box" not in p and not _points(p): raise ParameterError(f"prompt {i} has neither a box nor a point", remedy='{"box": (x0, y0, x1, y1)}')
+        kinds.setdefault(("box" in p, len(_points(p))), []).append(i)
+    return [which[k:k + _AT_ONCE] for which in kinds.values() for k in range(0, len(which), _AT_ONCE)]
 
-# %% ../../nbs/lib/72_segment.models.ipynb #0316ae01
-_TASKS: dict[str, Callable[[Any, Mapping[str, Any]], Segmenter]] = {"everything": _everything, "prompts": _prompted}
+def _points(prompt: Mapping[str, Any]) -> list[Sequence[float]]:
+    return list(prompt.get("points", ())) + ([prompt["point"]] if "point" in prompt else [])
 
-def _tasks_of(model: Any, card: Job) -> tuple[str, ...]:  # its first choice first
+def _arguments(prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:  # of `EmbeddedImage.segment`
+    chosen = {"boxes": [p["box"] for p in prompts]} if "box" in prompts[0] else {}
+    if not _points(prompts[0]): return chosen
+    inside = [list(p.get("inside", ())) or [1] * len(_points(p)) for p in prompts]
+    return chosen | {"points": [_points(p) for p in prompts], "labels": inside}
+
+# %% ../../nbs/lib/72_segment.models.ipynb #3ceaeb74
+def _by_text(model: Any, about: _About) -> Segmenter:
+    sentences = [check_sentence(s) for s in about.text]
+    if not sentences: raise ParameterError("this model segments what a text names, and there is none", remedy='--text "the red roof"')
+    least = 0.5 if about.score is None else about.score
+    def answer(image: np.ndarray) -> Found:
+        said, smallest = model.embed(image).segment(sentences), (max(image.shape[:2]) / 64) ** 2
+        return _as_found([(w, float(said.scores[k]), k) for k in range(len(sentences)) if said.present[k] >= least
+                          for w in _pieces(said.masks[k], smallest)])
+    return Segmenter("text", tuple(sentences), 3, model.image_size, model, answer)
+
+def _pieces(mask: np.ndarray, smallest: float) -> Iterator[Window]:
+    "The connected pieces of a mask that are large enough."
+    numbers, boxes, areas = (t.numpy() for t in connected_components(mask))
+    for k in (areas >= smallest).nonzero()[0]:
+        x0, y0, x1, y1 = boxes[k]
+        yield as_window(numbers[y0:y1 + 1, x0:x1 + 1] == k + 1, int(y0), int(x0))
+
+# %% ../../nbs/lib/72_segment.models.ipynb #fc5244e8
+def _instances(model: Any, about: _About) -> Segmenter:
+    least, classes = 0.5 if about.score is None else about.score, tuple(getattr(model, "classes", ()))
+    def answer(image: np.ndarray) -> Found:
+        said = model.segment(image).above(least)
+        rows = [(tight_window(m), float(s), int(k)) for m, s, k in zip(said.masks.cpu().numpy(), said.scores, said.labels, strict=True)]
+        return _as_found([row for row in rows if row[0]])
+    return Segmenter("instances", classes, _bands(model), _side(model), model, answer)
+
+def _side(model: Any) -> int:
+    switches = getattr(model, "switches", model)
+    return next((getattr(of, name) for of in (model, switches) for name in ("image_size", "test_min") if hasattr(of, name)), 1024)
+
+# %% ../../nbs/lib/72_segment.models.ipynb #42acef28
+def _semantic(model: Any, about: _About) -> Segmenter:
+    if hasattr(model, "answer"): return _by_names(model, about.text)
+    modalities = getattr(model, "modalities", ("image",))
+    partners = tuple(modalities[1:])
+    def answer(image: np.ndarray, more: Mapping[str, np.ndarray]) -> np.ndarray:
+        missing = [name for name in partners if name not in more]
+        if missing: raise ParameterError(f"the model needs a {missing[0]} picture beside each picture", remedy="a model trained with modalities=rgb")
+        found = model.probabilities(image, **more) if "image" in modalities else model.probabilities(None, image)
+        return found.float().cpu().numpy()
+    return Segmenter("semantic", tuple(model.classes), _bands(model), _side(model), model, answer, partners)
+
+def _by_names(model: Any, names: Sequence[str]) -> Segmenter:
+    from sam_nb.earth_tasks import EarthTasks, class_names
+    names, tasks = class_names(list(names)), EarthTasks(model, resize="bilinear")
+    def answer(image: np.ndarray, _: Mapping[str, np.ndarray]) -> np.ndarray:
+        found = tasks.semantic_seg(image, names, return_prob=True).probabilities
+        return np.stack([np.full(image.shape[:2], 0.5, np.float32), *(found[n] for n in names)])
+    return Segmenter("semantic", ("other", *names), 3, model.image_size, model, answer)
+
+# %% ../../nbs/lib/72_segment.models.ipynb #69565da7
+_TASKS: dict[str, Callable[[Any, _About], Segmenter]] = {
+    "everything": _everything, "prompts": _prompted, "text": _by_text, "instances": _instances, "semantic": _semantic}
+
+def _tasks_of(model: Any) -> tuple[str, ...]:  # its first choice first
     "What a model can do, by its methods."
-    if card.task == "objects" and hasattr(model, "embed"): return "everything", "prompts"
-    return ()
+    if hasattr(model, "answer") and hasattr(model, "embed"): return "text", "semantic"
+    if hasattr(model, "probabilities"): return ("semantic",)
+    found = [task for task, method in (("everything", "everything"), ("prompts", "embed")) if hasattr(model, method)]
+    return tuple(found) or (("instances",) if hasattr(model, "segment") else ())
 
 def open_segmenter(model: str,  # a run, "last", a saved folder, a weights file, or a published name
                    *, text: Sequence[str] = (),  # sentences; what each names is a class
                    prompts: bool = False,  # it will be given boxes or points
                    task: str | None = None,  # None: as text and prompts say, else what the model is for
+                   score: float | None = None,  # lowest predicted IoU, presence of a sentence, or score of an instance; None: usual for the task
                    device: str = "auto",
-                   **options: Any,  # of everything mode, see `EverythingOptions`
+                   **options: Any,  # of everything mode, such as grid, see `EverythingOptions`
                    ) -> Segmenter:
     "A model to segment pictures with. Raises `CheckpointError`, and `ParameterError` for what the model cannot do."
     network, card = _load(model)
-    can = _tasks_of(network, card)
+    wanted = _choose(model, card, _tasks_of(network), task, bool(text), prompts)
+    if options and wanted != "everything": raise ParameterError(f"{', '.join(options)}: only for everything mode", remedy=f"leave out for {wanted}")
+    if score is not None and not 0 <= score < 1: raise ParameterError(f"score={score}", remedy="from 0 up to, not including, 1")
+    segmenter = _TASKS[wanted](network.to(pick_device(device)).eval(), _About(tuple(text), score, options))
+    if len(segmenter.classes) > 256: raise ParameterError(f"{len(segmenter.classes)} classes", remedy="at most 256 have room in a class map")
+    return segmenter
+
+# %% ../../nbs/lib/72_segment.models.ipynb #0564854d
+_NEEDS = {"text": "a text needs RSAM or RemoteSAM, such as tiny_rsam", "prompts": "boxes and points need a SAM, such as sam2.1-b+",
+          "everything": "masks of everything need a SAM, such as sam2.1-b+"}
+
+def _choose(name: str, card: Job, can: Sequence[str], task: str | None, text: bool, prompts: bool) -> str:
+    "The task that is meant. Raises `ParameterError`."
+    if not can: raise ParameterError(f"{name} is {card.title}: it has no way to segment a picture", remedy="see docs/own_method.md for what it needs")
+    if text and prompts: raise ParameterError("a text and prompts", remedy="give one of them")
     wanted = task or ("text" if text else "prompts" if prompts else can[0])
-    if wanted not in can: raise ParameterError(f"{model} is {card.title}: it cannot do {wanted}", remedy=f"it can do {' and '.join(can)}")
-    return _TASKS[wanted](network.to(pick_device(device)).eval(), options)
+    if wanted in can and (not text or wanted in ("text", "semantic")): return wanted
+    asked, does = "text" if text else wanted, " and ".join(can)
+    raise ParameterError(f"{name} is {card.title}: it cannot do {asked}, but {does}", remedy=_NEEDS.get(asked, f"leave it out for {does}"))

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/72_segment.tiles.ipynb #bfc1a66d
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -43,8 +44,9 @@ def tiled_objects(segmenter: Segmenter, picture: Readable,
                   prompts: Sequence[Mapping[str, Any]] | None = None,  # of a segmenter of prompts, in pixels of the picture
                   progress: Callable[[int, int], None] | None = None,  # gets the tiles done, and all
                   ) -> Found:
-    "The objects of a picture, joined over the seams of its tiles."
+    "The objects of a picture, joined over the seams of its tiles; with prompts, one object for each, in their order."
     tiles = tiles_of(picture.size, segmenter.side, tile, overlap)
+    if segmenter.task == "prompts": return _prompted(segmenter, picture, tiles, prompts or [], progress)
     found = []
     for done, (x0, y0, x1, y1) in enumerate(tiles):
         pixels, valid = picture.read((x0, y0, x1, y1))
@@ -71,6 +73,57 @@ def _only_valid(found: Found, valid: np.ndarray | None) -> Found:
         window = tight_window(mask & valid[w.y:w.y + mask.shape[0], w.x:w.x + mask.shape[1]], w.x, w.y)
         if window: kept.append((window, found.scores[k], found.labels[k]))
     return Found.of(*map(list, zip(*kept, strict=True))) if kept else Found.of([])
+
+# %% ../../nbs/lib/72_segment.tiles.ipynb #a8588af5
+def _extent(prompt: Mapping[str, Any]) -> Box:
+    "The smallest rectangle around a prompt."
+    points = [*prompt.get("points", ()), *([prompt["point"]] if "point" in prompt else [])]
+    if "box" in prompt: points = [*points, prompt["box"][:2], prompt["box"][2:]]
+    low, high = np.min(points, 0), np.max(points, 0)
+    return int(np.floor(low[0])), int(np.floor(low[1])), int(np.ceil(high[0])), int(np.ceil(high[1]))
+
+def _window_for(box: Box, tiles: np.ndarray,  # int64 [T, 4]
+                size: tuple[int, int]) -> Box | None:  # None: outside the picture
+    "The window in which a prompt is answered."
+    height, width = size
+    x0, y0, x1, y1 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if x1 < x0 or y1 < y0 or box[0] >= width or box[1] >= height: return None
+    away = np.array([x0, y0, x1, y1]) - tiles
+    away[:, 2:] *= -1
+    away[tiles == np.array([0, 0, width, height])] = 2**40  # the border of the picture
+    depth, side = away.min(1), int((tiles[0, 2:] - tiles[0, :2]).min())
+    best = int(depth.argmax())
+    if depth[best] >= side // 8 or len(tiles) == 1: return tuple(tiles[best].tolist())
+    w, h = (min(n, max(side, math.ceil(1.5 * max(x1 - x0, y1 - y0)))) for n in (width, height))
+    left, top = (int(np.clip((a + b - n) // 2, 0, whole - n)) for a, b, n, whole in ((x0, x1, w, width), (y0, y1, h, height)))
+    return left, top, left + w, top + h
+
+# %% ../../nbs/lib/72_segment.tiles.ipynb #05c3fb62
+def _prompted(segmenter: Segmenter, picture: Readable, tiles: Sequence[Box], prompts: Sequence[Mapping[str, Any]],
+              progress: Callable[[int, int], None] | None) -> Found:
+    windows: dict[Box, list[int]] = {}
+    for k, prompt in enumerate(prompts):
+        window = _window_for(_extent(prompt), np.array(tiles), picture.size)
+        if window: windows.setdefault(window, []).append(k)
+    rows: dict[int, Found] = {}
+    for done, ((x0, y0, x1, y1), numbers) in enumerate(sorted(windows.items(), key=lambda w: (w[0][1], w[0][0]))):
+        pixels, valid = picture.read((x0, y0, x1, y1))
+        moved = [{**_moved(prompts[k], x0, y0), "label": k} for k in numbers]
+        found = _only_valid(segmenter.objects(_channels(pixels, segmenter.channels), moved), valid).moved(x0, y0)
+        for i, k in enumerate(found.labels.tolist()): rows[k] = found[[i]]
+        if progress: progress(done + 1, len(windows))
+    every = Found.cat([rows[k] for k in sorted(rows)])
+    every.labels = np.array([int(prompts[k].get("label", -1)) for k in sorted(rows)], np.int64)
+    return every
+
+def _moved(prompt: Mapping[str, Any], x: int, y: int) -> dict[str, Any]:
+    "A prompt in pixels of a window whose corner lies at x, y."
+    def shift(point: Sequence[float]) -> tuple[float, float]: return point[0] - x, point[1] - y
+    moved = dict(prompt)
+    if "box" in prompt: moved["box"] = (*shift(prompt["box"][:2]), *shift(prompt["box"][2:]))
+    if "point" in prompt: moved["point"] = shift(prompt["point"])
+    if "points" in prompt: moved["points"] = [shift(p) for p in prompt["points"]]
+    return moved
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #3ae7ccfc
 def _weights(h: int, w: int) -> np.ndarray:  # float32 [h, w]
