@@ -18,7 +18,8 @@ from .problems import file_error
 
 # %% auto #0
 __all__ = ['ENDINGS', 'MOST_PIXELS', 'is_picture', 'image_files', 'turned', 'turned_back', 'stored_region', 'turned_transform',
-           'file_format', 'open_file', 'format_of', 'named_format', 'refuse_size', 'missing_bytes', 'unreadable']
+           'file_format', 'open_file', 'format_of', 'named_format', 'refuse_size', 'missing_bytes', 'tiff_directories',
+           'unreadable']
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #76f93312
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", ".avif",
@@ -172,12 +173,24 @@ def _boxes_length(data: bytes) -> int:
     return at
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #5d6f3e95
+def tiff_directories(file: BinaryIO) -> list[int]:  # offsets; the last may lie behind the end of a file that is cut off
+    "Where the directories of a TIFF begin, one for each page, mask and overview."
+    head, found = file.read(16), []
+    order, big = "little" if head[:2] == b"II" else "big", 43 in head[2:4]
+    at = int.from_bytes(head[8:16] if big else head[4:8], order)
+    while at and at not in found:
+        found.append(at)
+        file.seek(at)
+        count = int.from_bytes(file.read(8 if big else 2), order)
+        file.seek(count * (20 if big else 12), 1)
+        at = int.from_bytes(file.read(8 if big else 4), order)
+    return found
+
 def _tiff_length(data: bytes) -> int:
     "Where the last directory or strip that a TIFF names ends."
     import tifffile
-    order, big = "little" if data[:2] == b"II" else "big", data[2:4] in (b"+\0", b"\0+")
-    first = int.from_bytes(data[8:16] if big else data[4:8], order)
-    if first + 2 > len(data): return first + 2
+    last = tiff_directories(io.BytesIO(data))[-1:]
+    if last and last[0] + 2 > len(data): return last[0] + 2
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             ends = [o + n for p in tiff.pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=False)]
@@ -196,6 +209,7 @@ def _npy_length(data: bytes) -> int:
 def unreadable(data: bytes, kind: str, why: str, path: str | Path) -> DatasetError:
     "The error for a picture that could not be decoded: cut off, or whole and damaged."
     need = missing_bytes(data, kind)
+    if need is None and "truncated" in why: need = 0
     if need is not None:
         fact = f"not a whole picture: truncated or damaged, cut off after {len(data):,} bytes" + (f" of {need:,}" if need > len(data) + 2 else "")
         return file_error("file damaged", fact, path, "copy this file again from the source")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ..core import ParameterError
-from .picture_files import file_format, named_format, open_file, refuse_size, turned_back, unreadable
+from .picture_files import file_format, missing_bytes, named_format, open_file, refuse_size, turned_back, unreadable
 from .problems import file_error
 from .rasters import OpenRaster
 
@@ -32,19 +32,18 @@ class PictureHeader:
     kind: str  # "JPEG", "TIFF", ...; "array"
     size: tuple[int, int]  # (H, W) as stored
     bands: int
-    dtype: str
     alpha: int | None = None  # the band, from 1, that is alpha
     turn: int = 1
     nodata: float | None = None
     crs: str | None = None
     transform: tuple[float, ...] | None = None
     mode: str = ""  # Pillow's
-    unused: int = 0  # frames or pages that are left out
     bits: int = 8  # 1 to 4: stretched to bytes when decoded
 
 # %% ../../nbs/lib/10_datasets.picture_sources.ipynb #10d4e71b
-_BAD_HEADER = (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, EOFError, struct.error)  # what Pillow's plugins raise
-_BANDS = {"1": 1, "L": 1, "P": 3, "I": 1, "F": 1, "LA": 2, "La": 2, "PA": 4, "RGBA": 4, "RGBa": 4}
+_BAD_HEADER = (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, struct.error)  # what Pillow's plugins raise
+_BANDS = {**dict.fromkeys(("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"), 1), **dict.fromkeys(("LA", "La"), 2),
+          **dict.fromkeys(("PA", "RGBA", "RGBa"), 4)}  # of the others: 3
 
 def _pillow(file: BinaryIO, kind: str) -> Any:  # PIL image
     "A picture opened by the plugin of its format; Pillow's own limit of pixels does not apply."
@@ -77,14 +76,12 @@ def _png_bits(file: BinaryIO) -> int:
     file.seek(24)
     return file.read(1)[0]
 
-def _pillow_header(image: Any, name: str | Path, kind: str, file: BinaryIO | None) -> PictureHeader:
-    bands, alpha = _BANDS.get(image.mode, len(image.getbands())), None
-    if "transparency" in image.info and kind == "PNG": bands = {1: 2, 3: 4}.get(bands, bands)
-    if image.mode.startswith(("I;16", "RGBX", "CMYK")): bands = 1 if image.mode.startswith("I") else 3
-    if bands in (2, 4): alpha = bands
-    bits = 1 if image.mode == "1" else _png_bits(file) if kind == "PNG" and file is not None else 8
-    dtype = "uint16" if image.mode.startswith("I;16") else {"I": "int32", "F": "float32"}.get(image.mode, "uint8")
-    return PictureHeader(name, kind, image.size[::-1], bands, dtype, alpha, _exif_turn(image, file), mode=image.mode, bits=bits)
+def _pillow_header(image: Any, name: str | Path, kind: str, file: BinaryIO) -> PictureHeader:
+    "A header by Pillow: bands are those that `decode` returns."
+    bands = _BANDS.get(image.mode, 3)
+    if "transparency" in image.info and (image.mode == "P" or (image.mode == "RGB" and kind == "PNG")): bands = 4
+    bits = 1 if image.mode == "1" else _png_bits(file) if kind == "PNG" else 8
+    return PictureHeader(name, kind, image.size[::-1], bands, bands if bands in (2, 4) else None, _exif_turn(image, file), mode=image.mode, bits=bits)
 
 # %% ../../nbs/lib/10_datasets.picture_sources.ipynb #53fd2338
 def pillow_pixels(image: Any) -> np.ndarray:  # [H, W] or [H, W, C], colours as RGB, alpha last
@@ -96,6 +93,11 @@ def pillow_pixels(image: Any) -> np.ndarray:  # [H, W] or [H, W, C], colours as 
     elif mode in ("La", "RGBa"): image = image.convert("LA" if mode == "La" else "RGBA")
     pixels = np.array(image)
     return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
+
+def _indices(image: Any) -> np.ndarray:  # [H, W]
+    "Palette indices; grey levels where the palette is grey (GIF and BMP have one in any case)."
+    colours = np.array(image.convert("RGB"))
+    return colours[..., 0] if (colours == colours[..., :1]).all() else np.array(image)
 
 def _lab_to_rgb(image: Any) -> Any:
     from PIL import ImageCms
@@ -110,15 +112,17 @@ def _opencv_pixels(data: bytes, kind: str) -> np.ndarray | None:  # [H, W] or [H
     if pixels is None or pixels.ndim == 2: return pixels
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
+def _by_pillow(data: bytes, header: PictureHeader, pixels_of: Callable[[Any], np.ndarray]) -> np.ndarray:
+    try:
+        with _pillow(io.BytesIO(data), header.kind) as image: pixels = pixels_of(image)
+    except _BAD_HEADER as error: raise unreadable(data, header.kind, str(error), header.name) from None
+    return turned_back(pixels, header.turn) if header.kind == "TIFF" else pixels  # Pillow turns a TIFF itself
+
 def decode(data: bytes, header: PictureHeader) -> np.ndarray:  # [H, W, C]
     "The pixels of the bytes of a file, as stored. Raises `DatasetError`."
     pixels = None
     if header.kind in ("JPEG", "PNG", "PPM") and header.mode != "CMYK": pixels = _opencv_pixels(data, header.kind)
-    if pixels is None:
-        try:
-            with _pillow(io.BytesIO(data), header.kind) as image: pixels = pillow_pixels(image)
-        except _BAD_HEADER as error: raise unreadable(data, header.kind, str(error), header.name) from None
-        if header.kind == "TIFF": pixels = turned_back(pixels, header.turn)  # Pillow turns a TIFF itself
+    if pixels is None: pixels = _by_pillow(data, header, pillow_pixels)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return pixels[..., [0, 3]] if header.mode == "LA" and pixels.shape[2] == 4 else pixels
 
@@ -130,9 +134,24 @@ class WholePicture:
 
     @cached_property
     def pixels(self) -> np.ndarray:  # [H, W, C]
-        if isinstance(self._source, np.ndarray): return self._source
-        if isinstance(self._source, bytes): return decode(self._source, self.header)
-        with open_file(self._source) as file: return decode(file.read(), self.header)
+        return self._source if isinstance(self._source, np.ndarray) else decode(self._data(), self.header)
+
+    def _data(self) -> bytes:
+        if isinstance(self._source, bytes): return self._source
+        with open_file(self._source) as file: return file.read()
+
+    def stored(self) -> tuple[np.ndarray, None]:  # [H, W, C]
+        "All values as they are stored: palette indices, not colours; bits below 8 as they are."
+        if self.header.mode == "P" and not isinstance(self._source, np.ndarray):
+            return _by_pillow(self._data(), self.header, _indices if self.header.kind in ("GIF", "BMP") else np.array)[..., None], None
+        factor = 255 // (2**self.header.bits - 1) if self.header.bits < 8 and self.pixels.shape[2] == 1 else 1
+        return self.pixels if factor == 1 else self.pixels // np.uint8(factor), None
+
+    @property
+    def frames(self) -> int:
+        "Pictures in the file: the frames of an animation."
+        if self.header.kind not in ("GIF", "WEBP", "AVIF"): return 1
+        return getattr(_pillow(io.BytesIO(self._data()), self.header.kind), "n_frames", 1)
 
     def read(self, region: tuple[int, int, int, int] | None = None,  # x0, y0, x1, y1 as stored; None: all
              bands: Sequence[int] | None = None,  # from 1, in the order wanted
@@ -166,8 +185,8 @@ class RasterPicture:
     def __init__(self, raster: OpenRaster):
         file, self.raster, self._palette = raster.file, raster, raster.palette()
         self.header = PictureHeader(
-            raster.name, "TIFF", file.size, 3 if self._palette is not None else file.bands, file.dtype, file.alpha, file.turn, file.nodata,
-            file.crs, file.transform, unused=0 if file.stack else file.pages - 1, bits=file.bits)
+            raster.name, raster.kind, file.size, 3 if self._palette is not None else file.bands, file.alpha, file.turn, file.nodata,
+            file.crs, file.transform, bits=file.bits)
 
     def read(self, region: tuple[int, int, int, int] | None = None, bands: Sequence[int] | None = None, step: int = 1,
              nodata: float | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -184,6 +203,11 @@ class RasterPicture:
         if values.dtype == np.uint8 and file.bits < 8: values = values * np.uint8(255 // (2**file.bits - 1))
         if file.photometric == "MINISWHITE" and values.dtype.kind == "u": values = np.iinfo(values.dtype).max - values
         return values, wrong
+
+    @property
+    def frames(self) -> int:
+        "Pages that are no bands of this picture, and itself."
+        return 1 if self.raster.file.stack else self.raster.file.pages
 
     def stored(self) -> tuple[np.ndarray, np.ndarray | None]:
         "All values as they are stored (palette indices, not colours), and which hold no data."
@@ -238,13 +262,19 @@ def _of_pillow(image: Any) -> WholePicture | RasterPicture:
     pixels = pillow_pixels(image)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     alpha = pixels.shape[2] if pixels.shape[2] in (2, 4) else None
-    header = PictureHeader("this PIL image", "array", pixels.shape[:2], pixels.shape[2], str(pixels.dtype), alpha, _exif_turn(image))
+    header = PictureHeader("this PIL image", "array", pixels.shape[:2], pixels.shape[2], alpha, _exif_turn(image))
     return WholePicture(header, pixels)
 
 # %% ../../nbs/lib/10_datasets.picture_sources.ipynb #ca6eee86
 def _loaded(file: BinaryIO, name: str | Path) -> np.ndarray:
     "An array stored by numpy.save."
-    try: return np.load(file, allow_pickle=False)
+    try:
+        np.lib.format.read_magic(file)
+        file.seek(0)
+        data = file.read(2**16)
+        if (need := missing_bytes(data, "NPY")) is not None and need > file.seek(0, 2): raise ValueError(f"{file.tell():,} of {need:,} bytes")
+        file.seek(0)
+        return np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise file_error("file damaged", f"not a whole NumPy array ({error})", name, "save it again by numpy.save") from None
 
@@ -256,4 +286,4 @@ def _of_array(pixels: np.ndarray, name: str | Path) -> tuple[PictureHeader, np.n
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     bits = 1 if pixels.dtype.kind == "b" else 8
     pixels = pixels.view(np.uint8) * np.uint8(255) if bits == 1 else pixels
-    return PictureHeader(name, "array", pixels.shape[:2], pixels.shape[2], str(pixels.dtype), bits=bits), pixels
+    return PictureHeader(name, "array", pixels.shape[:2], pixels.shape[2], bits=bits), pixels

@@ -84,13 +84,16 @@ class Picture:
 def _read_picture(self: Picture, region: tuple[int, int, int, int] | None = None,  # x0, y0, x1, y1 with exclusive ends, as shown; None: all
                   ) -> tuple[np.ndarray, np.ndarray | None]:  # uint8 [h, w, C]; bool [h, w], pixels with data (None: all)
     "Pixels of a window and which of them are valid; the others are 0."
-    region = check_region(region, self.size) and stored_region(region, self.stored_size, self.turn)
-    values, wrong = self._source.read(region, self._stored_bands, nodata=self.nodata)
+    return self._read(check_region(region, self.size) and stored_region(region, self.stored_size, self.turn))
+
+def _read(self: Picture, region: tuple[int, int, int, int] | None,  # as stored
+          step: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
+    values, wrong = self._source.read(region, self._stored_bands, step, self.nodata)
     if values.dtype != np.uint8 or self._window is not None:
-        pixels = _scaled(values, *self._bounds(None if region else (values, wrong)), wrong)
+        pixels = _scaled(values, *self._bounds((values, wrong) if region is None and step == 1 else None), wrong)
     else: pixels = values if wrong is None else np.where(wrong, np.uint8(0), values)
     valid = None if wrong is None else ~wrong.all(-1)
-    mask = self._source.mask(region) if self._masked else None
+    mask = self._source.mask(region, step) if self._masked else None
     if mask is not None and not mask.all():
         valid = mask if valid is None else valid & mask
         pixels = pixels * mask[..., None].view(np.uint8)
@@ -111,7 +114,7 @@ def _masked(self: Picture) -> bool:
 
 def _alpha_is_measured(self: Picture) -> bool:
     "Whether the band that the file calls alpha holds other values than an alpha: fewer than half are 0 or full."
-    if self.header.alpha is None or self.header.kind != "TIFF": return False
+    if self.header.alpha is None or not isinstance(self._source, RasterPicture): return False
     values, _ = self._source.read(None, (self.header.alpha,), step=_step(self.stored_size, 2**16))
     full = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else values.max()
     return bool(((values > 0) & (values < full)).mean() > 0.5 and np.ptp(values))
@@ -130,10 +133,22 @@ def _bounds(self: Picture, whole: tuple[np.ndarray, np.ndarray | None] | None) -
 
 def _step(size: tuple[int, int], most: int) -> int: return max(1, int(np.ceil((size[0] * size[1] / most) ** 0.5)))
 
-Picture.read, Picture._bounds, Picture._kept = _read_picture, _bounds, None
+Picture.read, Picture._read, Picture._bounds, Picture._kept = _read_picture, _read, _bounds, None
 for _name, _value in dict(_stored_bands=_stored_bands, _masked=_masked, alpha_is_measured=_alpha_is_measured).items():
     setattr(Picture, _name, cached_property(_value))
     getattr(Picture, _name).__set_name__(Picture, _name)
+
+# %% ../../nbs/lib/10_datasets.pictures.ipynb #d5dea12b
+def _thumbnail(self: Picture, side: int) -> np.ndarray:  # uint8 [h, w, C], the longer side at most `side`
+    "The picture made small; of a large raster only every n-th pixel is read."
+    import cv2
+    step = max(1, max(self.size) // (2 * side))
+    pixels = self._read(None, step)[0]
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    size = [max(1, round(n * scale)) for n in pixels.shape[1::-1]]
+    return pixels if scale == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
+
+Picture.thumbnail = _thumbnail
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #8f96262d
 def _notes(self: Picture) -> tuple[tuple[str, str, str], ...]:  # (kind, fact, remedy) each
@@ -146,15 +161,15 @@ def _notes(self: Picture) -> tuple[tuple[str, str, str], ...]:  # (kind, fact, r
         every = ",".join(map(str, range(1, header.bands + 1)))
         kind, what = ("band marked alpha", "marked alpha, but holds measured values") if self.alpha_is_measured else ("alpha left out", "alpha")
         found.append((kind, f"band {header.alpha} is {what}: it is left out", f"to use it as a channel: --bands {every}"))
-    if header.unused:
-        found.append(("pages left out", f"{header.unused} further pages or frames are left out", "save each as a picture of its own"))
+    if self._source.frames > 1:
+        found.append(("pages left out", f"{self._source.frames - 1} further pages or frames are left out", "save each as a picture of its own"))
     share = self._share_without_data()
     if share > 0.0005:
         found.append(("pixels without data", f"{share:.0%} of the pixels hold no data", "they are black; another value: nodata=V (--nodata V)"))
     return tuple(found)
 
 def _share_without_data(self: Picture) -> float:
-    if self.header.kind != "TIFF" and self.nodata is None: return 0.0
+    if not isinstance(self._source, RasterPicture) and self.nodata is None: return 0.0
     step = _step(self.stored_size, 2**16)
     wrong = self._source.read(None, self._stored_bands, step=step, nodata=self.nodata)[1]
     mask = self._source.mask(None, step) if self._masked else None
@@ -233,24 +248,11 @@ def _read_ids(path: str | Path, colours: bool = False,  # what a palette shows, 
               ) -> tuple[np.ndarray, np.ndarray | None]:  # integers [H, W] or RGB [H, W, 3], bits below 8 as they are; bool [H, W]: no data
     "Stored ids of a label or id map."
     source = open_source(path)
-    header, wrong = source.header, None
-    if isinstance(source, RasterPicture) and not colours: pixels, wrong = source.stored()
-    elif header.mode == "P" and not colours: pixels = _palette_indices(path, header.kind)
-    else:
-        pixels = source.read()[0]
-        if header.bits < 8 and pixels.shape[2] == 1: pixels = pixels // np.uint8(255 // (2**header.bits - 1))
-    if pixels.shape[2] in (2, 4) and header.alpha: pixels = pixels[..., :-1]
+    pixels, wrong = (source.read()[0], None) if colours else source.stored()
+    if source.header.alpha and pixels.shape[2] in (2, 4): pixels = pixels[..., :-1]
     if pixels.dtype.kind == "f": pixels = _whole_numbers(pixels, wrong, path)
-    pixels, wrong = (None if p is None else np.ascontiguousarray(turned(p, header.turn)) for p in (pixels, wrong))
+    pixels, wrong = (None if p is None else np.ascontiguousarray(turned(p, source.header.turn)) for p in (pixels, wrong))
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels, None if wrong is None else wrong.all(-1)
-
-def _palette_indices(path: str | Path, kind: str) -> np.ndarray:  # [H, W, 1]
-    from PIL import Image
-    with Image.open(path) as image:
-        if kind in ("GIF", "BMP"):  # grey pictures, too, are written with a palette there
-            colours = np.array(image.convert("RGB"))
-            if (colours == colours[..., :1]).all(): return colours[..., :1]
-        return np.array(image)[..., None]
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #656ad762
 def _whole_numbers(pixels: np.ndarray, wrong: np.ndarray | None, path: str | Path) -> np.ndarray:
@@ -271,7 +273,7 @@ def read_label(path: str | Path,
     if str(path).lower().endswith((".jpg", ".jpeg")):
         raise file_error("label is a JPEG", "JPEG changes label values at every edge", path, "export the labels as PNG")
     pixels, wrong = _read_ids(path, palette is not None)
-    if wrong is not None: pixels = np.where(wrong & ((pixels < 0) | (pixels > 255)), 255, pixels)
+    if wrong is not None and pixels.ndim == 2: pixels = np.where(wrong & ((pixels < 0) | (pixels > 255)), 255, pixels)
     if pixels.ndim == 3: return _ids_of_colours(pixels, palette, path)
     if pixels.dtype != np.uint8 and (pixels.max() > 255 or pixels.min() < 0):
         worst = pixels.max() if pixels.max() > 255 else pixels.min()

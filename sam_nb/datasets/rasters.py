@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
 
 from ..core import DatasetError, ParameterError
-from .picture_files import format_of, named_format, open_file, refuse_size, unreadable
+from .picture_files import format_of, named_format, open_file, refuse_size, tiff_directories, unreadable
 from .problems import file_error
 
 # %% auto #0
@@ -51,13 +53,16 @@ def _gdal() -> Iterator[Any]:
 
 @cache
 def _keep_quiet() -> None:
+    import logging
     from rasterio.errors import NotGeoreferencedWarning
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it writes about every odd tag
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # most pictures are not
 
 # %% ../../nbs/lib/10_datasets.rasters.ipynb #aec95844
 def _tags(file: Any) -> dict[str, Any]:  # fields of RasterFile
     "What GDAL does not report: pages, orientation, bits, photometric interpretation."
     import tifffile
+    file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         first, pages = tiff.pages[0], [i for i, p in enumerate(tiff.pages) if not p.subfiletype & 5]  # 1: overview, 4: mask
         found = {"pages": len(pages), "bits": int(first.bitspersample), "photometric": getattr(first.photometric, "name", str(first.photometric)),
@@ -78,38 +83,55 @@ def _alike(pages: Sequence[Any]) -> bool:
 class OpenRaster:
     "A TIFF or JPEG 2000 file, or the bytes of one, open to read windows. Raises `DatasetError`."
     def __init__(self, source: str | Path | bytes, name: str | Path = "these bytes"):
-        self.name, self._memory = (source, None) if not isinstance(source, bytes) else (name, source)
-        self._source = source
-        self._open()
-
-    def _open(self) -> None:
-        kind = format_of(self.name) if self._memory is None else named_format(self._memory[:64], self.name)
-        if kind not in _DRIVERS: raise file_error("not a raster", f"a {kind} file, not a TIFF or JPEG 2000", self.name, "read it by pictures.Picture")
-        with self.reading() as rasterio:
-            if self._memory is not None:
-                self._held = rasterio.io.MemoryFile(self._memory)
-                self._source = self._held.name
-            self._dataset = rasterio.open(self._source, driver=_DRIVERS[kind])
-            self.file = _header(self._dataset, self._tags(), str(self.name))
+        self.name, self._memory = (name, source) if isinstance(source, bytes) else (source, None)
+        self.kind = format_of(source) if self._memory is None else named_format(source[:64], name)
+        if self.kind not in _DRIVERS:
+            raise file_error("not a raster", f"a {self.kind} file, not a TIFF or JPEG 2000", self.name, "read it by pictures.Picture")
+        self._lock, self._held, self._dataset = RLock(), None, None
+        with self.reading(): self.file = _header(self._dataset, self._tags(), str(self.name))
         refuse_size(self.file.size, self.name)
 
     def _tags(self) -> dict[str, Any]:
-        if self._dataset.driver != "GTiff": return {}
-        return _tags(io.BytesIO(self._memory) if self._memory is not None else str(self._source))
+        "Tags of a TIFF; an error where a page is missing, which GDAL and tifffile only log."
+        import tifffile
+        if self.kind != "TIFF": return {}
+        with io.BytesIO(self._memory) if self._memory is not None else open_file(self.name) as file:
+            last = tiff_directories(file)[-1]
+            try:
+                if last < file.seek(0, 2): return _tags(file)
+            except tifffile.TiffFileError: pass
+            file.seek(0)
+            raise unreadable(file.read(), "TIFF", "its directory of pages is broken", self.name)
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
-        "GDAL's errors as a `DatasetError` that gives the reason."
+        "rasterio with this file open, for one thread at a time; its errors become a `DatasetError` that gives the reason."
         import rasterio
         try:
-            with _gdal() as gdal: yield gdal
+            with self._lock, _gdal():
+                if self._dataset is None or self._process != os.getpid(): self._open(rasterio)
+                yield rasterio
         except rasterio.errors.RasterioError as error: raise _reason(self.name, self._memory, error) from None
+        except MemoryError:
+            fact = "this picture does not fit into memory as a whole"
+            raise file_error("picture too large", fact, self.name, "read it in windows: Picture.read(region)") from None
+
+    def _open(self, rasterio: Any) -> None:
+        if self._memory is not None: self._held = rasterio.io.MemoryFile(self._memory)
+        self._source, self._process = self._held.name if self._held else self.name, os.getpid()
+        self._dataset = rasterio.open(self._source, driver=_DRIVERS[self.kind])
 
     def close(self) -> None:
-        self._dataset.close()
+        "Close the file; reading opens it again."
+        for held in (self._dataset, self._held):
+            if held is not None: held.close()
+        self._dataset = self._held = None
 
+    def __reduce__(self) -> tuple[Any, ...]: return OpenRaster, (self._memory or self.name, self.name)
     def __enter__(self) -> OpenRaster: return self
     def __exit__(self, *_: Any) -> None: self.close()
+    def __del__(self) -> None:
+        if getattr(self, "_held", None) is not None: self.close()
 
 _DRIVERS = {"TIFF": "GTiff", "JPEG2000": "JP2OpenJPEG"}
 
@@ -174,9 +196,10 @@ def _window(size: tuple[int, int], region: tuple[int, int, int, int] | None, ste
 def _read_mask(self: OpenRaster, region: tuple[int, int, int, int] | None = None, step: int = 1) -> np.ndarray | None:  # bool [h, w]
     "Valid pixels by the file's own mask or alpha band; None: it has none."
     window, shape = _window(self.file.size, region, step)
-    flags = {f.name for flags in self._dataset.mask_flag_enums for f in flags}
-    if self.file.stack or flags <= {"all_valid", "nodata"}: return None
-    with self.reading(): return self._dataset.read_masks(window=window, out_shape=(self._dataset.count, *shape)).any(0)
+    with self.reading():
+        flags = {f.name for flags in self._dataset.mask_flag_enums for f in flags}
+        if self.file.stack or flags <= {"all_valid", "nodata"}: return None
+        return self._dataset.read_masks(window=window, out_shape=(self._dataset.count, *shape)).any(0)
 
 OpenRaster.read, OpenRaster.read_mask = _read, _read_mask
 
