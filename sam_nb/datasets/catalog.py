@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core import DatasetError, ParameterError, did_you_mean, read_json, workspace
 from .catalog_entries import EARTH, REFERRING, REGISTRY, DatasetInfo, register_dataset
+from .folder_options import FolderOptions, folder_options
+from .rgbt_folders import PAIR_FOLDERS, find_pairs, pair_splits
 
 # %% auto #0
 __all__ = ['DATASET_FILES', 'resolve', 'DatasetFile', 'read_dataset_file', 'info_from_folder', 'dataset_names', 'is_referring',
@@ -219,6 +221,7 @@ class FoundDataset:
 
     def splits(self) -> list[str]:
         "The splits that can be opened."
+        if self.info.task == "semantic" and not self.generated: return pair_splits(self.folder, PAIR_FOLDERS | self.info.options.get("folders", {}))
         if self.generated or self.info.task not in _ANY_FOLDER: return list(self.info.splits)
         if self.info.task == "objects": return ["train", "val"]  # COCO's test split has no annotations, and a folder is split in two
         if self.info.task == "earth": return resolve("sam_nb.datasets.earth:earth_splits")(self.folder)
@@ -277,30 +280,32 @@ def prepare_dataset(name: str, root: str | Path | None = None, split: str = "tra
 def check(name: str, root: str | Path | None = None,
           splits: tuple[str, ...] | None = None,  # None: those of the entry, or for objects and expressions those on disk
           sample: int | None = None,  # images or pairs to read of each split; None: all
+          choices: FolderOptions | None = None,  # how a folder of object masks is read; None: recognised
           ) -> dict[str, Any]:  # split -> report, with .ok, .problems, .table() and a text
-    "Read a whole dataset and report every problem."
+    "Read a whole dataset and report every problem. Raises `DatasetError` or `ParameterError`."
     info = dataset_info(name, root)
     folder = prepare_dataset(name, root, (splits or info.splits)[0])
+    found = FoundDataset(info, folder)
+    options = folder_options(choices or {}, found)
     if splits is None and info.task in _ANY_FOLDER: splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder)
-    reports = {split: resolve(info.checker)(info, split, folder, sample) for split in splits or info.splits}
-    if sample is None and len(reports) > 1 and info.task in _ANY_FOLDER: _add_leakage(info, folder, reports)
+    reports = {split: resolve(info.checker)(info, split, folder, sample, **options) for split in splits or found.splits() or info.splits}
+    if sample is None and len(reports) > 1 and info.task in _ANY_FOLDER: _add_leakage(reports)
     return reports
 
-def _add_leakage(info: DatasetInfo, folder: Path, reports: Mapping[str, Any]) -> None:
+def _add_leakage(reports: Mapping[str, Any]) -> None:
     "Warn in the reports of images that two splits share."
-    files = {}
-    for split in (s for s, report in reports.items() if report.total):
-        data = resolve(info.loader)(info, split, folder)
-        files[split] = [s.file for s in data] if info.task == "earth" else [e.image for e in data.entries]
+    files = {split: report.files() for split, report in reports.items() if report.total}
     for split, problems in resolve("sam_nb.datasets.near_duplicates:leakage")(files).items(): reports[split].problems += problems
 
 def named_folder(name: str,  # of the catalog, or a path
                  ) -> tuple[str, Path | None]:  # a name of the catalog, and its folder if `name` was a path
-    "The entry that reads a folder: its own where it has a dataset file, else `referring`, `earth` or `objects` by its layout."
+    "The entry that reads a folder: its own where it has a dataset file, else by its layout `fmb`, `referring`, `earth`, `objects` or others."
     folder = Path(name).expanduser()
     if name in dataset_names() or not folder.is_dir(): return name, None
     file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
-    if file is None: return ("referring" if is_referring(folder) else "earth" if is_earth(folder) else "objects"), folder
+    if file is None:
+        if pairs := find_pairs(folder): return pairs.name or folder.resolve().name, folder
+        return ("referring" if is_referring(folder) else "earth" if is_earth(folder) else "objects"), folder
     if _names_only(file) and not _demo_layout(file): return "earth", folder
     return _BY_LAYOUT.get(_demo_layout(file), folder.resolve().name), folder
 

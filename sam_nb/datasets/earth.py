@@ -168,7 +168,7 @@ def check_earth(data: EarthSet, sample: int | None = None,  # samples to read, e
                 name: str = "") -> ObjectsReport:
     "Read images and answers, and report every problem."
     report = ObjectsReport(name or data.kind, data.split or "all", len({s.file for s in data}), counted="samples",
-                           problems=list(data.problems), read_as=data.kind)
+                           problems=list(data.problems), read_as=data.kind, data=data)
     chosen = range(len(data)) if sample is None or sample >= len(data) else np.unique(np.linspace(0, len(data) - 1, sample).round().astype(int))
     sizes: dict[str, tuple[int, int] | None] = {}
     for s in (data[int(k)] for k in chosen):

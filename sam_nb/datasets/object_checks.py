@@ -68,12 +68,18 @@ class ObjectsReport:
     counted: str = "objects"
     problems: list[Problem] = field(default_factory=list)
     sizes: Counter = field(default_factory=Counter)  # (height, width) -> images
+    channels: Counter = field(default_factory=Counter)  # number -> images
     read_as: str = ""  # what the masks were taken for, and what was noticed
+    data: Any = field(default=None, repr=False)  # the dataset that was read
 
     @property
     def errors(self) -> list[Problem]: return [p for p in self.problems if p.severity == "error"]
     @property
     def ok(self) -> bool: return not self.errors
+
+    def files(self) -> list[str]:
+        "The files of the images."
+        return [getattr(e, "image", None) or e.file for e in getattr(self.data, "entries", self.data)]
 
     def table(self):  # -> pandas.DataFrame: problem, severity, count, fact, example, remedy
         return problem_table(self.problems)
@@ -93,7 +99,7 @@ def check_objects(data: Objects | str | Path,  # a dataset, or a folder
     "Read images and masks, and report every problem with counts."
     if isinstance(data, (str, Path)): data = load_objects(data, split, **options)
     said = "; ".join([data.kind, *data.found.notes])
-    report = ObjectsReport(data.name, data.split or "all", len(data), counted=data.counted, problems=list(data.problems), read_as=said)
+    report = ObjectsReport(data.name, data.split or "all", len(data), counted=data.counted, problems=list(data.problems), read_as=said, data=data)
     chosen = range(len(data)) if sample is None or sample >= len(data) else np.linspace(0, len(data) - 1, sample).round().astype(int)
     for index in chosen: _look(data, int(index), report)
     return report
@@ -110,6 +116,7 @@ def _look(data: Objects, index: int, report: ObjectsReport) -> None:
         report.problems.append(error.problem)
         return
     report.sizes[tuple(image.shape[-2:])] += 1
+    report.channels[image.shape[0]] += 1
     report.objects += len(masks)
     if not len(masks): warn("image without objects", "the mask is empty", "leave the image out, or outline its objects")
     for remark in remarks: warn(*remark)

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import DatasetError, derive_seed, did_you_mean
+from .layouts import read_list
+from .rgbt_folders import PAIR_FOLDERS, PairLayout, find_layout
 from .pictures import ENDINGS, LabelReader, Problem, as_tensor, list_pictures, problem_lines, problem_table
 from .pictures import read_pixels, read_rgb, read_thermal, file_error, value_table
 
@@ -51,45 +53,14 @@ def _pair_up(names: Iterable[str],  # wanted, in this order
         if not missing: pairs.append(Pair(name, rgb[name], thermal and thermal[name], label and label[name]))
     return pairs, problems
 
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #c9b69f6b
-_FOLDERS = {"rgb": ("Visible", "visible", "rgb", "RGB", "vi", "color", "images"),
-           "thermal": ("Infrared", "infrared", "thermal", "ther", "ir", "IR", "lwir"),
-           "label": ("Label", "labels", "label", "Labels", "masks", "mask", "annotations")}
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #d246c7b8
-def _find_folders(root: Path, folders: Mapping[str, Sequence[str]]) -> dict[str, Path]:
-    "The folders in `root` by role."
-    def first(names: str | Sequence[str]) -> str | None:
-        return next((n for n in ([names] if isinstance(names, str) else names) if (root / n).is_dir()), None)
-    return {role: root / name for role, names in folders.items() if (name := first(names))}
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #de79be45
-@dataclass(frozen=True)
-class _Layout:
-    "The folders and the list file of one split."
-    kind: str  # folders, lists, four_channels or flat
-    folders: dict[str, Path]  # role -> folder
-    list_file: Path | None = None
-
-# %% ../../nbs/lib/10_datasets.rgbt.ipynb #72d44f4a
-def _find_layout(root: str | Path,  # folder of the dataset
-                split: str,  # any split that the folder has
-                folders: Mapping[str, Sequence[str]] = _FOLDERS,  # role -> names to look for
-                ) -> _Layout | None:  # None: this split is not here
-    "The layout of a dataset on disk."
-    root = Path(root)
-    inside, outside = _find_folders(root / split, folders), _find_folders(root, folders)
-    if {"rgb", "thermal"} <= set(inside): return _Layout("folders", inside)
-    listed = next((p for p in (root / f"{split}.txt", root / "splits" / f"{split}.txt") if p.is_file()), None)
-    if "rgb" in outside and listed: return _Layout("lists" if "thermal" in outside else "four_channels", outside, listed)
-    has_lists = any((root / f"{s}.txt").is_file() or (root / s).is_dir() for s in ("train", "val", "test"))
-    return _Layout("flat", outside) if {"rgb", "thermal"} <= set(outside) and not has_lists else None
-
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #fc713b94
-def _read_names(list_file: str | Path) -> list[str]:
-    "The names in a list file."
-    names = [line.split()[0] for line in Path(list_file).read_text().splitlines() if line.strip()]
-    return [os.path.splitext(n)[0] if n.lower().endswith(ENDINGS) else n for n in (os.path.basename(n) for n in names)]
+def _read_names(list_file: str | Path, known: Collection[str]) -> list[str]:
+    "The names in a list file: whole lines where they are known, else their first column."
+    return [n if n in known else _stem(n if n.lower().endswith(ENDINGS) else n.split()[0]) for n in read_list(list_file, known)]
+
+def _stem(name: str) -> str:
+    name = os.path.basename(name)
+    return os.path.splitext(name)[0] if name.lower().endswith(ENDINGS) else name
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #3e89dea0
 def _hold_out(names: Sequence[str],
@@ -113,7 +84,7 @@ def _hold_out(names: Sequence[str],
 def _missing_split(root: Path, split: str, folders: Mapping[str, Sequence[str]]) -> DatasetError:
     if not root.is_dir(): return file_error("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo'")
     here = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())[:12]
-    splits = sorted(s for s in {name.removesuffix("/").removesuffix(".txt") for name in here} if _find_layout(root, s, folders))
+    splits = sorted(s for s in {name.removesuffix("/").removesuffix(".txt") for name in here} if find_layout(root, s, folders))
     if splits: return file_error("split missing", f"no split {split!r} here; there are: {', '.join(splits)}", root, did_you_mean(split, splits))
     rgb, thermal = (folders[role] if isinstance(folders[role], str) else folders[role][0] for role in ("rgb", "thermal"))
     remedy = f"expected {split}/{rgb} and {split}/{thermal}, or {rgb} and {thermal} with {split}.txt"
@@ -123,7 +94,7 @@ def _missing_split(root: Path, split: str, folders: Mapping[str, Sequence[str]])
 @dataclass(frozen=True)
 class _Split:
     "The files of one split, and how it was made."
-    layout: _Layout
+    layout: PairLayout
     names: list[str]
     files: dict[str, dict[str, str]]  # role -> name -> file
     note: str = ""
@@ -131,15 +102,15 @@ class _Split:
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #82bb9253
 def _whole_split(root: Path, split: str, folders: Mapping[str, Sequence[str]], suffixes: Mapping[str, str]) -> _Split:
     "A split as it is on disk."
-    layout = _find_layout(root, split, folders)
+    layout = find_layout(root, split, folders)
     if layout is None: raise _missing_split(root, split, folders)
     files = {role: list_pictures(folder, suffixes.get(role, "")) for role, folder in layout.folders.items()}
     if layout.list_file is None: return _Split(layout, list(files["rgb"]), files, f"{split}: all of {layout.folders['rgb'].name}/")
-    return _Split(layout, _read_names(layout.list_file), files, f"{split}: {layout.list_file.name}")
+    return _Split(layout, _read_names(layout.list_file, files["rgb"]), files, f"{split}: {layout.list_file.name}")
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #4e33aaf8
 def _find_split(root: str | Path, split: str,  # train, val, test, or any other that is there
-               folders: Mapping[str, Sequence[str]] = _FOLDERS,  # role -> names to look for
+               folders: Mapping[str, Sequence[str]] = PAIR_FOLDERS,  # role -> names to look for
                val_is_test: bool = False,  # the released protocol: select on the test split, train on all of train
                every: int = 10, sequence: str | None = None,  # how to hold out, see `_hold_out`
                suffixes: Mapping[str, str] | None = None,  # role -> what follows the common name
@@ -147,10 +118,10 @@ def _find_split(root: str | Path, split: str,  # train, val, test, or any other 
     "The files of a split, held out of a larger one where the disk has none. Raises `DatasetError`."
     root, suffixes = Path(root), suffixes or {}
     if split == "val" and val_is_test: split = "test"
-    layout = _find_layout(root, split, folders)
+    layout = find_layout(root, split, folders)
     if layout is not None and layout.kind == "flat":
         return _flat_split(_whole_split(root, split, folders, suffixes), split, val_is_test, every, sequence)
-    if split not in ("train", "val") or val_is_test or _find_layout(root, "val", folders): return _whole_split(root, split, folders, suffixes)
+    if split not in ("train", "val") or val_is_test or find_layout(root, "val", folders): return _whole_split(root, split, folders, suffixes)
     whole = _whole_split(root, "train", folders, suffixes)
     held = _hold_out(whole.names, every, sequence)
     return _part(whole, split, held, f"{len(held)} of {len(whole.names)} training pairs held out for validation ({_how(every, sequence)})")
@@ -291,16 +262,16 @@ def _open_folders(cls: type[RGBTDataset], rgb: str | Path, thermal: str | Path, 
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #21870ddb
 def _open_split(cls: type[RGBTDataset], root: str | Path, split: str = "train", classes: Sequence[str] = (), *,
-               folders: Mapping[str, Sequence[str]] = _FOLDERS,  # role -> names to look for
+               folders: Mapping[str, Sequence[str]] = PAIR_FOLDERS,  # role -> names to look for
                labels: bool | None = True,  # True: there must be labels; False: do not read them; None: if there are any
                val_is_test: bool = False, every: int = 10, sequence: str | None = None, suffixes: Mapping[str, str] | None = None,  # see _find_split
                strict: bool = True,  # raise for a missing partner
                **options) -> RGBTDataset:  # as RGBTDataset
     "One split of a dataset folder."
-    found = _find_split(root, split, {**_FOLDERS, **folders}, val_is_test, every, sequence, suffixes)
+    found = _find_split(root, split, {**PAIR_FOLDERS, **folders}, val_is_test, every, sequence, suffixes)
     label = found.files.get("label") if labels is not False else None
     if label is None and labels:
-        remedy = f"a folder called {' or '.join(_FOLDERS['label'][:3])} beside RGB; or labels=False to do without"
+        remedy = f"a folder called {' or '.join(PAIR_FOLDERS['label'][:3])} beside RGB; or labels=False to do without"
         raise file_error("folder missing", "no folder of labels", root, remedy)
     pairs, problems = _pair_up(found.names, found.files["rgb"], found.files.get("thermal"), label)
     _complete(pairs, problems, root, split, strict)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..core import ParameterError, disk_errors, workspace
+from .check_command import add_check_command
 from .parameters import shown_path
 from ..zoo import ZOO, Weights, fetch
 
@@ -44,21 +45,6 @@ def _do_fetch(options: argparse.Namespace) -> None:
     "sam_nb fetch, sam_nb fetch NAME ..."
     if not options.names: print(weights_list())
     for name in options.names: print(shown_path(fetch(name)))
-
-# %% ../../nbs/lib/80_launch.data_commands.ipynb #f582f710
-def _do_check(options: argparse.Namespace) -> int:
-    "sam_nb check DATASET, sam_nb check FOLDER, sam_nb check metadata.json"
-    from sam_nb.datasets.catalog import check, is_metadata, named_folder, require_dataset
-    splits = tuple(options.split) if options.split else None
-    if is_metadata(file := options.data_root or options.dataset):
-        from sam_nb.datasets.saom_files import check_metadata
-        reports = check_metadata(file, splits, options.sample)
-    else:
-        name, root = (options.dataset, options.data_root) if options.data_root else named_folder(options.dataset)
-        require_dataset(name, root)
-        reports = check(name, root, splits, options.sample)
-    for report in reports.values(): print(report)
-    return int(not all(report.ok for report in reports.values()))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #a859aa7a
 def _do_shares(options: argparse.Namespace) -> None:
@@ -147,11 +133,7 @@ def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentP
     "Add these commands and their options; `command(name, help, function)` makes a parser."
     weights = command("fetch", "list published weights, or download some into checkpoints/", _do_fetch)
     weights.add_argument("names", nargs="*", metavar="NAME")
-    check = command("check", "read a whole dataset and report every problem", _do_check)
-    check.add_argument("dataset", metavar="DATASET", help="a name of the catalog, or a folder")
-    check.add_argument("--data_root", "--data-root", metavar="FOLDER", help="its folder (default: data/DATASET)")
-    check.add_argument("--split", action="append", help="only this split (may be repeated)")
-    check.add_argument("--sample", type=int, metavar="N", help="read only N images or pairs of each split")
+    add_check_command(command)
     _add_share_options(command("shares", "draw label shares of a dataset for semi-supervised training", _do_shares))
     saom = command("saom-data", "write a folder of images and masks as SAOM's metadata.json and red masks, or as panoramas", _do_saom_data)
     saom.add_argument("folder", metavar="FOLDER", help="images with object masks; for panoramas the views of each place: NAME_0, NAME_1, ...")

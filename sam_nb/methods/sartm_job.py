@@ -23,10 +23,10 @@ __all__ = ['JOB', 'sartm_data', 'sartm_transforms', 'build_sartm', 'sartm_metric
 
 # %% ../../nbs/lib/60_methods.sartm_job.ipynb #5ba7b4d0
 def sartm_data(recipe: SartmRecipe) -> dict[str, Any]:  # "train", "val", "test": datasets of raw samples
-    "The dataset's splits; the released class order and split where `released` says so."
-    from sam_nb.datasets.catalog import load_dataset
+    "The splits; without a test split, `test` is the validation split. `released`: its class order, selected on test. Raises `DatasetError`."
+    from sam_nb.datasets.catalog import open_splits, resolve_dataset
     options = {"val_is_test": recipe.val_is_test} | ({"released": True} if recipe.released else {})
-    return {split: load_dataset(JOB.dataset(recipe.dataset), split, recipe.data_root, **options) for split in ("train", "val", "test")}
+    return open_splits(resolve_dataset(JOB.dataset(recipe.dataset), recipe.data_root), **options)
 
 # %% ../../nbs/lib/60_methods.sartm_job.ipynb #b5c72467
 def sartm_transforms(recipe: SartmRecipe) -> dict[str, Any]:
