@@ -15,11 +15,13 @@ from typing import Any
 
 from .core import ParameterError, SamNbError, workspace
 from .launch.completion import complete
+from .launch.convert_command import add_convert_command
 from .launch.data_commands import add_data_commands
 from .launch.dry_run import dry_run
 from .launch.jobs import evaluation_job, last_value, run_summary, slurm_options, submit, training_job
 from .launch.kernel import NotebookJob, clear_up, execute
 from .launch.parameters import Parser, find_notebook, job_notebooks, read_command, read_parameters, shown_path
+from .launch.segment_command import add_segment_command
 
 # %% auto #0
 __all__ = ['methods_help', 'main_parser', 'main']
@@ -116,7 +118,9 @@ def main_parser() -> Parser:
     runs.add_argument("what", nargs="?", choices=["list", "show", "compare", "report"], default="list")
     runs.add_argument("names", nargs="*", metavar="NAME", help="names of runs, or last")
     runs.add_argument("--out", metavar="FILE", help="of report: the .html file (default: report-A-B.html here)")
+    add_segment_command(command)
     add_data_commands(command)
+    add_convert_command(command)
     commands.add_parser("write-parameters").set_defaults(do=_do_write_parameters)  # for `make export`; not in the help
     return parser
 
