@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 from pathlib import Path
@@ -19,7 +20,7 @@ from .problems import file_error
 # %% auto #0
 __all__ = ['ENDINGS', 'MOST_PIXELS', 'is_picture', 'image_files', 'turned', 'turned_back', 'stored_region', 'turned_transform',
            'file_format', 'open_file', 'format_of', 'named_format', 'refuse_size', 'missing_bytes', 'tiff_directories',
-           'unreadable']
+           'npy_header', 'unreadable']
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #76f93312
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", ".avif",
@@ -197,13 +198,18 @@ def _tiff_length(data: bytes) -> int:
             return max(ends, default=len(data) + 1)
     except Exception: return len(data) + 1  # noqa: BLE001 - a directory that is cut off: tifffile raises errors of many kinds
 
+def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    "Shape and type of an array stored by numpy.save; the file stands at its values afterwards. Raises `ValueError`, `EOFError`."
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
 def _npy_length(data: bytes) -> int:
     file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        shape, _, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    try: shape, dtype = npy_header(file)
     except (ValueError, EOFError): return len(data) + 1
-    return file.tell() + int(np.prod(shape)) * dtype.itemsize
+    return file.tell() + math.prod(shape) * dtype.itemsize
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #c9deccd6
 def unreadable(data: bytes, kind: str, why: str, path: str | Path) -> DatasetError:

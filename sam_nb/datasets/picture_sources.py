@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..core import ParameterError
-from .picture_files import file_format, missing_bytes, named_format, open_file, refuse_size, turned_back, unreadable
+from .picture_files import file_format, named_format, npy_header, open_file, refuse_size, turned_back, unreadable
 from .problems import file_error
 from .rasters import OpenRaster
 
@@ -223,10 +224,11 @@ class RasterPicture:
 _BY_PILLOW = ("CMYK", "SEPARATED", "YCBCR", "CIELAB", "ICCLAB", "ITULAB")  # TIFFs whose colours Pillow converts
 
 def open_source(source: Any,  # path, bytes, PIL image or array
+                name: str = "",  # what errors call it, if it is no file
                 ) -> WholePicture | RasterPicture:
     "A picture by its header, ready to be read. Raises `DatasetError`."
-    if isinstance(source, np.ndarray): return WholePicture(*_of_array(source, "this array"))
-    if isinstance(source, (bytes, bytearray, memoryview)): return _of_file(io.BytesIO(bytes(source)), bytes(source), "these bytes")
+    if isinstance(source, np.ndarray): return WholePicture(*_of_array(source, name or "this array"))
+    if isinstance(source, (bytes, bytearray, memoryview)): return _of_file(io.BytesIO(bytes(source)), bytes(source), name or "these bytes")
     if not isinstance(source, (str, Path)): return _of_pillow(source)
     with open_file(source) as file: return _of_file(file, source, source)
 
@@ -269,10 +271,10 @@ def _of_pillow(image: Any) -> WholePicture | RasterPicture:
 def _loaded(file: BinaryIO, name: str | Path) -> np.ndarray:
     "An array stored by numpy.save."
     try:
-        np.lib.format.read_magic(file)
-        file.seek(0)
-        data = file.read(2**16)
-        if (need := missing_bytes(data, "NPY")) is not None and need > file.seek(0, 2): raise ValueError(f"{file.tell():,} of {need:,} bytes")
+        shape, dtype = npy_header(file)
+        if len(shape) > 1: refuse_size(shape[:2], name)
+        need, have = file.tell() + math.prod(shape) * dtype.itemsize, file.seek(0, 2)
+        if have < need and not dtype.hasobject: raise ValueError(f"{have:,} of {need:,} bytes")
         file.seek(0)
         return np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -62,9 +62,10 @@ class Picture:
                  *, bands: Sequence[int] | None = None,  # from 1, in the order wanted; None: all but alpha
                  nodata: float | None = None,  # value of pixels without data; None: as the file says
                  window: tuple[float, float] | None = None,  # values that become 0 and 255; None: percentiles of the valid pixels
-                 orientation: str = "shown"):  # "shown": turned as its EXIF or TIFF note says, as viewers do; "stored": as it is
+                 orientation: str = "shown",  # "shown": turned as its EXIF or TIFF note says, as viewers do; "stored": as it is
+                 name: str = ""):  # what errors call a picture that is no file
         if orientation not in ("shown", "stored"): raise ParameterError(f"orientation={orientation!r}", remedy="'shown' or 'stored'")
-        self._source, self._window, self._asked = open_source(source), window, bands
+        self._source, self._window, self._asked = open_source(source, name), window, bands
         self.header = header = self._source.header
         check_bands(bands, header.bands, header.name)
         self.bands = tuple(bands) if bands else None

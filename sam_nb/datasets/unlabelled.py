@@ -15,7 +15,7 @@ from ..core import DatasetError, disk_errors
 from .mask_pictures import PICTURE_ENDINGS
 from .object_masks import Entry, FolderContents, MaskSet, RunLengths
 from .objects import Objects
-from .pictures import Problem, file_error
+from .pictures import Picture, Problem, file_error
 
 # %% auto #0
 __all__ = ['base_name', 'read_names', 'pictures_below', 'without_masks', 'open_unlabelled', 'unlabelled_json', 'write_unlabelled']
@@ -103,10 +103,9 @@ def _no_picture(path: Path, lost: Sequence[str]) -> DatasetError:
 # %% ../../nbs/lib/10_datasets.unlabelled.ipynb #3ff1866d
 def unlabelled_json(entries: Iterable[Entry]) -> dict[str, list]:
     "The images as published code lists them: file names, ids and sizes, an empty annotation for each."
-    from PIL import Image
     images = []
     for e in entries:
-        with Image.open(e.image) as picture: width, height = picture.size
+        height, width = Picture(e.image).size
         images.append({"file_name": os.path.basename(e.image), "id": base_name(e.image), "height": height, "width": width})
     return {"images": images, "annotations": [{"file_name": "", "image_id": i["id"], "segments_info": []} for i in images], "categories": []}
 

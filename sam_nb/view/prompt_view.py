@@ -18,6 +18,7 @@ import torch
 import traitlets
 
 from ..core import DatasetError, ParameterError, SamNbError, atomic_path, pick_device, read_json, workspace, write_json
+from ..datasets.pictures import Picture
 from .mask_layers import as_layer, image_message, layer_message
 from ..masks import mask_to_rle, masks_to_boxes
 from ..show import draw_prompts, overlay, show_images
@@ -278,12 +279,7 @@ def _handle_message(self: PromptView, message: Mapping[str, Any], buffers: Seque
     if action == "keep": self.keep(message.get("name") or (self.classes or ["object"])[0])
     elif action == "remove": self.remove(int(message["index"]))
     elif action == "save": self.publish({"note": "saved: " + ", ".join(str(p) for p in self.save(message["form"]))})
-    elif action == "open": self.load_image(_decoded(bytes(buffers[0]), message["name"]), Path(message["name"]).stem)
-
-def _decoded(data: bytes, name: str) -> np.ndarray:  # uint8 [H, W, 3]
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None: raise DatasetError("this file is no image", file=name, remedy="PNG, JPEG, WebP or TIFF")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    elif action == "open": self.load_image(Picture(bytes(buffers[0]), name=message["name"]).read()[0], Path(message["name"]).stem)
 
 # %% ../../nbs/lib/71_view.prompt_view.ipynb #caf68d66
 def _keep(self: PromptView, name: str = "object") -> None:
