@@ -5,314 +5,252 @@
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #72249936
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .coco_segmentations import BAD_RUNS, NO_MASK, SHARES, sound_segmentation, sound_strings, whole_number
+from .coco_tables import (Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_coco, read_images,
+                                         segmentations_of)
+from .json_files import JsonFile, entries_of
+from .layouts import Choices, Evidence, Layout, listed
 from .mask_pictures import sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths
+from .picture_names import NamedPicture, PictureNames, best_folder, find_pictures, how_found, split_names, subfolder
 from .pictures import Problem, file_error
 
 # %% auto #0
-__all__ = ['BAD_RUNS', 'sound_segmentation', 'sound_strings', 'read_coco', 'split_names', 'find_coco_file', 'lone_coco_file',
-           'open_coco', 'open_panoptic']
+__all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'lone_coco_file', 'open_coco', 'open_panoptic', 'BAD_RUNS', 'sound_segmentation',
+           'sound_strings', 'read_coco', 'split_names']
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8ec6dda6
-def sound_segmentation(segmentation: Any,  # as in the JSON
-                       size: tuple[int, int],  # height, width of the image
-                       ) -> tuple[Any, str]:  # the usable part (None: nothing), and what is wrong ("": nothing)
-    "A COCO segmentation without its broken parts."
-    if isinstance(segmentation, Mapping): return _sound_runs(segmentation, size)
-    if not isinstance(segmentation, list) or not segmentation: return None, "annotation without a mask"
-    if isinstance(segmentation[0], (int, float)): segmentation = [segmentation]
-    kept, wrong = [], ""
-    for polygon in segmentation:
-        said = _wrong_polygon(polygon, size)
-        if said != _OUTSIDE: wrong = wrong or said
-        if not said: kept.append(polygon)
-    return (kept, wrong) if kept else (None, wrong or _OUTSIDE)
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0a09f72a
-_OUTSIDE, BAD_RUNS = "polygon outside the image", "run lengths that do not fill the image"
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #6de504b2
-def _wrong_polygon(polygon: Any, size: tuple[int, int]) -> str:
-    try: points = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError): return "polygon that is no list of numbers"
-    if points.ndim != 1 or len(points) % 2: return "polygon that is no list of x, y"
-    if len(points) < 6: return "polygon of fewer than 3 points"
-    if not np.isfinite(points).all(): return "polygon with values that are no numbers"
-    (x0, y0), (x1, y1) = points.reshape(-1, 2).min(0), points.reshape(-1, 2).max(0)
-    if x1 <= 0 or y1 <= 0 or x0 >= size[1] or y0 >= size[0]: return _OUTSIDE
-    return "polygon far beyond the image" if max(-x0, -y0, x1, y1) > 10 * max(size) else ""
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #20559ab8
-def _sound_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> tuple[Any, str]:
-    counts = runs.get("counts")
-    if not isinstance(counts, (list, str, bytes)) or not counts: return None, "annotation without a mask"
-    if runs.get("size") != list(size): return None, "mask of another size than its image"
-    if isinstance(counts, list) and (any(not isinstance(c, int) or c < 0 for c in counts) or sum(counts) != math.prod(size)):
-        return None, BAD_RUNS
-    return ({"size": list(size), "counts": counts.encode("latin-1", "replace")} if isinstance(counts, str) else runs), ""
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #38f479c7
-def _string_runs(strings: Sequence[str],  # compressed counts
-                ) -> tuple[np.ndarray, np.ndarray]:  # int64 runs of all strings; which string each belongs to. Damaged strings have none
-    "The run lengths in COCO's compressed strings, all at once."
-    encoded = [s.encode("latin-1", "replace") if isinstance(s, str) else bytes(s) for s in strings]
-    codes = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int64) - 48
-    of = np.repeat(np.arange(len(encoded)), [len(e) for e in encoded])
-    last = (codes & 32) == 0
-    damaged = np.bincount(of, (codes < 0) | (codes > 63), minlength=len(encoded)) > 0
-    damaged |= np.array([not e or (e[-1] - 48) & 32 for e in encoded], bool)
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64) if len(ends) else ends
-    digit = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes)))) if len(ends) else np.zeros(len(codes), np.int64)
-    damaged[of[(digit > 6)]] = True
-    kept = ~damaged[of] & (digit <= 6)
-    values = np.zeros(len(ends), np.int64)
-    group = np.searchsorted(ends, np.arange(len(codes)))
-    inside = kept & (group < len(ends))
-    np.add.at(values, group[inside], (codes[inside] & 31) << (5 * digit[inside]))
-    width = 5 * (digit[ends] + 1)
-    values -= np.where(codes[ends] & 16, np.int64(1) << np.minimum(width, 62), 0)
-    whole = ~damaged[of[ends]]
-    return _undo_differences(values[whole], of[ends][whole]), of[ends][whole]
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0952f731
-def _undo_differences(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-    "Each run from the fourth on is stored as the difference to the run before the last."
-    if not len(values): return values
-    first = np.concatenate([[0], np.flatnonzero(np.diff(of)) + 1])
-    place = np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))
-    chain = np.where(place == 0, 0, 1 + place % 2) + 3 * of
-    order = np.argsort(chain, kind="stable")
-    sums = np.cumsum(values[order])
-    begins = np.concatenate([[0], np.flatnonzero(np.diff(chain[order])) + 1])
-    before = np.concatenate([[0], sums])[begins]
-    runs = np.empty_like(values)
-    runs[order] = sums - np.repeat(before, np.diff(np.append(begins, len(values))))
-    return runs
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8ab1e7e3
-def sound_strings(strings: Sequence[str], pixels: Sequence[int],  # height x width of each
-                  ) -> np.ndarray:  # bool [n]
-    "Whether the runs of each string fill its image."
-    runs, of = _string_runs(strings)
-    total = np.bincount(of, runs, minlength=len(strings))
-    negative = np.bincount(of, runs < 0, minlength=len(strings))
-    return (total == np.asarray(pixels)) & (negative == 0)
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #a9e09817
-def read_coco(path: str | Path) -> dict[str, Any]:
-    "A COCO file of instance masks. Raises `DatasetError` for any other file."
-    remedy = "expected a COCO file: images, categories, and annotations with segmentations"
-    try: data = json.loads(Path(path).read_bytes() or b" ")
-    except FileNotFoundError: raise file_error("file missing", "this file is not there", path, "check the name") from None
-    except (ValueError, RecursionError) as error:
-        raise file_error("not a JSON file", f"not a JSON file ({error})" if os.path.getsize(path) else "this file is empty", path, remedy) from None
-    if not isinstance(data, dict) or not isinstance(data.get("images"), list) or not isinstance(data.get("annotations"), list):
-        said = ", ".join(list(data)[:6]) if isinstance(data, dict) else type(data).__name__
-        raise file_error("not a COCO file", f"not a COCO file: it holds {said or 'nothing'}", path, remedy)
-    if not data["images"] or not data["annotations"]:
-        raise file_error("no masks", f"{len(data['images'])} images and {len(data['annotations'])} annotations in this file", path, remedy)
-    _check_images(data["images"], path)
-    return {**data, "categories": _plain_categories(data), "annotations": _plain_annotations(data["annotations"])}
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #6720488a
-def _key(value: Any) -> bool:  # can be an id; 3.0 is 3
-    return isinstance(value, (int, str)) and not isinstance(value, bool) or isinstance(value, float) and value.is_integer()
-
-def _number(value: Any) -> bool: return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
-
-def _check_images(images: Sequence[Any], path: str | Path) -> None:
-    "Raise `DatasetError` where an image lacks id, file name or size."
-    ids = Counter()
-    for k, image in enumerate(images):
-        sound = isinstance(image, dict) and _key(image.get("id")) and isinstance(image.get("file_name"), str) and image["file_name"]
-        if not sound or not all(_number(image.get(side)) and 0 < image[side] < 10**6 for side in ("height", "width")):
-            fact = f"image {k} of the list: {str(image)[:80]}"
-            raise file_error("not a COCO file", fact, path, "every image needs an id, file_name, height and width")
-        ids[image["id"]] += 1
-    twice = [key for key, n in ids.items() if n > 1]
-    if twice:
-        raise file_error("image id twice", f"{len(twice)} ids belong to more than one image, such as {twice[0]}", path, "give every image its own id")
-
-def _plain_categories(data: Mapping[str, Any]) -> dict[Any, str]:  # id -> name, in the order of ids
-    listed = data.get("categories") if isinstance(data.get("categories"), list) else []
-    named = {c["id"]: str(c.get("name", c["id"])) for c in listed if isinstance(c, dict) and _key(c.get("id"))}
-    return dict(sorted(named.items(), key=lambda item: (isinstance(item[0], str), item[0])))
-
-def _plain_annotations(annotations: Sequence[Any]) -> list[dict[str, Any]]:
-    "Numeric ids, None where an id cannot be one; entries that are no annotation belong to an unknown image."
-    kept = [a if isinstance(a, dict) else {} for a in annotations]
-    numbers = {a["id"]: a["id"] if _number(a["id"]) else k for k, a in enumerate(kept) if _key(a.get("id"))}
-    def plain(k: int, a: dict[str, Any]) -> dict[str, Any]:
-        named = {key: a.get(key) if _key(a.get(key)) else None for key in ("id", "image_id", "category_id", "part_of")}
-        whole = numbers.get(named["part_of"], named["part_of"] if _number(named["part_of"]) else None)
-        return {**a, **named, "id": numbers.get(named["id"], k), "part_of": whole}
-    return [plain(k, a) for k, a in enumerate(kept)]
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #74946a7e
-class _CocoReader:
-    "Annotations of one image as a `MaskSet`."
-    def __call__(self, entry: Entry, size: tuple[int, int]) -> MaskSet:
-        columns = zip(*[(a["segmentation"], a["id"], a["category"], a["part_of"], a["crowd"]) for a in entry.truth], strict=True)
-        segmentations, *columns = [list(c) for c in columns]
-        return MaskSet(RunLengths(segmentations, size), *columns)
-
-    def classes_of(self, entry: Entry) -> set[int]: return {a["category"] for a in entry.truth if not a["crowd"]}
-
-def _coco_entries(data: Mapping[str, Any],  # of `read_coco`
-                 folder: Path,  # of the images
-                 file: str | Path,  # named in problems
-                 crowd: bool = False,  # keep masks of groups
-                 ) -> tuple[list[Entry], tuple[str, ...], list[Problem]]:  # entries, classes, what was left out
-    "The usable images and masks of a COCO file."
-    order, images, problems = {key: k for k, key in enumerate(data["categories"])}, {i["id"]: i for i in data["images"]}, []
-    truth: dict[Any, list] = {key: [] for key in images}
-    damaged = _damaged_strings(data["annotations"])
-    for annotation in data["annotations"]:
-        kept = _annotation(annotation, images.get(annotation["image_id"]), order, crowd, damaged, problems, file)
-        if kept: truth[annotation["image_id"]].append(kept)
-    _settle_ids(truth, file, problems)
-    return _with_images(images, truth, folder, file, problems), tuple(data["categories"].values()), problems
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #af1bec63
-_MEND = "mend the annotation, or leave it out"
-_HARMLESS = ("crowd", "annotation of an unknown category", "annotation id twice", "mask twice", "part of nothing", "image without masks")
-
-def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str = _MEND) -> None:
-    problems.append(Problem(kind, fact, str(file), remedy, "warning" if kind in _HARMLESS else "error"))
-
-def _damaged_strings(annotations: Sequence[Mapping[str, Any]]) -> set[int]:
-    "Positions of annotations whose compressed runs are damaged."
-    with_string = [(k, s) for k, a in enumerate(annotations) if isinstance(s := a.get("segmentation"), Mapping) and isinstance(s.get("counts"), str)]
-    if not with_string: return set()
-    pixels = [math.prod(s["size"]) if isinstance(s.get("size"), list) and len(s["size"]) == 2 and all(map(_number, s["size"])) else -1
-              for _, s in with_string]
-    sound = sound_strings([s["counts"] for _, s in with_string], pixels)
-    return {id(annotations[k]) for (k, _), good in zip(with_string, sound, strict=True) if not good}
-
-def _annotation(annotation: Mapping[str, Any], image: Mapping[str, Any] | None, order: Mapping[Any, int], crowd: bool, damaged: set[int],
-                problems: list[Problem], file: Any) -> dict[str, Any] | None:
-    "The usable annotation; None: not usable, which is noted."
-    number, category, part_of = annotation["id"], annotation["category_id"], annotation["part_of"]
-    def note(kind: str) -> None: _note(problems, kind, f"annotation {number}: {kind}", file)
-    if image is None: return note("annotation of an unknown image")
-    if annotation.get("iscrowd") and not crowd: return note("crowd")
-    segmentation, wrong = sound_segmentation(annotation.get("segmentation"), (image["height"], image["width"]))
-    if segmentation is not None and id(annotation) in damaged: segmentation, wrong = None, BAD_RUNS
-    if wrong: note(wrong)
-    if segmentation is None: return None
-    if order and category not in order: note("annotation of an unknown category")
-    return {"segmentation": segmentation, "id": number, "category": order.get(category, -1), "part_of": -1 if part_of is None else part_of,
-            "crowd": bool(annotation.get("iscrowd"))}
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #cf0231ce
-def _outline(segmentation: Any) -> Any:  # something to compare by
-    if isinstance(segmentation, list): return tuple(map(tuple, segmentation))
-    return segmentation["counts"] if isinstance(segmentation["counts"], bytes) else tuple(segmentation["counts"])
-
-def _settle_ids(truth: dict[Any, list], file: Any, problems: list[Problem]) -> None:
-    "Drop exact copies; parts of unknown wholes become wholes."
-    seen: set[int] = set()
-    for key, masks in truth.items():
-        different = {(a["category"], _outline(a["segmentation"])): a for a in reversed(masks)}
-        for _ in range(len(masks) - len(different)): _note(problems, "mask twice", f"image {key}: one mask in two annotations", file)
-        masks[:] = list(different.values())[::-1]
-        here = {a["id"] for a in masks}
-        for a in masks:
-            if a["id"] in seen: _note(problems, "annotation id twice", f"two annotations have the id {a['id']}", file)
-            seen.add(a["id"])
-            if a["part_of"] != -1 and a["part_of"] not in here:
-                _note(problems, "part of nothing", f"annotation {a['id']} is part of {a['part_of']}, which is not there", file)
-                a["part_of"] = -1
-
-def _with_images(images: Mapping[Any, Any], truth: Mapping[Any, list], folder: Path, file: Any, problems: list[Problem]) -> list[Entry]:
-    "Entries of existing images that have a mask."
-    entries, listed = [], {}
-    for key, image in images.items():
-        path = folder / image["file_name"]
-        name = os.path.splitext(image["file_name"])[0]
-        if path.parent not in listed: listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-        there = path.name in listed[path.parent]
-        if not there: _note(problems, "image missing", "an image of the list is not there", path, "copy it, or take it out of the list")
-        elif not truth[key]: _note(problems, "image without masks", "no usable mask for this image", path, "annotate it, or leave it out")
-        else: entries.append(Entry(name, str(path), truth[key], (image["height"], image["width"])))
-    return entries
-
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #1cc7b897
-_ALIASES = {"train": ("train", "train2017", "train2014", "training"), "val": ("val", "val2017", "val2014", "valid", "validation"),
-            "test": ("test", "test2017", "testing")}
-_NOT_COCO = ("dataset.json", "frames.json", "package.json")
-
-def split_names(split: str) -> tuple[str, ...]:
-    "The names that a split may have on disk."
-    return (split, *(n for n in _ALIASES.get(split, ()) if n != split))
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #3ba1e266
+_all_ = ["BAD_RUNS", "sound_segmentation", "sound_strings", "read_coco", "split_names"]
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ed1bae18
+def _is_coco(file: Path) -> bool:
+    "Whether the beginning or the end of a file looks like COCO's."
+    with open(file, "rb") as f:
+        text = f.read(1 << 16)
+        f.seek(max(f.tell(), os.path.getsize(file) - (1 << 16)))
+        text += f.read()
+    return re.search(rb'"(images|annotations)"\s*:\s*\[', text) is not None
+
+def _file_in(folder: Path, name: str) -> Path | None:
+    "A file of a folder, perhaps in other letters."
+    return next((folder / n for n in listed(folder)[0] if n.lower() == name.lower()), None)
+
 def find_coco_file(root: Path, split: str,
                    prefix: str = "instances",  # or "panoptic"
                    ) -> Path | None:
     "The annotations of a split."
     for s in split_names(split):
-        places = (f"annotations/{prefix}_{s}.json", f"{prefix}_{s}.json", f"annotations/{s}.json", f"{s}.json", f"{s}/_annotations.coco.json",
-                  f"{s}/annotations.json", f"{s}/{prefix}.json")
-        found = next((root / place for place in places[:2 if prefix != "instances" else None] if (root / place).is_file()), None)
+        own = subfolder(root, s)
+        places = [(subfolder(root, "annotations"), f"{prefix}_{s}.json"), (root, f"{prefix}_{s}.json")]
+        other = [(subfolder(root, "annotations"), f"{s}.json"), (root, f"{s}.json"),
+                 *((own, n) for n in ("_annotations.coco.json", "annotations.json", f"{prefix}.json", "labels.json"))]
+        found = next((f for place in places if (f := _file_in(*place))), None)
+        if found is None and prefix == "instances": found = next((f for place in other if (f := _file_in(*place)) and _is_coco(f)), None)
         if found: return found
     return None
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e8788ef8
+_NOT_COCO = ("dataset.json", "frames.json", "package.json")
+
 def lone_coco_file(root: Path) -> Path | None:
-    "The only JSON file of a folder; None: none, or several."
-    files = [f for folder in (root, root / "annotations") for f in sorted(folder.glob("*.json"))]
-    files = [f for f in files if f.name not in _NOT_COCO and "panoptic" not in f.name]
-    return files[0] if len(files) == 1 else None
+    "The only file of a folder that is like COCO's, else its only JSON file; None: none, or several."
+    inner = [(root / folder, name) for folder in listed(root)[1] for name in ("instances.json", "_annotations.coco.json")]
+    places = [(folder, n) for folder in (root, subfolder(root, "annotations")) for n in listed(folder)[0]]
+    places += [(folder, n) for folder, n in inner if n in listed(folder)[0]]
+    files = [f / n for f, n in places if n.lower().endswith(".json") and n not in _NOT_COCO and "panoptic" not in n]
+    files = [f for f in files if _is_coco(f)] or files
+    named = [f for f in files if f.name.startswith("instances")] if len(files) > 1 else files
+    return named[0] if len(named) == 1 else None
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0599f940
-def _image_folder(root: Path, file: Path, split: str, names: Sequence[str]) -> Path | None:
-    "The folder in which most of the named images are."
+_IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "img", "image", "data", "images/mscoco/images/train2014")
+
+def _image_folders(root: Path, file: Path, split: str) -> Iterator[Path]:
+    "The folders in which the images of a file may be, the likeliest first."
+    if root.name.lower() in ("annotations", "annotation", "labels", "json"): yield from _image_folders(root.absolute().parent, file, split)
     whole = split.rpartition("_")[0]  # instances_train2017_5.json, a share of the labels, has the images of train2017
-    folders = [parent / s for s in (*split_names(split), whole) for parent in (root, root / "images")]
-    folders += [root / "images", root / "JPEGImages", root / file.stem.removeprefix("instances_"), file.parent, file.parent / "images", root]
-    few = names[:: max(1, len(names) // 20)]
-    best = max(folders, key=lambda folder: sum((folder / n).is_file() for n in few))
-    return best if any((best / n).is_file() for n in few) else None
+    images, stem, name = subfolder(root, "images"), file.stem.removeprefix("instances_"), file.parent.name
+    for s in filter(None, (*split_names(split), whole, stem)): yield from (subfolder(root, s), subfolder(images, s))
+    yield from (subfolder(root, n) for n in _IMAGE_FOLDERS)
+    yield from (images / name / "JPEGImages", images / name)
+    if file.parent.is_relative_to(root): yield from (file.parent, file.parent / "images", file.parent / "data")
+    yield root
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e6f5eac5
+def _folder_of(names: Sequence[str], file: Path, root: Path, split: str, images: str | Path | None) -> Path:
+    "The folder of the images of a file. Raises `DatasetError`."
+    folder = best_folder([Path(images)] if images else _image_folders(root, file, split), names, split)
+    if folder is not None: return folder
+    missing = images and not os.path.isdir(images)
+    fact = f"the folder {images} is not there" if missing else f"none of the {len(names)} images of this file is here, such as {names[0]}"
+    remedy = f"copy them into {root / (split or 'images')}, or say where they are: images=FOLDER (--images FOLDER)"
+    raise file_error("image missing", fact, file, remedy)
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #74946a7e
+@dataclass(frozen=True)
+class _CocoReader:
+    "Annotations of one image as a `MaskSet`, read from the file again."
+    opened: JsonFile
+    table: Annotations  # the rows of an image are together: `Entry.truth` is their range
+
+    def __call__(self, entry: Entry, size: tuple[int, int]) -> MaskSet:
+        rows = self.table.take(slice(entry.truth.start, entry.truth.stop))
+        masks = RunLengths(segmentations_of(self.opened, rows, size), size)
+        return MaskSet(masks, rows.id, rows.category, rows.part_of, rows.crowd)
+
+    def classes_of(self, entry: Entry) -> set[int]:
+        rows = slice(entry.truth.start, entry.truth.stop)
+        return set(self.table.category[rows][~self.table.crowd[rows]].tolist())
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #af1bec63
+_MEND = "mend the annotation, or leave it out"
+_HARMLESS = ("crowd", "annotation of an unknown category", "annotation id twice", "mask twice", "part of nothing", "image without masks", NO_MASK)
+_REMEDIES = {"crowd": "nothing to do; or keep masks of groups: crowd=True (--crowd true)", NO_MASK: "outline the object, or leave it out",
+             SHARES: "multiply x by the width and y by the height of the image"}
+
+def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str = "") -> None:
+    remedy = remedy or _REMEDIES.get(kind, _MEND)
+    problems.append(Problem(kind, fact, str(file), remedy, "warning" if kind in _HARMLESS else "error"))
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #005c548c
+def _refuse_useless(table: Annotations, usable: np.ndarray, file: Path) -> None:
+    "Raise `DatasetError` for boxes without masks, and for polygons between 0 and 1."
+    count = {kind: int((table.wrong == k).sum()) for k, kind in enumerate(table.kinds)}
+    if count.get(SHARES, 0) > usable.sum():
+        fact = f"{SHARES}: {count[SHARES]} of {len(table)} annotations have polygons between 0 and 1"
+        raise file_error(SHARES, fact, file, "multiply x by the width and y by the height of the image, or export in pixels")
+    if not usable.any() and count.get(NO_MASK) == len(table) and table.boxed.any():
+        fact = f"boxes only, no masks: {int(table.boxed.sum())} of {len(table)} annotations have a box, none a segmentation"
+        raise file_error("boxes only", fact, file, f"make masks from the boxes: sam_nb segment MODEL PICTURES OUT --prompts {file}")
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #6de504b2
+def _choose_rows(table: Annotations, crowd: bool, named: bool, file: Path,
+                 problems: list[Problem]) -> tuple[Annotations, tuple[str, ...]]:  # the usable rows, notes
+    "Leave out what cannot be used, and note it."
+    masks = (table.image >= 0) & table.usable
+    _refuse_useless(table, masks, file)
+    groups, notes = table.crowd & ~table.brushed, []
+    outlined = table.usable | (table.wrong > 0) & (table.wrong != (table.kinds.index(NO_MASK) if NO_MASK in table.kinds else 0))
+    if masks.any() and groups[outlined].all():
+        notes.append(f"all {int(masks.sum())} masks of this file are marked as crowds: they are read as objects (CVAT marks its brush masks so)")
+        groups = np.zeros_like(groups)
+    if n := int((table.crowd & ~groups & masks).sum()) * (not notes): notes.append(f"{n} brush masks that CVAT marks as crowds are read as objects")
+    out = groups & (not crowd)
+    for row in np.flatnonzero((table.image < 0) | out | (table.wrong > 0) | (masks & (table.category < 0) & named)).tolist():
+        kinds = (["annotation of an unknown image"] if table.image[row] < 0 else ["crowd"] if out[row] else
+                 [table.kinds[table.wrong[row]], "annotation of an unknown category" if masks[row] and named and table.category[row] < 0 else ""])
+        for kind in filter(None, kinds): _note(problems, kind, f"annotation {table.id[row]}: {kind}", file)
+    kept = table.take(np.flatnonzero(masks & ~out))
+    kept.crowd = groups[masks & ~out]
+    return kept, tuple(notes)
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #cf0231ce
+def _settle(table: Annotations, keys: Sequence[Any], file: Path, problems: list[Problem]) -> Annotations:
+    "Rows in the order of images, without exact copies; parts of unknown wholes become wholes."
+    order = np.lexsort((np.arange(len(table)), table.same, table.category, table.image))
+    same = [np.diff(column[order], prepend=column[order[:1]]) == 0 for column in (table.image, table.category, table.same.view(np.int64))]
+    copies = order[1:][np.logical_and.reduce(same)[1:]]
+    for row in sorted(copies.tolist()): _note(problems, "mask twice", f"image {keys[table.image[row]]}: one mask in two annotations", file)
+    alone = np.setdiff1d(np.arange(len(table)), copies)
+    table = table.take(alone[np.argsort(table.image[alone], kind="stable")])
+    again = np.ones(len(table), bool)
+    again[np.unique(table.id, return_index=True)[1]] = False
+    for row in np.flatnonzero(again): _note(problems, "annotation id twice", f"two annotations have the id {table.id[row]}", file)
+    parts = np.flatnonzero(table.part_of != -1)
+    there = set(zip(table.image.tolist(), table.id.tolist(), strict=True)) if len(parts) else ()
+    for row in parts.tolist():
+        if (table.image[row], table.part_of[row]) in there: continue
+        _note(problems, "part of nothing", f"annotation {table.id[row]} is part of {table.part_of[row]}, which is not there", file)
+        table.part_of[row] = -1
+    return table
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #03fcbb43
+def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
+    if len(found.rivals) > 1:
+        return f"several pictures could be it: {', '.join(found.rivals[:3])}", "keep one of them, or write its folder into file_name"
+    if found.rivals: return f"{found.rivals[0]} fits, and is another image of the list", "copy the image, or take it out of the list"
+    return "an image of the list is not there", "copy it, or take it out of the list"
+
+def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth: Sequence[Any], problems: list[Problem]) -> list[Entry]:
+    "Entries of existing images that have a mask; `truth` has a length for each image."
+    entries, base = [], str(folder)
+    for name, picture, own, size in zip(images.names, found, truth, images.sizes.tolist(), strict=True):
+        if not picture.file:
+            fact, remedy = _missing(picture)
+            _note(problems, "image missing", fact, os.path.join(base, os.path.basename(name) if ".." in name else name), remedy)
+            continue
+        path = os.path.join(base, picture.file)
+        if not len(own): _note(problems, "image without masks", "no usable mask for this image", path, "annotate it, or leave it out")
+        else: entries.append(Entry(os.path.splitext(picture.file)[0], path, own, tuple(size) if size[0] else None))
+    return entries
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #df540183
+def _picture_size(file: str) -> tuple[int, int]:  # height, width; (0, 0): not readable
+    from PIL import Image
+    try:
+        with Image.open(file) as picture: return picture.size if picture.getexif().get(274, 1) > 4 else picture.size[::-1]
+    except (OSError, ValueError, SyntaxError): return 0, 0
+
+def _fill_sizes(images: Images, found: Sequence[NamedPicture], folder: Path) -> tuple[str, ...]:  # notes
+    "Sizes that the file lacks, from the pictures."
+    unknown = np.flatnonzero((images.sizes[:, 0] == 0) & [bool(f.file) for f in found]).tolist()
+    for k in unknown: images.sizes[k] = _picture_size(str(folder / found[k].file))
+    return (f"{len(unknown)} of {len(images)} images have no height and width in the file: taken from the pictures",) if unknown else ()
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #071b648a
-def _wholes_only(data: dict[str, Any]) -> dict[str, Any]:  # of `read_coco`
-    "The same file without masks of parts, and without the classes of parts."
-    names = set(data["categories"].values())
-    of_parts = {key for key, name in data["categories"].items() if name.rpartition("/")[0] in names}
-    kept = [a for a in data["annotations"] if a["part_of"] is None and a["category_id"] not in of_parts]
-    return {**data, "annotations": kept, "categories": {key: name for key, name in data["categories"].items() if key not in of_parts}}
+def _wholes_only(table: Annotations, categories: Mapping[Any, str]) -> tuple[Annotations, dict[Any, str]]:
+    "The same annotations without masks of parts, and without the classes of parts."
+    names = set(categories.values())
+    part = np.array([name.rpartition("/")[0] in names for name in categories.values()], bool)
+    wholes = table.take(np.flatnonzero((table.part_of == -1) & ~np.append(part, False)[table.category]))
+    number = np.append(np.cumsum(~part) - 1, -1)
+    wholes.category = number[wholes.category]
+    return wholes, {key: name for key, name in categories.items() if name.rpartition("/")[0] not in names}
+
+def _by_number(opened: JsonFile) -> dict[Any, str]:
+    "Categories of a file that does not name them: their numbers."
+    numbers = {whole_number(a.get("category_id")) for entries, *_ in entries_of(opened, "annotations") for a in entries if isinstance(a, dict)}
+    return {n: str(n) for n in sorted(numbers - {None})}
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #726c0b36
-def open_coco(file: Path, root: Path, split: str, images: str | Path | None = None,  # folder; None: looked for
+def open_coco(file: str | Path, root: str | Path, split: str = "", images: str | Path | None = None,  # folder; None: looked for
               crowd: bool = False,  # keep masks of groups
               parts: bool = True,  # keep masks of parts of other objects, and their classes
               ) -> FolderContents:
-    "The images and masks of a COCO file."
-    data = read_coco(file) if parts else _wholes_only(read_coco(file))
-    folder = _folder_of(data, file, root, split, images)
-    entries, classes, problems = _coco_entries(data, folder, file, crowd)
-    return FolderContents("coco", entries, _CocoReader(), classes, str(folder), str(file), (), tuple(problems))
+    "The images and masks of a COCO file. Raises `DatasetError`."
+    file, root = Path(file), Path(root)
+    opened, pictures, folder, found, notes = _open_images(file, root, split, images)
+    categories, problems = read_categories(opened.value("categories"), file)
+    if not categories and (categories := _by_number(opened)): notes += ("the file has no categories: classes are called by their numbers",)
+    table = read_annotations(opened, pictures, Ids(list(categories)))
+    if not parts: table, categories = _wholes_only(table, categories)
+    problems = [*pictures.problems, *problems]
+    table, said = _choose_rows(table, crowd, bool(categories), file, problems)
+    table = _settle(table, pictures.keys, file, problems)
+    edges = np.searchsorted(table.image, np.arange(len(pictures) + 1)).tolist()
+    entries = _entries(pictures, found, folder, [range(a, b) for a, b in zip(edges, edges[1:], strict=False)], problems)
+    reader, classes = _CocoReader(opened, table), tuple(categories.values())
+    return FolderContents("coco", entries, reader, classes, str(folder), str(file), (*notes, *said), tuple(problems))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e6f5eac5
-def _folder_of(data: Mapping[str, Any], file: Path, root: Path, split: str, images: str | Path | None) -> Path:
-    names = [i["file_name"] for i in data["images"]]
-    folder = Path(images) if images else _image_folder(root, file, split, names)
-    if folder is not None and folder.is_dir(): return folder
-    fact = f"the folder {folder} is not there" if folder else f"none of the {len(names)} images of this file is here, such as {names[0]}"
-    raise file_error("image missing", fact, file, f"copy them into {root / (split or 'images')}, or say where they are: images=FOLDER")
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #c1802043
+def _open_images(file: Path, root: Path, split: str, images: str | Path | None,
+                 ) -> tuple[JsonFile, Images, Path, list[NamedPicture], tuple[str, ...]]:  # the file, its images, their folder, their pictures, notes
+    opened = open_tables(file)
+    entries = opened.value("images")
+    if not entries or not len(opened.top["annotations"].starts): raise no_masks(file, entries, opened.top["annotations"].starts)
+    pictures = read_images(entries, file)
+    folder = _folder_of(pictures.names, file, root, split, images)
+    found = find_pictures(folder, pictures.names, split)
+    return opened, pictures, folder, found, (*how_found(pictures.names, found), *_fill_sizes(pictures, found, folder))
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #35d29cae
 @dataclass(frozen=True)
@@ -325,27 +263,62 @@ class _PanopticReader:
     def classes_of(self, entry: Entry) -> set[int]: return {c for c, group in zip(*entry.truth[2:], strict=True) if not group}
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8d9d7d7f
-def open_panoptic(file: Path, root: Path, split: str, images: str | Path | None = None, crowd: bool = False) -> FolderContents:
-    "The images and masks of a COCO panoptic file."
-    data = read_coco(file)
-    folder, pictures, problems = _folder_of(data, file, root, split, images), file.with_suffix(""), []
-    if not pictures.is_dir(): raise file_error("folder missing", "the pictures of ids are not there", pictures, "unpack them beside the JSON file")
-    order, listed = {key: k for k, key in enumerate(data["categories"])}, {i["id"]: i for i in data["images"]}
-    truth: dict[Any, Any] = {key: () for key in listed}
-    for annotation in data["annotations"]:
-        if annotation["image_id"] in listed: truth[annotation["image_id"]] = _segments(annotation, pictures, order, crowd, file, problems)
-        else: _note(problems, "annotation of an unknown image", f"no image {annotation['image_id']}", file)
-    entries = _with_images(listed, truth, folder, file, problems)
-    return FolderContents("panoptic", entries, _PanopticReader(), tuple(data["categories"].values()), str(folder), str(file), (), tuple(problems))
+def open_panoptic(file: str | Path, root: str | Path, split: str = "", images: str | Path | None = None, crowd: bool = False) -> FolderContents:
+    "The images and masks of a COCO panoptic file. Raises `DatasetError`."
+    file, maps = Path(file), Path(file).with_suffix("")
+    opened, pictures, folder, found, notes = _open_images(file, Path(root), split, images)
+    if not maps.is_dir(): raise file_error("folder missing", "the pictures of ids are not there", maps, "unpack them beside the JSON file")
+    categories, problems = read_categories(opened.value("categories"), file)
+    keys, order, names, truth = Ids(pictures.keys), Ids(list(categories)), PictureNames(maps), [()] * len(pictures)
+    for piece, *_ in entries_of(opened, "annotations"):
+        for a in piece:
+            at, = keys.of([a.get("image_id")]) if isinstance(a, dict) else (-1,)
+            if at >= 0: truth[at] = _segments(a, names, order, crowd, file, problems)
+            else: _note(problems, "annotation of an unknown image", f"no image {a.get('image_id') if isinstance(a, dict) else a}", file)
+    problems = [*pictures.problems, *problems]
+    entries = _entries(pictures, found, folder, truth, problems)
+    return FolderContents("panoptic", entries, _PanopticReader(), tuple(categories.values()), str(folder), str(file), notes, tuple(problems))
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #1d11baa4
-def _segments(annotation: Mapping[str, Any], pictures: Path, order: Mapping[Any, int], crowd: bool, file: Path, problems: list[Problem]) -> Any:
+def _segments(annotation: Mapping[str, Any], maps: PictureNames, order: Ids, crowd: bool, file: Path, problems: list[Problem]) -> Any:
     "The input of `_PanopticReader`; empty without a segment."
-    listed = annotation.get("segments_info") if isinstance(annotation.get("segments_info"), list) else []
-    segments = [s for s in listed if isinstance(s, dict) and _number(s.get("id")) and _key(s.get("category_id"))]
-    if len(segments) < len(listed): _note(problems, "segment without id or category", f"image {annotation['image_id']}", file)
+    there = annotation.get("segments_info") if isinstance(annotation.get("segments_info"), list) else []
+    segments = [s for s in there if isinstance(s, dict) and isinstance(s.get("id"), int) and s.get("category_id") is not None]
+    if len(segments) < len(there): _note(problems, "segment without id or category", f"image {annotation['image_id']}", file)
     if not isinstance(annotation.get("file_name"), str): return ()
     kept = [s for s in segments if crowd or not s.get("iscrowd")]
     for _ in range(len(segments) - len(kept)): _note(problems, "crowd", f"image {annotation['image_id']}: a crowd", file)
-    columns = ([s["id"] for s in kept], [order.get(s["category_id"], -1) for s in kept], [bool(s.get("iscrowd")) for s in kept])
-    return (str(pictures / annotation["file_name"]), *columns) if kept else ()
+    columns = ([s["id"] for s in kept], order.of([s["category_id"] for s in kept]), [bool(s.get("iscrowd")) for s in kept])
+    name = maps.find(annotation["file_name"]).file or os.path.basename(annotation["file_name"])
+    return (str(maps.folder / name), *columns) if kept else ()
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #925a9ec0
+def _find(place: Path, prefix: str) -> Evidence | None:
+    "COCO's files of splits, or the only file of a folder that is like one."
+    if place.is_file():
+        fits = place.name.startswith("panoptic") == (prefix == "panoptic") and _is_coco(place)
+        return Evidence(f"{place.name} is like a COCO file", files=1) if fits else None
+    files = {s: f for s in ("train", "val", "test", "trainval") if (f := find_coco_file(place, s, prefix))}
+    if set(files) != {"trainval"}: files.pop("trainval", None)
+    if files: return Evidence(", ".join(os.path.relpath(f, place) for f in files.values()), tuple(files), len(files))
+    lone = lone_coco_file(place) if prefix == "instances" else None
+    return Evidence(f"{os.path.relpath(lone, place)} is the only file like COCO's", files=1) if lone and _is_coco(lone) else None
+
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #b279da83
+def _file_of(root: Path, split: str, choices: Choices, prefix: str) -> Path:
+    "The file of a split. Raises `DatasetError`."
+    named = Path(choices.annotations) if choices.annotations else root
+    if not named.is_dir(): return named
+    file = (find_coco_file(named, split or "train", prefix) if split or prefix != "instances" else None) or lone_coco_file(named)
+    if file is not None: return file
+    raise file_error("file missing", f"no {prefix} file of split {split!r} here", named, "name it: annotations=FILE (--annotations FILE)")
+
+def _open_instances(root: Path, split: str, choices: Choices) -> FolderContents:
+    return open_coco(_file_of(root, split, choices, "instances"), root, split, choices.images, choices.crowd, choices.parts)
+
+def _open_segments(root: Path, split: str, choices: Choices) -> FolderContents:
+    return open_panoptic(_file_of(root, split, choices, "panoptic"), root, split, choices.images, choices.crowd)
+
+COCO = Layout("coco", "COCO", lambda place: _find(place, "instances"), _open_instances, lambda root, split: find_coco_file(root, split) is not None)
+PANOPTIC = Layout("panoptic", "COCO panoptic", lambda place: _find(place, "panoptic"), _open_segments,
+                  lambda root, split: find_coco_file(root, split, "panoptic") is not None)
