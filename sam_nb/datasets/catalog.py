@@ -284,9 +284,8 @@ def check(name: str, root: str | Path | None = None,
           ) -> dict[str, Any]:  # split -> report, with .ok, .problems, .table() and a text
     "Read a whole dataset and report every problem. Raises `DatasetError` or `ParameterError`."
     info = dataset_info(name, root)
-    folder = prepare_dataset(name, root, (splits or info.splits)[0])
-    found = FoundDataset(info, folder)
-    options = folder_options(choices or {}, found)
+    found = resolve_dataset(name, root, split=(splits or info.splits)[0])
+    options, folder = folder_options(choices or {}, found), found.prepare()
     if splits is None and info.task in _ANY_FOLDER: splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder)
     reports = {split: resolve(info.checker)(info, split, folder, sample, **options) for split in splits or found.splits() or info.splits}
     if sample is None and len(reports) > 1 and info.task in _ANY_FOLDER: _add_leakage(reports)

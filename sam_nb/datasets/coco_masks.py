@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .coco_segmentations import BAD_RUNS, NO_MASK, SHARES, sound_segmentation, sound_strings, whole_number
-from .coco_tables import (Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_coco, read_images,
+from .coco_segmentations import BAD_RUNS, NO_MASK, SHARES, sound_segmentation, sound_strings, whole_number  # noqa: F401
+from .coco_tables import (  # noqa: F401
+                                         Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_coco, read_images,
                                          segmentations_of)
 from .json_files import JsonFile, entries_of
 from .layouts import Choices, Evidence, Layout, listed

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..core import SamNbError, read_json
-from .pictures import ENDINGS, Problem, file_error, image_array, read_label, read_pixels
+from .picture_files import ENDINGS, turned
+from .pictures import Picture, image_array, read_label, read_pixels
+from .problems import Problem, file_error
 
 # %% auto #0
 __all__ = ['EarthImage', 'BoxObject', 'BoxImage', 'CountImage', 'GroundingImage', 'ClassImage', 'CaptionImage', 'SemanticImage',
@@ -93,7 +95,12 @@ class SemanticImage(EarthImage):
     colours: Sequence[tuple[int, int, int]] | None = field(default=None, repr=False)  # RGB of class 1, 2, ...
 
     def ids(self) -> np.ndarray:  # uint8 [H, W]; 0 no class, k class k, 255 ignored
-        "The label map. Raises `DatasetError`."
+        "The label map, turned like its image where it has the stored size. Raises `DatasetError`."
+        stored, picture = self._stored_ids(), Picture(self.file)
+        along = picture.size != picture.stored_size == stored.shape
+        return turned(stored, picture.turn) if along else stored
+
+    def _stored_ids(self) -> np.ndarray:
         if self.colours: return _ids_of_colours(self.label_file, self.colours)[0]
         stored = read_label(self.label_file)
         if self.values is None: return stored

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..core import ParameterError
+from ..core import ParameterError, did_you_mean
 from ..recipe import validated
 
 # %% auto #0
@@ -28,6 +28,13 @@ class FolderChoices(BaseModel):
     bands: str | int | list[int] | None = Field(None, description="bands of the images, from 1, in the order wanted ('4,3,2'); None: all")
     nodata: float | None = Field(None, description="value of pixels that hold no data; None: as the file says")
     orientation: Literal["shown", "stored"] | None = Field(None, description="shown: turned as the file's EXIF note says (the usual); or stored")
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        from sam_nb.datasets.layouts import KINDS
+        if value is not None and value not in KINDS: raise ValueError(did_you_mean(value, KINDS))
+        return value
 
     @field_validator("bands")
     @classmethod

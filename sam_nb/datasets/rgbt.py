@@ -24,11 +24,12 @@ from torchvision import tv_tensors
 from ..core import DatasetError, derive_seed, did_you_mean
 from .layouts import read_list
 from .rgbt_folders import PAIR_FOLDERS, PairLayout, find_layout
-from .pictures import ENDINGS, LabelReader, Problem, as_tensor, list_pictures, problem_lines, problem_table
-from .pictures import read_pixels, read_rgb, read_thermal, file_error, value_table
+from .picture_files import ENDINGS, turned
+from .pictures import LabelReader, Picture, as_tensor, list_pictures, read_pixels, read_rgb, read_thermal, value_table
+from .problems import Problem, file_error, problem_lines, problem_table
 
 # %% auto #0
-__all__ = ['Pair', 'RGBTDataset', 'fingerprint', 'open_info', 'DatasetReport', 'check_dataset', 'check_info']
+__all__ = ['Pair', 'as_shown', 'RGBTDataset', 'fingerprint', 'open_info', 'DatasetReport', 'check_dataset', 'check_info']
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #7ac9bb30
 @dataclass(frozen=True)
@@ -145,6 +146,15 @@ def _flat_split(whole: _Split, split: str, val_is_test: bool, every: int, sequen
     note = f"no lists: {len(test)} of {len(whole.names)} held out for test, {len(val)} for validation ({_how(every, sequence)})"
     return _Split(whole.layout, parts[split], whole.files, note)
 
+# %% ../../nbs/lib/10_datasets.rgbt.ipynb #a61c3c81
+def as_shown(partner: Tensor,  # [..., H, W]
+             size: tuple[int, int],  # of the image as shown
+             image: str | Path) -> Tensor:
+    "A thermal image or label of the stored size, turned as the image's own note says; others as they are."
+    if tuple(partner.shape[-2:]) == size or tuple(partner.shape[-2:]) != size[::-1]: return partner
+    last = turned(np.moveaxis(partner.numpy(), (-2, -1), (0, 1)), Picture(image).turn)
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(last, (0, 1), (-2, -1))))
+
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #81a9f8a6
 @dataclass(frozen=True)
 class _PictureReader:
@@ -154,7 +164,8 @@ class _PictureReader:
 
     def __call__(self, pair: Pair) -> tuple[Tensor, Tensor]:  # RGB, thermal: uint8 [3, H, W] each
         if pair.thermal is None: return _four_channels(pair.rgb)
-        image, thermal = read_rgb(pair.rgb), read_thermal(pair.thermal, self.thermal_range)
+        image = read_rgb(pair.rgb)
+        thermal = as_shown(read_thermal(pair.thermal, self.thermal_range), tuple(image.shape[-2:]), pair.rgb)
         (h, w), (y, x) = image.shape[-2:], thermal.shape[-2:]
         if (h, w) == (y, x): return image, thermal
         if self.resize_thermal: return image, as_tensor(cv2.resize(thermal.permute(1, 2, 0).contiguous().numpy(), (w, h)))
@@ -201,9 +212,14 @@ class RGBTDataset(torch.utils.data.Dataset):
         image, thermal = self.read_pictures(pair)
         size = tuple(image.shape[-2:])
         sample = {"image": tv_tensors.Image(image), "thermal": tv_tensors.Image(thermal)}
-        if pair.label is not None: sample["semantic"] = tv_tensors.Mask(self.read_label(pair.label, size))
+        if pair.label is not None: sample["semantic"] = tv_tensors.Mask(self.read_semantic(pair, size))
         sample = {**sample, "name": pair.name, "original_size": size, "content_size": size}
         return self.transform(sample) if self.transform else sample
+
+    def read_semantic(self, pair: Pair, size: tuple[int, int] | None = None) -> Tensor:  # uint8 [H, W]; size: of the image
+        "The label of a pair, turned like its image. Raises `DatasetError`."
+        ids = self.read_label(pair.label) if size is None else as_shown(self.read_label(pair.label), size, pair.rgb)
+        return ids if size in (None, tuple(ids.shape)) else self.read_label(pair.label, size)  # which says what is wrong
 
     def fingerprint(self) -> str: return fingerprint(self)
 
@@ -348,13 +364,16 @@ def _look(dataset: RGBTDataset, pair: Pair) -> _Look:
         found.size, found.levels = tuple(image.shape[-2:]), {"image": _levels(image[1]), "thermal": _levels(thermal[0])}
         if (found.levels["thermal"] > 0).sum() == 1:
             found.warn("thermal picture is constant", "every thermal pixel has one value", pair.thermal or pair.rgb, "look at the recording")
+        if (turn := Picture(pair.rgb).turn) > 1: found.warn("turned", f"its note turns it ({turn})", pair.rgb, _TURN_REMEDY)
     except DatasetError as error: found.problems.append(error.problem)
     if pair.label is None: return found
     try:
-        found.ids = _levels(dataset.read_label(pair.label, found.size))
+        found.ids = _levels(dataset.read_semantic(pair, found.size))
         if not found.ids[:255].any(): found.warn("everything ignored", "no labelled pixel", pair.label, "set label_values if 255 is a class here")
     except DatasetError as error: found.problems.append(error.problem)
     return found
+
+_TURN_REMEDY = "thermal image and label follow if they have the stored size; else they are taken as drawn on the picture as shown"
 
 def _levels(plane: Tensor) -> np.ndarray:  # [H, W] uint8 -> counts [256]
     return np.bincount(plane.numpy().ravel(), minlength=256)

@@ -64,13 +64,14 @@ def _of_file(file: Path, choices: FolderOptions) -> _Checked:
 # %% ../../nbs/lib/80_launch.check_command.ipynb #8766452e
 _TRAINS = {"semantic": ("sartm", "demo"), "objects": ("promptable", "tiny"), "referring": ("rsam", "tiny")}  # task -> method, preset
 _SAOM, _S4M = ("saom", "demo"), ("s4m", "street")
+_STEP = 4  # images of a step in these presets
 
-def _command(checked: _Checked, method: str, preset: str) -> str:
-    "A command of `sam_nb train`, as one types it."
+def _command(checked: _Checked, method: str, preset: str, images: int) -> str:
+    "A command of `sam_nb train`, as one types it; with fewer images than the preset's step has, the step is made smaller."
     words = ["sam_nb", "train", method, "--dataset", checked.name]
     if checked.root is not None: words += ["--data_root", str(checked.root)]
     for name, value in checked.choices.chosen().items(): words += [f"--{name}", _word(value)]
-    return shlex.join([*words, "--preset", preset])
+    return shlex.join([*words, "--preset", preset, *(["--batch_size", str(images)] if images < _STEP else [])])
 
 def _word(value: Any) -> str:
     if isinstance(value, tuple): return ",".join(map(str, value))
@@ -85,18 +86,20 @@ def _method(checked: _Checked, reports: Mapping[str, Any]) -> tuple[str, str] | 
 # %% ../../nbs/lib/80_launch.check_command.ipynb #16100a6f
 _Reason = tuple[str, str]  # fact, remedy
 
-def _fails(checked: _Checked, reports: Mapping[str, Any]) -> _Reason | None:
-    "Why a training would stop; None: it would not."
+def _fails(checked: _Checked, reports: Mapping[str, Any]) -> tuple[_Reason | None, int]:  # why a training would stop; None: it would not; its images
+    "Whether a training would start and go on."
     first = next((p for report in reports.values() for p in report.errors), None)
-    if first is not None: return first.fact, first.remedy
+    if first is not None: return (first.fact, first.remedy), 0
+    if checked.found.info.task not in _TRAINS: return None, 0
     try:
-        if checked.found.info.task == "objects": return _objects_fail(checked, reports)
-        for split in ("train", "val") if checked.found.info.task in _TRAINS else (): checked.found.open(split)
-    except DatasetError as error: return error.fact, error.remedy or ""
-    return None
+        splits = _training_splits(checked, reports)
+        for split, data in splits.items():
+            if not len(data): return (f"no image is left for the split {split!r}", "2 images are needed at least, to train on and to validate on"), 0
+        return _objects_fail(reports, splits) if checked.found.info.task == "objects" else None, len(splits["train"])
+    except DatasetError as error: return (error.fact, error.remedy or ""), 0
 
 # %% ../../nbs/lib/80_launch.check_command.ipynb #7926830f
-def _objects_fail(checked: _Checked, reports: Mapping[str, Any]) -> _Reason | None:
+def _objects_fail(reports: Mapping[str, Any], splits: Mapping[str, Any]) -> _Reason | None:
     "What the images and masks of a folder lack. Raises `DatasetError`."
     from sam_nb.datasets.object_checks import require_objects
     from sam_nb.datasets.object_masks import ObjectTransform
@@ -104,15 +107,13 @@ def _objects_fail(checked: _Checked, reports: Mapping[str, Any]) -> _Reason | No
     if len(channels) > 1:
         several = " and ".join(f"{n} images of {c} channels" for c, n in sorted(channels.items()))
         return f"{several}: a model takes one number", f"--bands {','.join(map(str, range(1, min(channels) + 1)))} chooses the bands that all have"
-    for split, data in _training_splits(checked, reports).items():
-        if not len(data): return f"no image is left for the split {split!r}", "add images: 2 are needed at least, to train on and to validate on"
-        require_objects(data, ObjectTransform(256))
+    for data in splits.values(): require_objects(data, ObjectTransform(256))
     return None
 
-def _training_splits(checked: _Checked, reports: Mapping[str, Any]) -> dict[str, Any]:  # train, val: `Objects`
+def _training_splits(checked: _Checked, reports: Mapping[str, Any]) -> dict[str, Any]:  # train, val
     "The datasets of a training, out of those that were read where this is possible. Raises `DatasetError`."
     from sam_nb.datasets.objects import take_part
-    whole = next((reports[s].data for s in ("train", "all") if s in reports), None)
+    whole = next((getattr(reports[s], "data", None) for s in ("train", "all") if s in reports), None)
     if whole is not None and "val" in reports: return {"train": whole, "val": reports["val"].data}
     if whole is None or "all" not in reports:
         return {split: checked.found.open(split, **folder_options(checked.choices, checked.found)) for split in ("train", "val")}
@@ -129,7 +130,8 @@ def _head(checked: _Checked, reports: Mapping[str, Any]) -> list[str]:
     from sam_nb.datasets.rgbt_folders import find_pairs
     info, where = checked.found.info, str(checked.root or checked.name)
     data = next((r.data for r in reports.values() if getattr(r, "data", None) is not None), None)
-    if info.task == "objects" and data is not None:
+    if info.task == "objects" and data is None: return [f"{where}: {_taken_for(checked)}"]
+    if info.task == "objects":
         first, *more = data.found.notes or (info.title,)
         return [f"{where}: {first}", *(f"  {note}" for note in (f"kind: {data.kind}", *more))]
     if info.task == "semantic" and checked.root is not None and (pairs := find_pairs(checked.root)):
@@ -139,6 +141,14 @@ def _head(checked: _Checked, reports: Mapping[str, Any]) -> list[str]:
         return [f"{where}: {info.title}", *(f"  {note}" for note in (f"layout: {data.kind}", *data.found.notes))]
     return [f"{where}: {info.title}"]
 
+def _taken_for(checked: _Checked) -> str:
+    "The layout of a folder that could not be opened."
+    from sam_nb.datasets.layouts import Choices
+    from sam_nb.datasets.objects import recognise
+    try: layout, evidence = recognise(checked.found.folder, Choices(**folder_options(checked.choices, checked.found)))
+    except DatasetError: return "no known layout"
+    return f"{layout.title} ({evidence.fact or 'as you said'})"
+
 _EARTH_TITLES = {kind: REGISTRY[name].title for kind, name in (("dota", "dota"), ("dior", "dior"), ("counts", "counting"), ("rsvg", "rsvg"),
     ("captions", "ucm_captions"), ("isaid", "isaid"), ("loveda", "loveda"), ("potsdam", "potsdam"))} | {
     "scenes": "a folder of images for each class", "maps": "label maps in ann_dir beside img_dir"}
@@ -146,12 +156,13 @@ _EARTH_TITLES = {kind: REGISTRY[name].title for kind, name in (("dota", "dota"),
 # %% ../../nbs/lib/80_launch.check_command.ipynb #61dbe360
 def _last(checked: _Checked, reports: Mapping[str, Any]) -> tuple[list[str], bool]:  # lines, whether training works
     "The command that trains, or the reason why none would."
-    if reason := _fails(checked, reports): return [f"training would fail: {reason[0]}", *([f"  to do: {reason[1]}"] if reason[1] else [])], False
+    reason, images = _fails(checked, reports)
+    if reason: return [f"training would fail: {reason[0]}", *([f"  to do: {reason[1]}"] if reason[1] else [])], False
     method = _method(checked, reports)
     if method is None: return _for_evaluation(checked, reports), True
     data = next((r.data for r in reports.values() if getattr(r, "data", None) is not None), None)
     also = [_SAOM, _S4M] if method[0] == "promptable" and data is not None and data.classes and {3} == set(_channels(reports)) else []
-    return [*(f"or: {_command(checked, *m)}" for m in also), f"to train: {_command(checked, *method)}"], True
+    return [*(f"or: {_command(checked, *m, images)}" for m in also), f"to train: {_command(checked, *method, images)}"], True
 
 def _channels(reports: Mapping[str, Any]) -> list[int]: return [c for r in reports.values() for c in r.channels]
 
@@ -166,6 +177,16 @@ def _for_evaluation(checked: _Checked, reports: Mapping[str, Any]) -> list[str]:
 # %% ../../nbs/lib/80_launch.check_command.ipynb #090b96d9
 def _do_check(options: argparse.Namespace) -> int:  # 1: training would fail
     "sam_nb check DATASET, sam_nb check FOLDER, sam_nb check FILE"
+    several = _datasets_in(Path(options.dataset)) if options.data_root is None and options.dataset not in dataset_names() else []
+    return max(_check_one(argparse.Namespace(**{**vars(options), "dataset": str(f)})) for f in several) if several else _check_one(options)
+
+def _datasets_in(folder: Path) -> list[Path]:
+    "The datasets in a folder of several Earth-observation datasets of different layouts; none where it is one dataset."
+    from sam_nb.datasets.earth import earth_kind
+    found = {f: kind for f in (sorted(folder.iterdir()) if folder.is_dir() else []) if f.is_dir() and (kind := earth_kind(f))}
+    return list(found) if len(set(found.values())) > 1 else []
+
+def _check_one(options: argparse.Namespace) -> int:
     if lines := _unnamed_pairs(options.dataset): print(*lines, sep="\n"); return 1
     checked, splits = _resolve(options), tuple(options.split) if options.split else None
     reports = _read(checked, splits, options.sample)

@@ -51,7 +51,7 @@ def read_sample(data: RGBTDataset | Objects | EarthSet, index: int) -> Annotated
 def _read_pair(data: RGBTDataset, pair: Pair) -> AnnotatedSample:
     image, thermal = data.read_pictures(pair)
     size = tuple(image.shape[-2:])
-    ids = np.full(size, 255, np.uint8) if pair.label is None else data.read_label(pair.label, size).numpy()
+    ids = np.full(size, 255, np.uint8) if pair.label is None else data.read_semantic(pair, size).numpy()
     values = [int(v) for v in np.unique(ids) if v != 255]
     masks = MaskSet(IdMap(ids, values), values, values)
     return AnnotatedSample(to_image(image), masks, tuple(_class_name(v, data.classes) for v in values), thermal=to_image(thermal))

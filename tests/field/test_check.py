@@ -1,0 +1,108 @@
+"""`sam_nb check`, as a user meets it: what a folder was taken for, the command that trains on it, and the exit code."""
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_nb.cli import main
+
+# folder of the samples -> what the first line says, exit code, method of the last line
+SAMPLES = {
+    "DOTA": ("DOTA: oriented boxes", 0, "remotesam"), "FMB": ("FMB", 0, "sartm"), "LoveDA": ("LoveDA", 0, "remotesam"), "MFNet": ("MFNet", 0, "sartm"),
+    "MSRS_unlabelled": ("RGB-thermal pairs", 1, ""), "PST900": ("PST900", 0, "sartm"), "VOC2012": ("images beside masks", None, ""),
+    "cityscapes": ("Cityscapes", 0, "s4m"), "coco": ("COCO", 0, "promptable"), "coco_panoptic": ("COCO panoptic", 1, ""),
+    "demo_images": ("no known layout", 1, ""),
+    "earth_tasks": ("Falcon", 0, "remotesam"), "earth_tasks/DIORcoco": ("DIOR", 0, "remotesam"), "earth_tasks/Counting": ("Falcon", 0, "remotesam"), "earth_tasks/RSVG": ("DIOR-RSVG", 0, "remotesam"),
+    "earth_tasks/DOTAv2_patches": ("DOTA", 0, "remotesam"), "earth_tasks/UCM_captions": ("UCM-Captions", 0, "remotesam"),
+    "earth_tasks/UCMerced_LandUse": ("a folder of images for each class", 0, "remotesam"), "indoor_instances": ("images beside masks", 0, "promptable"),
+    "isprs_potsdam": ("ISPRS Potsdam", 0, "remotesam"), "panoramas": ("no known layout", 1, ""), "refsegrs_layout": ("referring expressions", 0, "rsam"),
+    "risors_layout": ("referring expressions", 0, "rsam"), "rrsisd_layout": ("referring expressions", 0, "rsam"), "text": ("no known layout", 1, "")}
+
+
+def checked(capsys, *words: str) -> tuple[int, list[str]]:
+    "Exit code and lines of `sam_nb check`."
+    code = main(["check", *map(str, words)])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return code, (said.out + said.err).strip().splitlines()
+
+
+@pytest.mark.skipif("SAM_NB_SAMPLES" not in os.environ, reason="needs the sample data sets")
+@pytest.mark.parametrize("folder", SAMPLES)
+def test_samples_are_named(capsys, folder):
+    title, code, method = SAMPLES[folder]
+    got, lines = checked(capsys, Path(os.environ["SAM_NB_SAMPLES"]) / folder, "--sample", "3")
+    assert title in lines[0] and code in (got, None), lines
+    assert not method or f"sam_nb train {method} " in lines[-1] or f"sam_nb eval {method} " in lines[-1], lines
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    "Six RGB-thermal pairs whose names hold a space."
+    for folder in ("rgb", "thermal", "labels"): (tmp_path / folder).mkdir()
+    for k in range(6):
+        cv2.imwrite(str(tmp_path / f"rgb/frame {k}.png"), np.full((24, 32, 3), 30 * k + 9, np.uint8))
+        cv2.imwrite(str(tmp_path / f"thermal/frame {k}.png"), np.arange(24 * 32, dtype=np.uint8).reshape(24, 32))
+        cv2.imwrite(str(tmp_path / f"labels/frame {k}.png"), np.uint8(np.arange(24 * 32).reshape(24, 32) > 300))
+    return tmp_path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_of_pairs_with_spaces_in_its_names(pairs, capsys, encoding):
+    (pairs / "dataset.json").write_text('{"classes": ["ground", "crack"]}')
+    for split, names in dict(train=range(4), val=range(4, 6)).items():
+        (pairs / f"{split}.txt").write_bytes("".join(f"frame {k}.png\r\n" for k in names).encode(encoding))
+    code, lines = checked(capsys, pairs)
+    assert code == 0 and any("train: 4 of 4 pairs read, 0 errors" in line for line in lines) and any("val: 2 of 2 pairs" in line for line in lines)
+    assert lines[-1].startswith("to train: sam_nb train sartm ")
+
+
+def test_pairs_without_a_dataset_file(pairs, capsys):
+    code, lines = checked(capsys, pairs)
+    assert code == 1 and "RGB-thermal pairs" in lines[0] and "ids in 6 label images: 0, 1" in lines[2]
+    assert "nothing says what the label ids mean" in lines[-2] and '{"classes": ["class 0", "class 1"]}' in lines[-1]
+    (pairs / "dataset.json").write_text(lines[-1].partition(": {")[2].join(["{", ""]))
+    assert checked(capsys, pairs)[0] == 0
+
+
+def test_thermal_and_label_follow_a_turned_picture(pairs):
+    from sam_nb.datasets.rgbt import RGBTDataset
+    upright = RGBTDataset.open(pairs, "all", ["ground", "crack"])[0]
+    note = Image.Exif()
+    note[274] = 6
+    Image.open(pairs / "rgb/frame 0.png").save(pairs / "rgb/frame 0.png", exif=note)
+    turned = RGBTDataset.open(pairs, "all", ["ground", "crack"])[0]
+    for name in ("image", "thermal", "semantic"): assert (np.rot90(upright[name].numpy(), -1, (-2, -1)) == turned[name].numpy()).all(), name
+
+
+def test_files_of_json(tmp_path, capsys):
+    "A COCO file of boxes alone, a list, and what is neither."
+    (tmp_path / "images").mkdir(), (tmp_path / "annotations").mkdir()
+    for k in range(4): cv2.imwrite(str(tmp_path / f"images/{k}.png"), np.full((40, 40, 3), 50 * k, np.uint8))
+    said = {"images": [{"id": k, "file_name": f"{k}.png", "height": 40, "width": 40} for k in range(4)], "categories": [{"id": 1, "name": "thing"}],
+            "annotations": [{"id": k, "image_id": k, "category_id": 1, "bbox": [4, 4, 20, 20]} for k in range(4)]}
+    file = tmp_path / "annotations/instances_train.json"
+    file.write_text(json.dumps(said))
+    code, lines = checked(capsys, file)
+    assert code == 1 and "COCO" in lines[0] and "no image with a usable mask" in lines[-2], lines
+    for a in said["annotations"]: a["segmentation"] = [[4, 4, 24, 4, 24, 24, 4, 24]]
+    file.write_text(json.dumps(said))
+    code, lines = checked(capsys, file)
+    assert code == 0 and "4 objects" in " ".join(lines) and f"--annotations {shlex.quote(str(file))}" in lines[-1], lines
+    for text, fact in (('["a", "b"]', "a list of strs"), ('{"title": "x"}', "an object with 'title'"), ('{"a": ', "not a JSON file")):
+        (tmp_path / "other.json").write_text(text)
+        code, lines = checked(capsys, tmp_path / "other.json")
+        assert code == 1 and fact in " ".join(lines), lines
+
+
+def test_what_a_folder_is_not(tmp_path, capsys):
+    for words, fact in (((tmp_path,), "no known layout"), ((tmp_path / "nowhere",), "there is no such folder"), (("demo", "--kind", "coco"), "does nothing for a generated demo")):
+        code, lines = checked(capsys, *words)
+        assert code == 1 and fact in " ".join(lines), lines
