@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .coco_segmentations import BAD_RUNS, NO_MASK, SHARES, sound_segmentation, sound_strings, whole_number  # noqa: F401
-from .coco_tables import (  # noqa: F401
-                                         Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_coco, read_images,
-                                         segmentations_of)
+from .coco_segmentations import NO_MASK, SHARES, sound_segmentation, whole_number  # noqa: F401
+from .coco_tables import read_coco  # noqa: F401
+from .coco_tables import Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_images, segmentations_of
 from .json_files import JsonFile, entries_of
 from .layouts import Choices, Evidence, Layout, listed
 from .mask_pictures import sized_map
@@ -26,11 +25,11 @@ from .picture_names import NamedPicture, PictureNames, best_folder, find_picture
 from .pictures import Problem, file_error
 
 # %% auto #0
-__all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'lone_coco_file', 'open_coco', 'open_panoptic', 'BAD_RUNS', 'sound_segmentation',
-           'sound_strings', 'read_coco', 'split_names']
+__all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'lone_coco_file', 'open_coco', 'open_panoptic', 'sound_segmentation',
+           'read_coco', 'split_names']
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #3ba1e266
-_all_ = ["BAD_RUNS", "sound_segmentation", "sound_strings", "read_coco", "split_names"]
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ce143511
+_all_ = ["sound_segmentation", "read_coco", "split_names"]
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ed1bae18
 def _is_coco(file: Path) -> bool:
@@ -122,7 +121,7 @@ def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str 
     remedy = remedy or _REMEDIES.get(kind, _MEND)
     problems.append(Problem(kind, fact, str(file), remedy, "warning" if kind in _HARMLESS else "error"))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #005c548c
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #c9a50b90
 def _refuse_useless(table: Annotations, usable: np.ndarray, file: Path) -> None:
     "Raise `DatasetError` for boxes without masks, and for polygons between 0 and 1."
     count = {kind: int((table.wrong == k).sum()) for k, kind in enumerate(table.kinds)}
@@ -174,7 +173,7 @@ def _settle(table: Annotations, keys: Sequence[Any], file: Path, problems: list[
         table.part_of[row] = -1
     return table
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #03fcbb43
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #597965c6
 def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
     if len(found.rivals) > 1:
         return f"several pictures could be it: {', '.join(found.rivals[:3])}", "keep one of them, or write its folder into file_name"
@@ -194,7 +193,7 @@ def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth:
         else: entries.append(Entry(os.path.splitext(picture.file)[0], path, own, tuple(size) if size[0] else None))
     return entries
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #df540183
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #928af0fa
 def _picture_size(file: str) -> tuple[int, int]:  # height, width; (0, 0): not readable
     from PIL import Image
     try:
@@ -242,7 +241,7 @@ def open_coco(file: str | Path, root: str | Path, split: str = "", images: str |
     reader, classes = _CocoReader(opened, table), tuple(categories.values())
     return FolderContents("coco", entries, reader, classes, str(folder), str(file), (*notes, *said), tuple(problems))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #c1802043
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e91e771c
 def _open_images(file: Path, root: Path, split: str, images: str | Path | None,
                  ) -> tuple[JsonFile, Images, Path, list[NamedPicture], tuple[str, ...]]:  # the file, its images, their folder, their pictures, notes
     opened = open_tables(file)
@@ -293,7 +292,7 @@ def _segments(annotation: Mapping[str, Any], maps: PictureNames, order: Ids, cro
     name = maps.find(annotation["file_name"]).file or os.path.basename(annotation["file_name"])
     return (str(maps.folder / name), *columns) if kept else ()
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #925a9ec0
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #028f2681
 def _find(place: Path, prefix: str) -> Evidence | None:
     "COCO's files of splits, or the only file of a folder that is like one."
     if place.is_file():
@@ -305,7 +304,7 @@ def _find(place: Path, prefix: str) -> Evidence | None:
     lone = lone_coco_file(place) if prefix == "instances" else None
     return Evidence(f"{os.path.relpath(lone, place)} is the only file like COCO's", files=1) if lone and _is_coco(lone) else None
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #b279da83
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #1a804e2d
 def _file_of(root: Path, split: str, choices: Choices, prefix: str) -> Path:
     "The file of a split. Raises `DatasetError`."
     named = Path(choices.annotations) if choices.annotations else root

@@ -5,9 +5,12 @@
 # %% ../../nbs/lib/10_datasets.object_checks.ipynb #869ad251
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,28 +103,40 @@ def check_objects(data: Objects | str | Path,  # a dataset, or a folder
     if isinstance(data, (str, Path)): data = load_objects(data, split, **options)
     said = "; ".join([data.kind, *data.found.notes])
     report = ObjectsReport(data.name, data.split or "all", len(data), counted=data.counted, problems=list(data.problems), read_as=said, data=data)
-    chosen = range(len(data)) if sample is None or sample >= len(data) else np.linspace(0, len(data) - 1, sample).round().astype(int)
-    for index in chosen: _look(data, int(index), report)
+    chosen = range(len(data)) if sample is None or sample >= len(data) else np.linspace(0, len(data) - 1, sample).round().astype(int).tolist()
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for index, seen in zip(chosen, pool.map(partial(_look, data), chosen), strict=True): _enter(report, data.entries[index].image, seen)
     return report
 
 # %% ../../nbs/lib/10_datasets.object_checks.ipynb #01b1e580
-def _look(data: Objects, index: int, report: ObjectsReport) -> None:
-    file = data.entries[index].image
-    report.read += 1
-    def warn(kind: str, fact: str, remedy: str) -> None: report.problems.append(Problem(kind, fact, file, remedy, "warning"))
+@dataclass(frozen=True)
+class _Seen:
+    "What was seen of one image."
+    shape: tuple[int, ...] = ()  # channels, height, width
+    objects: int = 0
+    remarks: tuple[tuple[str, str, str], ...] = ()  # kind, fact, remedy
+    error: Problem | None = None
+
+def _look(data: Objects, index: int) -> _Seen:
+    "Read one image and its masks: pictures are decoded, and masks measured, in several threads."
     try:
         image, masks = data.read(index)
         remarks = list(data.remarks(masks))
-    except DatasetError as error:
-        report.problems.append(error.problem)
-        return
-    report.sizes[tuple(image.shape[-2:])] += 1
-    report.channels[image.shape[0]] += 1
-    report.objects += len(masks)
-    if not len(masks): warn("image without objects", "the mask is empty", "leave the image out, or outline its objects")
-    for remark in remarks: warn(*remark)
-    low, high = int(image.amin()), int(image.amax())
-    if low == high: warn("image is constant", f"every pixel is {low}", "look at the recording; or set window=(low, high)")
+    except DatasetError as error: return _Seen(error=error.problem)
+    if not len(masks): remarks.insert(0, ("image without objects", "the mask is empty", "leave the image out, or outline its objects"))
+    pixels = image.numpy()
+    low, high = pixels.min(), pixels.max()
+    if low == high: remarks.append(("image is constant", f"every pixel is {low}", "look at the recording"))
+    return _Seen(tuple(image.shape), len(masks), tuple(remarks))
+
+def _enter(report: ObjectsReport, file: str, seen: _Seen) -> None:
+    report.read += 1
+    if seen.error: report.problems.append(seen.error)
+    report.problems += [Problem(*remark[:2], file, remark[2], "warning") for remark in seen.remarks]
+    if not seen.shape: return
+    report.sizes[seen.shape[-2:]] += 1
+    report.channels[seen.shape[0]] += 1
+    report.objects += seen.objects
 
 # %% ../../nbs/lib/10_datasets.object_checks.ipynb #e24c1bd7
 def require_objects(data: Objects,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .coco_masks import read_coco
+from .coco_tables import read_coco
 from .mask_pictures import pictures_in
 from .pictures import Problem, file_error
 

@@ -22,7 +22,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from ..core import DatasetError
-from .coco_masks import BAD_RUNS, sound_segmentation, sound_strings
+from .coco_segmentations import BAD_RUNS, sound_segmentation, sound_strings
 from .mask_pictures import pictures_in
 from .object_masks import Entry, FolderContents, MaskSet, RunLengths, read_binary
 from .object_checks import ObjectsReport
