@@ -327,8 +327,7 @@ def describe_splits(data: Mapping[str, Any]) -> str:
     return "\n".join([*(f"{name}: {images}" for name, images in data.items()), *filter(None, [selection_note(data)])])
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #eb975339
-class ExploreRecipe(BaseModel):
-    "The parameters of the notebook `explore_data`."
+class _ExploreParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     dataset: str = Field("demo", description="a name of the catalog, or of a folder in data/ that describes itself")
     data_root: str | None = Field(None, description="folder of the dataset; None: data/<dataset>")
@@ -337,3 +336,6 @@ class ExploreRecipe(BaseModel):
     limit: int | None = Field(300, gt=0, description="pairs or images to read for the statistics, evenly spread; None: all")
     seed: int = Field(0, ge=0, description="which pictures")
     preset: None = None
+
+class ExploreRecipe(FolderOptions, _ExploreParameters):
+    "The parameters of the notebook `explore_data`."

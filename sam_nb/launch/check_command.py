@@ -64,14 +64,15 @@ def _of_file(file: Path, choices: FolderOptions) -> _Checked:
 # %% ../../nbs/lib/80_launch.check_command.ipynb #8766452e
 _TRAINS = {"semantic": ("sartm", "demo"), "objects": ("promptable", "tiny"), "referring": ("rsam", "tiny")}  # task -> method, preset
 _SAOM, _S4M = ("saom", "demo"), ("s4m", "street")
-_STEP = 4  # images of a step in these presets
+_STEP = {"s4m": 8}  # images of a step in these presets; of the others 4
 
 def _command(checked: _Checked, method: str, preset: str, images: int) -> str:
     "A command of `sam_nb train`, as one types it; with fewer images than the preset's step has, the step is made smaller."
     words = ["sam_nb", "train", method, "--dataset", checked.name]
     if checked.root is not None: words += ["--data_root", str(checked.root)]
     for name, value in checked.choices.chosen().items(): words += [f"--{name}", _word(value)]
-    return shlex.join([*words, "--preset", preset, *(["--batch_size", str(images)] if images < _STEP else [])])
+    words += ["--preset", preset, *(["--share", "100"] if method == "s4m" else [])]  # its preset takes a tenth of the labels
+    return shlex.join([*words, *(["--batch_size", str(images)] if images < _STEP.get(method, 4) else [])])
 
 def _word(value: Any) -> str:
     if isinstance(value, tuple): return ",".join(map(str, value))

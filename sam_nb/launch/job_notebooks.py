@@ -77,7 +77,7 @@ def _line(recipe: type[BaseModel], name: str, preset: bool, comments: Mapping[st
 
 # %% ../../nbs/lib/80_launch.job_notebooks.ipynb #c418bae8
 def parameters_cell(recipe: type[BaseModel],
-                    title: str = "the method",  # heads the group of its own parameters
+                    title: str = "the method's own",  # heads the group of its own parameters
                     comments: Mapping[str, str] = {},  # for fields whose description says nothing of the method
                     ) -> str:
     "The source of the parameters cell of a recipe."
@@ -86,7 +86,7 @@ def parameters_cell(recipe: type[BaseModel],
     shared = _SHARED if trained else [*base.model_fields]
     trainer = [n for n in Recipe.model_fields if n not in _SHARED] if trained else []
     own = [n for n in recipe.model_fields if n not in shared and n not in trainer]
-    groups = {"": shared, f"# {title}'s own": own, "# how the trainer works": trainer}
+    groups = {"": shared, f"# {title}": own, "# how the trainer works": trainer}
     lines = lambda names: [_line(recipe, n, trained, comments) for n in names if recipe.model_fields[n].annotation is not type(None)]
     return "\n".join(line for head, names in groups.items() if names for line in ([head] if head else []) + lines(names))
 
@@ -113,12 +113,13 @@ def job_cells() -> dict[Path, str]:  # notebook -> source of its parameters cell
     "Parameters cells of the training and evaluation notebooks of all cards, and of `explore_data`."
     from sam_nb.datasets.catalog import ExploreRecipe
     folder = workspace().notebooks
-    cells = {folder / "explore_data.ipynb": parameters_cell(ExploreRecipe, comments={"dataset": _datasets()})}
+    cells = {folder / "explore_data.ipynb": parameters_cell(ExploreRecipe, "how a folder of object masks is read", {"dataset": _datasets()})}
     for card in jobs().values():
         comments = _known_comments(card)
-        cells[folder / f"train_{card.name}.ipynb"] = parameters_cell(card.recipe, card.title, comments)
+        cells[folder / f"train_{card.name}.ipynb"] = parameters_cell(card.recipe, f"{card.title}'s own", comments)
         evaluated = {"dataset": f"{comments['dataset']}; None: the run's"}
-        for how in [*card.evaluators.values()][:1]: cells[folder / f"eval_{card.name}.ipynb"] = parameters_cell(how.recipe, card.title, evaluated)
+        for how in [*card.evaluators.values()][:1]:
+            cells[folder / f"eval_{card.name}.ipynb"] = parameters_cell(how.recipe, f"{card.title}'s own", evaluated)
     return {path: source for path, source in cells.items() if path.exists()}
 
 # %% ../../nbs/lib/80_launch.job_notebooks.ipynb #ccbd6ae2
@@ -201,7 +202,7 @@ def write_job_notebook(card: Job, kind: str,  # "train" or "eval"
     "Write a notebook that trains or evaluates the method of a card."
     recipe = card.recipe if kind == "train" else next(iter(card.evaluators.values())).recipe
     title = f"# {'Train' if kind == 'train' else 'Evaluate'} {card.title}\n\n> {card.what}"
-    parameters = _cell("code", parameters_cell(recipe, card.title)) | {"metadata": {"tags": ["parameters"]}}
+    parameters = _cell("code", parameters_cell(recipe, f"{card.title}'s own")) | {"metadata": {"tags": ["parameters"]}}
     sources = _TRAIN if kind == "train" else _EVAL
     rest = [_cell("code" if s.startswith(("\n", "report")) else "markdown", s.strip().format(name=card.name)) for s in sources]
     cells = [_cell("markdown", title), _cell("code", "from typing import Optional, Union"), parameters, *rest]

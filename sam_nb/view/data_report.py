@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..core import derive_seed
-from ..datasets.catalog import ExploreRecipe, dataset_info, load_dataset, prepare_dataset
+from ..datasets.catalog import ExploreRecipe, dataset_info, load_dataset, resolve_dataset
+from ..datasets.folder_options import folder_options
 
 # %% auto #0
 __all__ = ['DataReport', 'PairReport', 'ExpressionReport', 'EarthReport', 'ObjectsReport', 'read_report']
@@ -247,7 +248,8 @@ class ObjectsReport(DataReport):
 def read_report(recipe: ExploreRecipe) -> DataReport:
     "Read a dataset for `explore_data`. Raises `DatasetError` or `ParameterError`."
     info = dataset_info(recipe.dataset, recipe.data_root)
-    prepare_dataset(recipe.dataset, recipe.data_root, recipe.split)
+    found = resolve_dataset(recipe.dataset, recipe.data_root, split=recipe.split)
+    options, _ = folder_options(recipe, found), found.prepare()
     if info.task == "referring":
         from sam_nb.datasets.object_checks import check_objects
         data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
@@ -258,7 +260,7 @@ def read_report(recipe: ExploreRecipe) -> DataReport:
         return EarthReport(recipe, info, data, check_earth(data, recipe.limit, info.name))
     if info.task == "objects":
         from sam_nb.datasets.object_checks import check_objects
-        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
+        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, **options)
         return ObjectsReport(recipe, info, data, check_objects(data, sample=recipe.limit))
     from sam_nb.datasets.rgbt import check_dataset
     data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, strict=False)
