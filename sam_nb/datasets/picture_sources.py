@@ -134,7 +134,7 @@ class WholePicture:
         self.header, self._source = header, source
 
     @cached_property
-    def pixels(self) -> np.ndarray:  # [H, W, C]
+    def pixels(self) -> np.ndarray:  # [H, W, C], kept for the next window
         return self._source if isinstance(self._source, np.ndarray) else decode(self._data(), self.header)
 
     def _data(self) -> bytes:
@@ -159,7 +159,8 @@ class WholePicture:
              step: int = 1, nodata: float | None = None) -> tuple[np.ndarray, np.ndarray | None]:  # values, those without data; [h, w, C]
         "Values of a window, and which of them hold no data (None: all do)."
         x0, y0, x1, y1 = region or (0, 0, *self.header.size[::-1])
-        values = self.pixels[y0:y1:step, x0:x1:step]
+        once = region is None and step == 1 and "pixels" not in vars(self) and not isinstance(self._source, np.ndarray)
+        values = decode(self._data(), self.header) if once else self.pixels[y0:y1:step, x0:x1:step].copy()
         if bands is not None: values = values[..., [b - 1 for b in bands]]
         return values, without_data(values, nodata)
 

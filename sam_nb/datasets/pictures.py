@@ -50,9 +50,9 @@ def _limits(pixels: np.ndarray, wrong: np.ndarray | None) -> tuple[Any, Any]:  #
     return tuple(np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 0.0)
 
 def _scaled(pixels: np.ndarray, low: Any, high: Any, wrong: np.ndarray | None) -> np.ndarray:
-    span = np.maximum(np.asarray(high, np.float64) - low, 1e-6)
-    scaled = (pixels.astype(np.float32 if pixels.dtype.itemsize < 4 else np.float64) - low) * (255 / span)
-    if wrong is not None: scaled[wrong] = 0
+    kind = np.float32 if pixels.dtype.itemsize < 4 else np.float64
+    scaled = (pixels.astype(kind) - np.asarray(low, kind)) * (255 / np.maximum(np.asarray(high, kind) - np.asarray(low, kind), kind(1e-6)))
+    if wrong is not None: np.copyto(scaled, 0, where=wrong)
     return scaled.clip(0, 255).round().astype(np.uint8)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #5eb80aae
@@ -65,7 +65,8 @@ class Picture:
                  orientation: str = "shown",  # "shown": turned as its EXIF or TIFF note says, as viewers do; "stored": as it is
                  name: str = ""):  # what errors call a picture that is no file
         if orientation not in ("shown", "stored"): raise ParameterError(f"orientation={orientation!r}", remedy="'shown' or 'stored'")
-        self._source, self._window, self._asked = open_source(source, name), window, bands
+        if window is not None and not window[0] < window[1]: raise ParameterError(f"window={window}", remedy="the lower value first")
+        self._source, self._window = open_source(source, name), window
         self.header = header = self._source.header
         check_bands(bands, header.bands, header.name)
         self.bands = tuple(bands) if bands else None
@@ -81,6 +82,24 @@ class Picture:
         count = len(self.bands) if self.bands else self.header.bands - (self.header.alpha is not None)
         return count if count > 2 else 3
 
+    @cached_property
+    def _stored_bands(self) -> tuple[int, ...] | None:  # None: all, in order
+        if self.bands or self.header.alpha is None: return self.bands
+        return tuple(b for b in range(1, self.header.bands + 1) if b != self.header.alpha)
+
+    @cached_property
+    def _masked(self) -> bool:
+        "Whether the file's mask or alpha counts: not where its alpha band is wanted as a channel, or is probably none."
+        return self.header.alpha is None or not (self.bands and self.header.alpha in self.bands) and not self._alpha_doubt
+
+    @cached_property
+    def _alpha_doubt(self) -> str:
+        "Why the band that a raster's tag calls alpha is probably none: other values than 0 and the highest, or only zeros."
+        if self.header.alpha is None or not isinstance(self._source, RasterPicture): return ""
+        values, _ = self._source.read(None, (self.header.alpha,), step=_step(self.stored_size, 2**16))
+        if not values.any(): return "is 0 everywhere"
+        return "holds measured values" if ((values > 0) & (values < values.max())).mean() > 0.1 else ""
+
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #2197ba05
 def _read_picture(self: Picture, region: tuple[int, int, int, int] | None = None,  # x0, y0, x1, y1 with exclusive ends, as shown; None: all
                   ) -> tuple[np.ndarray, np.ndarray | None]:  # uint8 [h, w, C]; bool [h, w], pixels with data (None: all)
@@ -90,35 +109,22 @@ def _read_picture(self: Picture, region: tuple[int, int, int, int] | None = None
 def _read(self: Picture, region: tuple[int, int, int, int] | None,  # as stored
           step: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
     values, wrong = self._source.read(region, self._stored_bands, step, self.nodata)
+    lost = None if wrong is None or not (pixel := wrong.all(-1)).any() else pixel  # without data in every band
+    black = wrong if values.dtype.kind == "f" else lost if lost is None else lost[..., None]  # a saturated 255 of one band stays
     if values.dtype != np.uint8 or self._window is not None:
-        pixels = _scaled(values, *self._bounds((values, wrong) if region is None and step == 1 else None), wrong)
-    else: pixels = values if wrong is None else np.where(wrong, np.uint8(0), values)
-    valid = None if wrong is None else ~wrong.all(-1)
+        pixels = _scaled(values, *self._bounds((values, wrong) if region is None and step == 1 else None), black)
+    else: pixels = values if lost is None else np.where(black, np.uint8(0), values)
     mask = self._source.mask(region, step) if self._masked else None
     if mask is not None and not mask.all():
-        valid = mask if valid is None else valid & mask
+        lost = ~mask if lost is None else lost | ~mask
         pixels = pixels * mask[..., None].view(np.uint8)
     if pixels.shape[-1] < 3: pixels = pixels[..., :1].repeat(3, -1)
-    return np.ascontiguousarray(turned(pixels, self.turn)), valid if valid is None else np.ascontiguousarray(turned(valid, self.turn))
+    return np.ascontiguousarray(turned(pixels, self.turn)), None if lost is None else np.ascontiguousarray(turned(~lost, self.turn))
+
+Picture.read, Picture._read = _read_picture, _read
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #2cd98227
 _SAMPLE = 2**22  # pixels that the percentiles of a larger picture are taken of
-
-def _stored_bands(self: Picture) -> tuple[int, ...] | None:  # None: all, in order
-    "The bands that are read: those wanted, else all but alpha."
-    if self.bands or self.header.alpha is None: return self.bands
-    return tuple(b for b in range(1, self.header.bands + 1) if b != self.header.alpha)
-
-def _masked(self: Picture) -> bool:
-    "Whether the file's mask or alpha counts: not where the alpha band is wanted as a measured one."
-    return self.header.alpha is None or not (self.bands and self.header.alpha in self.bands) and not self.alpha_is_measured
-
-def _alpha_is_measured(self: Picture) -> bool:
-    "Whether the band that the file calls alpha holds other values than an alpha: fewer than half are 0 or full."
-    if self.header.alpha is None or not isinstance(self._source, RasterPicture): return False
-    values, _ = self._source.read(None, (self.header.alpha,), step=_step(self.stored_size, 2**16))
-    full = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else values.max()
-    return bool(((values > 0) & (values < full)).mean() > 0.5 and np.ptp(values))
 
 def _bounds(self: Picture, whole: tuple[np.ndarray, np.ndarray | None] | None) -> tuple[Any, Any]:
     "Values that become 0 and 255, the same for every window of the picture."
@@ -134,10 +140,7 @@ def _bounds(self: Picture, whole: tuple[np.ndarray, np.ndarray | None] | None) -
 
 def _step(size: tuple[int, int], most: int) -> int: return max(1, int(np.ceil((size[0] * size[1] / most) ** 0.5)))
 
-Picture.read, Picture._read, Picture._bounds, Picture._kept = _read_picture, _read, _bounds, None
-for _name, _value in dict(_stored_bands=_stored_bands, _masked=_masked, alpha_is_measured=_alpha_is_measured).items():
-    setattr(Picture, _name, cached_property(_value))
-    getattr(Picture, _name).__set_name__(Picture, _name)
+Picture._bounds, Picture._kept = _bounds, None
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #d5dea12b
 def _thumbnail(self: Picture, side: int) -> np.ndarray:  # uint8 [h, w, C], the longer side at most `side`
@@ -160,17 +163,19 @@ def _notes(self: Picture) -> tuple[tuple[str, str, str], ...]:  # (kind, fact, r
         found.append(("turned", fact, "if the masks were drawn on the stored pixels: orientation='stored' (--orientation stored)"))
     if header.alpha and not self.bands:
         every = ",".join(map(str, range(1, header.bands + 1)))
-        kind, what = ("band marked alpha", "marked alpha, but holds measured values") if self.alpha_is_measured else ("alpha left out", "alpha")
+        doubt = self._alpha_doubt
+        kind, what = ("band marked alpha", f"marked alpha, but {doubt}") if doubt else ("alpha left out", "alpha")
         found.append((kind, f"band {header.alpha} is {what}: it is left out", f"to use it as a channel: --bands {every}"))
     if self._source.frames > 1:
         found.append(("pages left out", f"{self._source.frames - 1} further pages or frames are left out", "save each as a picture of its own"))
     share = self._share_without_data()
     if share > 0.0005:
-        found.append(("pixels without data", f"{share:.0%} of the pixels hold no data", "they are black; another value: nodata=V (--nodata V)"))
+        found.append(("pixels without data", f"{share:.1%} of the pixels hold no data", "they are black; another value: nodata=V (--nodata V)"))
     return tuple(found)
 
 def _share_without_data(self: Picture) -> float:
-    if not isinstance(self._source, RasterPicture) and self.nodata is None: return 0.0
+    raster = self._source.raster.file if isinstance(self._source, RasterPicture) else None
+    if self.nodata is None and (raster is None or not (raster.masked or raster.dtype.startswith("float"))): return 0.0
     step = _step(self.stored_size, 2**16)
     wrong = self._source.read(None, self._stored_bands, step=step, nodata=self.nodata)[1]
     mask = self._source.mask(None, step) if self._masked else None

@@ -42,6 +42,7 @@ class RasterFile:
     turn: int = 1  # TIFF orientation 1 to 8
     bits: int = 8  # of a value; 1 and 4 are stored in bytes
     stack: tuple[int, ...] = ()  # numbers of the pages that are the bands
+    masked: bool = False  # whether it has a mask or an alpha band
 
 # %% ../../nbs/lib/10_datasets.rasters.ipynb #d755de7a
 @contextmanager
@@ -140,11 +141,13 @@ def _header(dataset: Any, tags: dict[str, Any], name: str) -> RasterFile:
     names = [c.name for c in dataset.colorinterp]
     stack, bits = tags.get("stack", ()), tags.pop("bits", 8 * np.dtype(dataset.dtypes[0]).itemsize)
     transform = tuple(dataset.transform)[:6]
+    own_mask = any(not {f.name for f in flags} & {"all_valid", "nodata"} for flags in dataset.mask_flag_enums)
     placed = dataset.crs is not None or transform != (1, 0, 0, 0, 1, 0)
     alpha = names.index("alpha") + 1 if "alpha" in names and len(names) > 1 else None
     colours = {"palette": "PALETTE", "red": "RGB"}.get(names[0], "MINISBLACK")
     return RasterFile(name, dataset.shape, len(stack) or dataset.count, dataset.dtypes[0], dataset.nodata, alpha, tags.pop("pages", 1),
-                      _crs_name(dataset.crs), transform if placed else None, tags.pop("photometric", colours), bits=bits, **tags)
+                      _crs_name(dataset.crs), transform if placed else None, tags.pop("photometric", colours), bits=bits,
+                      masked=not stack and (own_mask or alpha is not None), **tags)
 
 def _crs_name(crs: Any) -> str | None:
     if crs is None: return None
@@ -197,9 +200,10 @@ def _read_mask(self: OpenRaster, region: tuple[int, int, int, int] | None = None
     "Valid pixels by the file's own mask or alpha band; None: it has none."
     window, shape = _window(self.file.size, region, step)
     with self.reading():
-        flags = {f.name for flags in self._dataset.mask_flag_enums for f in flags}
-        if self.file.stack or flags <= {"all_valid", "nodata"}: return None
-        return self._dataset.read_masks(window=window, out_shape=(self._dataset.count, *shape)).any(0)
+        if not self.file.masked: return None
+        if self.file.alpha: return self._dataset.read(self.file.alpha, window=window, out_shape=shape) > 0
+        bands = [1] if self._dataset.mask_flag_enums[0] else list(range(1, self.file.bands + 1))  # one mask for all, or one each
+        return self._dataset.read_masks(bands, window=window, out_shape=(len(bands), *shape)).any(0)
 
 OpenRaster.read, OpenRaster.read_mask = _read, _read_mask
 
