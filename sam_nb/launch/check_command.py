@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core import DatasetError
-from ..datasets.catalog import FoundDataset, check, dataset_names, named_folder, resolve_dataset
-from ..datasets.catalog_entries import REGISTRY
-from ..datasets.folder_options import FolderOptions, folder_options
-from ..recipe import validated
+
+if TYPE_CHECKING:
+    from sam_nb.datasets.catalog import FoundDataset
+    from sam_nb.datasets.folder_options import FolderOptions
 
 # %% auto #0
 __all__ = ['add_check_command']
@@ -35,6 +35,9 @@ class _Checked:
 
 def _resolve(options: argparse.Namespace) -> _Checked:
     "What the words of the command mean. Raises `DatasetError` or `ParameterError`."
+    from sam_nb.datasets.catalog import dataset_names, named_folder, resolve_dataset
+    from sam_nb.datasets.folder_options import FolderOptions
+    from sam_nb.recipe import validated
     given = {name: getattr(options, name) for name in FolderOptions.model_fields}
     choices = validated(FolderOptions, given)
     path = Path(options.data_root or options.dataset).expanduser()
@@ -51,6 +54,7 @@ _IN_FOLDER = ("sa1b", "labelme", "cityscapes", "supervisely", "frames", "refs") 
 
 def _of_file(file: Path, choices: FolderOptions) -> _Checked:
     "A file of annotations with its folder, or SAOM's metadata. Raises `DatasetError`."
+    from sam_nb.datasets.catalog import resolve_dataset
     from sam_nb.datasets.json_files import json_kind
     suffix, folder = file.suffix.lower(), file.parent.parent if file.parent.name.lower() in _OF_ANNOTATIONS else file.parent
     kind, fact = json_kind(file) if suffix == ".json" else ("", "")
@@ -113,6 +117,7 @@ def _objects_fail(reports: Mapping[str, Any], splits: Mapping[str, Any]) -> _Rea
 
 def _training_splits(checked: _Checked, reports: Mapping[str, Any]) -> dict[str, Any]:  # train, val
     "The datasets of a training, out of those that were read where this is possible. Raises `DatasetError`."
+    from sam_nb.datasets.folder_options import folder_options
     from sam_nb.datasets.objects import take_part
     whole = next((getattr(reports[s], "data", None) for s in ("train", "all") if s in reports), None)
     if whole is not None and "val" in reports: return {"train": whole, "val": reports["val"].data}
@@ -137,22 +142,24 @@ def _head(checked: _Checked, reports: Mapping[str, Any]) -> list[str]:
         return [f"{where}: {first}", *(f"  {note}" for note in (f"kind: {data.kind}", *more))]
     if info.task == "semantic" and checked.root is not None and (pairs := find_pairs(checked.root)):
         return [f"{where}: {info.title}", f"  {pairs.why}"]
-    if info.task == "earth" and data is not None: return [f"{where}: {_EARTH_TITLES.get(data.kind, data.kind)}", f"  {len(data.classes)} classes"]
+    if info.task == "earth" and data is not None: return [f"{where}: {_earth_title(data.kind)}", f"  {len(data.classes)} classes"]
     if info.task == "referring" and data is not None:
         return [f"{where}: {info.title}", *(f"  {note}" for note in (f"layout: {data.kind}", *data.found.notes))]
     return [f"{where}: {info.title}"]
 
 def _taken_for(checked: _Checked) -> str:
     "The layout of a folder that could not be opened."
+    from sam_nb.datasets.folder_options import folder_options
     from sam_nb.datasets.layouts import Choices
     from sam_nb.datasets.objects import recognise
     try: layout, evidence = recognise(checked.found.folder, Choices(**folder_options(checked.choices, checked.found)))
     except DatasetError: return "no known layout"
     return f"{layout.title} ({evidence.fact or 'as you said'})"
 
-_EARTH_TITLES = {kind: REGISTRY[name].title for kind, name in (("dota", "dota"), ("dior", "dior"), ("counts", "counting"), ("rsvg", "rsvg"),
-    ("captions", "ucm_captions"), ("isaid", "isaid"), ("loveda", "loveda"), ("potsdam", "potsdam"))} | {
-    "scenes": "a folder of images for each class", "maps": "label maps in ann_dir beside img_dir"}
+def _earth_title(kind: str) -> str:
+    from sam_nb.datasets.catalog_entries import REGISTRY
+    if kind in ("scenes", "maps"): return {"scenes": "a folder of images for each class", "maps": "label maps in ann_dir beside img_dir"}[kind]
+    return REGISTRY[{"counts": "counting", "captions": "ucm_captions"}.get(kind, kind)].title
 
 # %% ../../nbs/lib/80_launch.check_command.ipynb #61dbe360
 def _last(checked: _Checked, reports: Mapping[str, Any]) -> tuple[list[str], bool]:  # lines, whether training works
@@ -178,6 +185,7 @@ def _for_evaluation(checked: _Checked, reports: Mapping[str, Any]) -> list[str]:
 # %% ../../nbs/lib/80_launch.check_command.ipynb #090b96d9
 def _do_check(options: argparse.Namespace) -> int:  # 1: training would fail
     "sam_nb check DATASET, sam_nb check FOLDER, sam_nb check FILE"
+    from sam_nb.datasets.catalog import dataset_names
     several = _datasets_in(Path(options.dataset)) if options.data_root is None and options.dataset not in dataset_names() else []
     return max(_check_one(argparse.Namespace(**{**vars(options), "dataset": str(f)})) for f in several) if several else _check_one(options)
 
@@ -199,7 +207,7 @@ def _check_one(options: argparse.Namespace) -> int:
 
 def _unnamed_pairs(folder: str) -> list[str]:
     "What to say of RGB-thermal pairs whose label ids have no names."
-    from sam_nb.datasets.catalog import DATASET_FILES
+    from sam_nb.datasets.catalog import DATASET_FILES, dataset_names
     from sam_nb.datasets.rgbt_folders import find_pairs, suggest_dataset_file
     if folder in dataset_names() or any((Path(folder) / f).is_file() for f in DATASET_FILES): return []
     pairs = find_pairs(folder)
@@ -211,10 +219,21 @@ def _unnamed_pairs(folder: str) -> list[str]:
     return [f"{folder}: RGB-thermal pairs", f"  {pairs.why}", f"  {said}", f"training would fail: {reason}", f"  to do: {remedy}: {json.dumps(file)}"]
 
 def _read(checked: _Checked, splits: Sequence[str] | None, sample: int | None) -> dict[str, Any]:
+    from sam_nb.datasets.catalog import check
+    from sam_nb.datasets.folder_options import folder_options
     if "saom_files" not in checked.found.info.loader: return check(checked.name, checked.root, splits, sample, checked.choices)
     folder_options(checked.choices, checked.found)
     from sam_nb.datasets.saom_files import check_metadata
     return check_metadata(checked.found.folder, splits, sample)
+
+# %% ../../nbs/lib/80_launch.check_command.ipynb #6713b304
+_HOW = {
+    "images": "folder of the images; None: looked for", "annotations": "file or folder of the masks; None: looked for",
+    "kind": "format of the masks (coco, instance, label, binary, labelme, yolo ...); None: recognised",
+    "crowd": "keep masks of groups of objects", "components": "each connected piece of a mask is an object; None: in label maps only",
+    "bands": "bands of the images, from 1, in the order wanted ('4,3,2'); None: all",
+    "nodata": "value of pixels that hold no data; None: as the file says",
+    "orientation": "shown: turned as the file's EXIF note says (the usual); or stored"}
 
 # %% ../../nbs/lib/80_launch.check_command.ipynb #049f04eb
 def add_check_command(command: Callable[[str, str, Callable], argparse.ArgumentParser]) -> None:
@@ -225,9 +244,9 @@ def add_check_command(command: Callable[[str, str, Callable], argparse.ArgumentP
     check.add_argument("--split", action="append", help="only this split (may be repeated)")
     check.add_argument("--sample", type=int, metavar="N", help="read only N images or pairs of each split")
     how = check.add_argument_group("how a folder of object masks is read (the same words as in `sam_nb train promptable`)")
-    for name, field in FolderOptions.model_fields.items():
-        plain = {"nargs": "?", "const": True, "type": _truth} if field.annotation == bool | None else {"type": float} if name == "nodata" else {}
-        how.add_argument(f"--{name}", help=field.description, metavar="true|false" if plain.get("const") else name.upper(), **plain)
+    for name, text in _HOW.items():
+        plain = {"nargs": "?", "const": True, "type": _truth} if name in ("crowd", "components") else {"type": float} if name == "nodata" else {}
+        how.add_argument(f"--{name}", help=text, metavar="true|false" if "const" in plain else name.upper(), **plain)
 
 def _truth(text: str) -> bool:
     if text.lower() in ("true", "false"): return text.lower() == "true"

@@ -91,7 +91,7 @@ def test_files_of_json(tmp_path, capsys):
     file = tmp_path / "annotations/instances_train.json"
     file.write_text(json.dumps(said))
     code, lines = checked(capsys, file)
-    assert code == 1 and "COCO" in lines[0] and "no image with a usable mask" in lines[-2], lines
+    assert code == 1 and "COCO" in lines[0] and "boxes only, no masks" in lines[-2], lines
     for a in said["annotations"]: a["segmentation"] = [[4, 4, 24, 4, 24, 24, 4, 24]]
     file.write_text(json.dumps(said))
     code, lines = checked(capsys, file)
