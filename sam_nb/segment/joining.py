@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from ..heads.everything import Window, as_window
 
 # %% auto #0
-__all__ = ['Box', 'Found', 'tight_window', 'joined_window', 'whole_rle', 'join', 'window_iou']
+__all__ = ['Box', 'EMPTY', 'Found', 'tight_window', 'joined_window', 'whole_rle', 'join', 'window_iou']
 
 # %% ../../nbs/lib/72_segment.joining.ipynb #34dd4113
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, exclusive ends
@@ -67,6 +67,8 @@ def tight_window(mask: np.ndarray,  # bool [h, w]
     if not len(rows): return None
     part = mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
     return as_window(np.ascontiguousarray(part), y + int(rows[0]), x + int(columns[0]))
+
+EMPTY = as_window(np.zeros((1, 1), bool), 0, 0)  # the mask of a prompt without an answer
 
 # %% ../../nbs/lib/72_segment.joining.ipynb #fc1c7ddf
 def _column_runs(mask: np.ndarray,  # bool [h, w]

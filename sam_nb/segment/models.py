@@ -21,7 +21,7 @@ from ..encoders.sentences import check_sentence
 from ..evaluation.plan import find_model
 from ..heads.everything import Window, as_window
 from ..masks import connected_components
-from .joining import Found, tight_window
+from .joining import EMPTY, Found, tight_window
 from ..training.runs import find_run
 from ..zoo import ZOO
 
@@ -85,7 +85,7 @@ class Segmenter:
     def objects(self, image: np.ndarray,  # uint8 [h, w, C]
                 prompts: Sequence[Mapping[str, Any]] | None = None,  # "box" (x0, y0, x1, y1) or "point" (x, y), and "label"; in pixels of the image
                 ) -> Found:
-        "The objects of an image; with prompts, one for each that has a mask, in their order."
+        "The objects of an image; with prompts, one for each, in their order: an empty mask and score 0 where there is none."
         if self.task == "semantic": raise ParameterError("a semantic model finds classes, no objects", remedy="scores(image)")
         return self.answer(image, prompts) if self.task == "prompts" else self.answer(image)
 
@@ -107,7 +107,7 @@ def _byte(value: Tensor) -> Any:
     import torch
     return torch.uint8 if value.dtype != torch.bool else torch.bool
 
-# %% ../../nbs/lib/72_segment.models.ipynb #e9affdf2
+# %% ../../nbs/lib/72_segment.models.ipynb #471e8c37
 def _everything(model: Any, about: _About) -> Segmenter:
     mode = model.everything(**about.options, **({} if about.score is None else {"pred_iou_thresh": about.score}))
     def answer(image: np.ndarray) -> Found:
@@ -125,7 +125,7 @@ class _About:
     score: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of everything mode
 
-# %% ../../nbs/lib/72_segment.models.ipynb #02650499
+# %% ../../nbs/lib/72_segment.models.ipynb #1aa71079
 _AT_ONCE = 16  # prompts decoded together
 
 def _prompted(model: Any, about: _About) -> Segmenter:
@@ -133,16 +133,16 @@ def _prompted(model: Any, about: _About) -> Segmenter:
         embedded, rows = model.embed(image) if prompts else None, {}
         for some in _alike(prompts or []):
             said = embedded.segment(**_arguments([prompts[i] for i in some]))
-            for i, mask, scores in zip(some, said.best, said.scores, strict=True):
-                window = tight_window(mask)
-                if window and scores[0] >= (about.score or 0): rows[i] = window, float(scores[0]), int(prompts[i].get("label", -1))
+            for i, mask, score in zip(some, said.best, said.scores[:, 0].tolist(), strict=True):
+                window = tight_window(mask) if score >= (about.score or 0) else None
+                rows[i] = window or EMPTY, score if window else 0.0, int(prompts[i].get("label", -1))
         return _as_found([rows[i] for i in sorted(rows)])
     return Segmenter("prompts", (), _bands(model), model.image_size, model, answer)
 
 def _as_found(rows: Sequence[tuple[Window, float, int]]) -> Found:
     return Found.of(*map(list, zip(*rows, strict=True))) if rows else Found.of([])
 
-# %% ../../nbs/lib/72_segment.models.ipynb #cb4e655a
+# %% ../../nbs/lib/72_segment.models.ipynb #8708105c
 def _alike(prompts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     "Numbers of prompts that can be decoded together: of one kind, and a few."
     kinds: dict[tuple, list[int]] = {}
@@ -160,7 +160,7 @@ def _arguments(prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:  # of `E
     inside = [list(p.get("inside", ())) or [1] * len(_points(p)) for p in prompts]
     return chosen | {"points": [_points(p) for p in prompts], "labels": inside}
 
-# %% ../../nbs/lib/72_segment.models.ipynb #3ceaeb74
+# %% ../../nbs/lib/72_segment.models.ipynb #686b5b70
 def _by_text(model: Any, about: _About) -> Segmenter:
     sentences = [check_sentence(s) for s in about.text]
     if not sentences: raise ParameterError("this model segments what a text names, and there is none", remedy='--text "the red roof"')
@@ -178,7 +178,7 @@ def _pieces(mask: np.ndarray, smallest: float) -> Iterator[Window]:
         x0, y0, x1, y1 = boxes[k]
         yield as_window(numbers[y0:y1 + 1, x0:x1 + 1] == k + 1, int(y0), int(x0))
 
-# %% ../../nbs/lib/72_segment.models.ipynb #fc5244e8
+# %% ../../nbs/lib/72_segment.models.ipynb #74ab9efc
 def _instances(model: Any, about: _About) -> Segmenter:
     least, classes = 0.5 if about.score is None else about.score, tuple(getattr(model, "classes", ()))
     def answer(image: np.ndarray) -> Found:
@@ -191,7 +191,7 @@ def _side(model: Any) -> int:
     switches = getattr(model, "switches", model)
     return next((getattr(of, name) for of in (model, switches) for name in ("image_size", "test_min") if hasattr(of, name)), 1024)
 
-# %% ../../nbs/lib/72_segment.models.ipynb #42acef28
+# %% ../../nbs/lib/72_segment.models.ipynb #b7a9c27e
 def _semantic(model: Any, about: _About) -> Segmenter:
     if hasattr(model, "answer"): return _by_names(model, about.text)
     modalities = getattr(model, "modalities", ("image",))
@@ -211,7 +211,7 @@ def _by_names(model: Any, names: Sequence[str]) -> Segmenter:
         return np.stack([np.full(image.shape[:2], 0.5, np.float32), *(found[n] for n in names)])
     return Segmenter("semantic", ("other", *names), 3, model.image_size, model, answer)
 
-# %% ../../nbs/lib/72_segment.models.ipynb #69565da7
+# %% ../../nbs/lib/72_segment.models.ipynb #fe7e98d0
 _TASKS: dict[str, Callable[[Any, _About], Segmenter]] = {
     "everything": _everything, "prompts": _prompted, "text": _by_text, "instances": _instances, "semantic": _semantic}
 
@@ -239,7 +239,7 @@ def open_segmenter(model: str,  # a run, "last", a saved folder, a weights file,
     if len(segmenter.classes) > 256: raise ParameterError(f"{len(segmenter.classes)} classes", remedy="at most 256 have room in a class map")
     return segmenter
 
-# %% ../../nbs/lib/72_segment.models.ipynb #0564854d
+# %% ../../nbs/lib/72_segment.models.ipynb #fae2a028
 _NEEDS = {"text": "a text needs RSAM or RemoteSAM, such as tiny_rsam", "prompts": "boxes and points need a SAM, such as sam2.1-b+",
           "everything": "masks of everything need a SAM, such as sam2.1-b+"}
 

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..core import ParameterError
-from ..masks import tile_windows
-from .joining import Box, Found, join, tight_window
+from .joining import EMPTY, Box, Found, join, tight_window
 from .models import Segmenter
 
 # %% auto #0
@@ -29,14 +28,22 @@ class Readable(Protocol):
 
 def tiles_of(size: tuple[int, int],  # (H, W) of the picture
              side: int,  # of the model's square
-             tile: int | None = None,  # pixels a side; None: side, and no tiles where the picture is at most 1.5 times as large
-             overlap: float = 0.25,  # share of a tile that its neighbour sees too
+             tile: int | None = None,  # pixels a side; 0: one piece; None: what suits the picture
+             overlap: float = 0.25,  # share of a tile that its neighbour sees too, at least
+             is_map: bool = False,  # a map is seen at its own scale; of a photograph whole things are wanted
              ) -> list[Box]:
-    "The windows that a picture is segmented in. Raises `ParameterError`."
-    if tile is not None and tile < 32: raise ParameterError(f"tile={tile} pixels", remedy=f"32 or more; the model's own square has {side}")
+    "The windows that a picture is segmented in, row by row. Raises `ParameterError`."
+    if tile and tile < 32: raise ParameterError(f"tile={tile} pixels", remedy=f"32 or more, or 0 for one piece; the model's own square has {side}")
     if not 0.05 <= overlap <= 0.75: raise ParameterError(f"overlap={overlap}", remedy="0.05 to 0.75: objects are joined where two tiles look")
-    if tile is None and max(size) <= 1.5 * side: tile = max(size)
-    return [tuple(w) for w in tile_windows(size, tile or side, overlap).tolist()]
+    whole, usual = (1.5 * side, side) if is_map else (4 * side, 2 * side)
+    if tile is None: tile = 0 if max(size) <= whole else usual
+    height, width = (min(tile or n, n) for n in size)
+    return [(x, y, x + width, y + height) for y in _starts(size[0], tile or max(size), overlap) for x in _starts(size[1], tile or max(size), overlap)]
+
+def _starts(length: int, tile: int, overlap: float) -> list[int]:
+    "Multiples of an eighth of a tile, and the border."
+    step = int(8 * (1 - overlap)) * (tile // 8)
+    return [*range(0, length - tile, step), max(length - tile, 0)]
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #050fbc50
 def tiled_objects(segmenter: Segmenter, picture: Readable,
@@ -44,14 +51,15 @@ def tiled_objects(segmenter: Segmenter, picture: Readable,
                   prompts: Sequence[Mapping[str, Any]] | None = None,  # of a segmenter of prompts, in pixels of the picture
                   progress: Callable[[int, int], None] | None = None,  # gets the tiles done, and all
                   ) -> Found:
-    "The objects of a picture, joined over the seams of its tiles; with prompts, one object for each, in their order."
-    tiles = tiles_of(picture.size, segmenter.side, tile, overlap)
+    "The objects of a picture, joined over the seams of its tiles; with prompts, one for each, in their order."
+    tiles = tiles_of(picture.size, segmenter.side, tile, overlap, _is_map(picture))
     if segmenter.task == "prompts": return _prompted(segmenter, picture, tiles, prompts or [], progress)
     found = []
     for done, (x0, y0, x1, y1) in enumerate(tiles):
         pixels, valid = picture.read((x0, y0, x1, y1))
         seen = segmenter.objects(_channels(pixels, segmenter.channels)) if valid is None or valid.any() else Found.of([])
-        found.append(_only_valid(seen, valid).moved(x0, y0))
+        seen = _only_valid(seen, valid)
+        found.append(seen[seen.areas > 0].moved(x0, y0))
         if progress: progress(done + 1, len(tiles))
     return join(tiles, found, picture.size, by_class=segmenter.by_class)
 
@@ -67,12 +75,10 @@ def _channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 def _only_valid(found: Found, valid: np.ndarray | None) -> Found:
     "Without the pixels that hold no data."
     if valid is None or valid.all(): return found
-    kept = []
-    for k, w in enumerate(found.masks):
-        mask = w.pixels()
-        window = tight_window(mask & valid[w.y:w.y + mask.shape[0], w.x:w.x + mask.shape[1]], w.x, w.y)
-        if window: kept.append((window, found.scores[k], found.labels[k]))
-    return Found.of(*map(list, zip(*kept, strict=True))) if kept else Found.of([])
+    masks = [w.pixels() & valid[w.y:w.y + w.rle["size"][0], w.x:w.x + w.rle["size"][1]] for w in found.masks]
+    return Found([tight_window(m, w.x, w.y) or EMPTY for m, w in zip(masks, found.masks, strict=True)], found.scores, found.labels)
+
+def _is_map(picture: Readable) -> bool: return getattr(picture, "crs", None) is not None
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #a8588af5
 def _extent(prompt: Mapping[str, Any]) -> Box:
@@ -95,7 +101,8 @@ def _window_for(box: Box, tiles: np.ndarray,  # int64 [T, 4]
     best = int(depth.argmax())
     if depth[best] >= side // 8 or len(tiles) == 1: return tuple(tiles[best].tolist())
     w, h = (min(n, max(side, math.ceil(1.5 * max(x1 - x0, y1 - y0)))) for n in (width, height))
-    left, top = (int(np.clip((a + b - n) // 2, 0, whole - n)) for a, b, n, whole in ((x0, x1, w, width), (y0, y1, h, height)))
+    def start(a: int, b: int, n: int, whole: int) -> int: return int(np.clip((a + b - n) // 2 // (side // 8) * (side // 8), 0, whole - n))
+    left, top = start(x0, x1, w, width), start(y0, y1, h, height)
     return left, top, left + w, top + h
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #05c3fb62
@@ -105,15 +112,13 @@ def _prompted(segmenter: Segmenter, picture: Readable, tiles: Sequence[Box], pro
     for k, prompt in enumerate(prompts):
         window = _window_for(_extent(prompt), np.array(tiles), picture.size)
         if window: windows.setdefault(window, []).append(k)
-    rows: dict[int, Found] = {}
+    every = Found.of([EMPTY] * len(prompts), np.zeros(len(prompts)), [int(p.get("label", -1)) for p in prompts])
     for done, ((x0, y0, x1, y1), numbers) in enumerate(sorted(windows.items(), key=lambda w: (w[0][1], w[0][0]))):
         pixels, valid = picture.read((x0, y0, x1, y1))
-        moved = [{**_moved(prompts[k], x0, y0), "label": k} for k in numbers]
+        moved = [_moved(prompts[k], x0, y0) for k in numbers]
         found = _only_valid(segmenter.objects(_channels(pixels, segmenter.channels), moved), valid).moved(x0, y0)
-        for i, k in enumerate(found.labels.tolist()): rows[k] = found[[i]]
+        for k, mask, score in zip(numbers, found.masks, found.scores, strict=True): every.masks[k], every.scores[k] = mask, score
         if progress: progress(done + 1, len(windows))
-    every = Found.cat([rows[k] for k in sorted(rows)])
-    every.labels = np.array([int(prompts[k].get("label", -1)) for k in sorted(rows)], np.int64)
     return every
 
 def _moved(prompt: Mapping[str, Any], x: int, y: int) -> dict[str, Any]:
@@ -135,24 +140,45 @@ def tiled_labels(segmenter: Segmenter, picture: Readable, tile: int | None, over
                  write: Callable[[Box, np.ndarray, np.ndarray | None], None],  # window, labels uint8 [h, w], valid bool [h, w] or None
                  partners: Mapping[str, Readable] | None = None,  # such as "thermal", of the same size
                  progress: Callable[[int, int], None] | None = None) -> None:
-    "The class map of a picture, written strip by strip."
-    tiles, partners = tiles_of(picture.size, segmenter.side, tile, overlap), partners or {}
-    rows: dict[tuple[int, int], list[Box]] = {}
-    for t in tiles: rows.setdefault((t[1], t[3]), []).append(t)
-    ends, done, kept = [*(top for top, _ in list(rows)[1:]), picture.size[0]], 0, None
-    for (top, bottom), end in zip(rows, ends, strict=True):
-        total = np.zeros((len(segmenter.classes) + 1, bottom - top, picture.size[1]), np.float32)
-        if kept is not None: total[:, :kept.shape[1]] = kept
-        valid = np.ones((bottom - top, picture.size[1]), bool)
-        for x0, _, x1, _ in rows[top, bottom]:
-            pixels, real = picture.read((x0, top, x1, bottom))
+    "The class map of a picture, written strip by strip from top to bottom. Raises `ParameterError`."
+    tiles, partners, width = tiles_of(picture.size, segmenter.side, tile, overlap, _is_map(picture)), partners or {}, picture.size[1]
+    _check_partners(segmenter, picture, partners)
+    tops = sorted({t[1] for t in tiles})
+    above = np.zeros((len(segmenter.classes) + 1, 0, width), np.float32)  # sums and weights of the rows that the last row of tiles saw too
+    for top, end in zip(tops, [*tops[1:], picture.size[0]], strict=True):
+        row = [t for t in tiles if t[1] == top]
+        labels, valid = np.zeros((end - top, width), np.uint8), np.ones((end - top, width), bool)
+        below = np.zeros((len(above), row[0][3] - end, width), np.float32)
+        for columns, sums, real in _columns(segmenter, picture, partners, row, above):
+            labels[:, columns] = sums[:-1, :end - top].argmax(0)
+            below[..., columns], valid[:, columns] = sums[:, end - top:], real[:end - top]
+            if progress: progress(tiles.index(row[0]) + sum(t[0] <= columns.start for t in row), len(tiles))
+        write((0, top, width, end), labels, None if valid.all() else valid)
+        above = below
+
+# %% ../../nbs/lib/72_segment.tiles.ipynb #3bc10752
+def _columns(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Readable], row: Sequence[Box],
+             above: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:  # columns, sums [K + 1, h, w], valid [h, w]
+    "The columns that no further tile of a row changes, from left to right."
+    sums, valid, left = np.zeros((len(above), row[0][3] - row[0][1], 0), np.float32), np.zeros((row[0][3] - row[0][1], 0), bool), 0
+    for (x0, top, x1, bottom), end in zip(row, [*(t[0] for t in row[1:]), row[-1][2]], strict=True):
+        fresh = np.zeros((len(above), bottom - top, x1 - left - sums.shape[2]), np.float32)
+        fresh[:, :above.shape[1]] = above[..., left + sums.shape[2]:x1]
+        pixels, real = picture.read((x0, top, x1, bottom))
+        sums, left = np.concatenate([sums, fresh], 2), x0
+        if real is None or real.any():
             more = {name: p.read((x0, top, x1, bottom))[0] for name, p in partners.items()}
             weights = _weights(bottom - top, x1 - x0)
-            total[:-1, :, x0:x1] += segmenter.scores(_channels(pixels, segmenter.channels), more) * weights
-            total[-1, :, x0:x1] += weights
-            if real is not None: valid[:, x0:x1] = real
-            done += 1
-            if progress: progress(done, len(tiles))
-        n = end - top
-        write((0, top, picture.size[1], end), total[:-1, :n].argmax(0).astype(np.uint8), None if valid[:n].all() else valid[:n])
-        kept = total[:, n:].copy()
+            sums[:-1] += segmenter.scores(_channels(pixels, segmenter.channels), more) * weights
+            sums[-1] += weights
+        valid = np.concatenate([valid, np.ones(fresh.shape[1:], bool) if real is None else real[:, valid.shape[1]:]], 1)
+        yield slice(x0, end), sums[..., :end - x0], valid[:, :end - x0]
+        sums, valid, left = sums[..., end - x0:], valid[:, end - x0:], end
+
+def _check_partners(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Readable]) -> None:
+    for name, p in partners.items():
+        if tuple(p.size) != tuple(picture.size):
+            raise ParameterError(f"the {name} picture has {p.size[1]} x {p.size[0]} pixels, its partner {picture.size[1]} x {picture.size[0]}",
+                                 remedy="both must be aligned, pixel by pixel")
+    missing = [name for name in segmenter.partners if name not in partners]
+    if missing: raise ParameterError(f"the model needs a {missing[0]} picture beside each picture", remedy="or a model trained with modalities=rgb")
