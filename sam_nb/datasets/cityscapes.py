@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core import DatasetError
-from .coco_masks import sound_segmentation
+from .coco_segmentations import sound_segmentation
 from .layouts import Evidence, Layout
 from .mask_pictures import ids_of, sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths

@@ -65,7 +65,7 @@ def lone_coco_file(root: Path) -> Path | None:
     "The only file of a folder that is like COCO's, else its only JSON file; None: none, or several."
     inner = [(root / folder, name) for folder in listed(root)[1] for name in ("instances.json", "_annotations.coco.json")]
     places = [(folder, n) for folder in (root, subfolder(root, "annotations")) for n in listed(folder)[0]]
-    places += [(folder, n) for folder, n in inner if n in listed(folder)[0]]
+    places = dict.fromkeys([*places, *((folder, n) for folder, n in inner if n in listed(folder)[0])])
     files = [f / n for f, n in places if n.lower().endswith(".json") and n not in _NOT_COCO and "panoptic" not in n]
     files = [f for f in files if _is_coco(f)] or files
     named = [f for f in files if f.name.startswith("instances")] if len(files) > 1 else files

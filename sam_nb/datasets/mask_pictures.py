@@ -16,11 +16,12 @@ import numpy as np
 
 from ..core import DatasetError
 from .object_masks import Entry, IdMap, MaskFiles, MaskSet
-from .pictures import ENDINGS, read_map, file_error
+from .picture_files import ENDINGS, image_files
+from .pictures import file_error, read_map
 
 # %% auto #0
 __all__ = ['PICTURE_ENDINGS', 'ids_of', 'sized_map', 'leave_out', 'InstanceReader', 'LabelMapReader', 'BinaryReader',
-           'pictures_in', 'match_masks', 'kind_of_masks']
+           'pictures_in', 'kind_of_masks']
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #d45dd5fc
 _MOST_IDS = 10_000
@@ -117,43 +118,18 @@ class BinaryReader:
         return MaskSet(IdMap(numbers, np.arange(1, of + 1)))
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #e0bf9ff4
-PICTURE_ENDINGS = (*ENDINGS, ".webp", ".npy")
+PICTURE_ENDINGS = ENDINGS
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #32418316
 def pictures_in(folder: str | Path) -> dict[str, str]:  # name without ending -> file, sorted
-    "The image files and arrays of a folder."
-    files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return {os.path.splitext(f)[0]: os.path.join(folder, f) for f in files if f.lower().endswith(PICTURE_ENDINGS) and not f.startswith(".")}
-
-# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #5a0fc9ff
-def match_masks(names: Collection[str],  # of the images
-                folder: str | Path,  # of the masks
-                ) -> tuple[dict[str, list[str]], list[str]]:  # name -> files; files that belong to no image
-    "Match mask files to images."
-    files, names = pictures_in(folder), set(names)
-    matched: dict[str, list[str]] = {}
-    for name in sorted(names):
-        if inside := pictures_in(os.path.join(folder, name)): matched[name] = list(inside.values())
-    orphans = []
-    for stem, file in files.items():
-        owner = _owner(stem, names)
-        if owner is None: orphans.append(file)
-        else: matched.setdefault(owner, []).append(file)
-    folders = {e.name for e in os.scandir(folder) if e.is_dir()} - names if os.path.isdir(folder) else set()
-    return matched, orphans + [f for name in sorted(folders) for f in pictures_in(os.path.join(folder, name)).values()]
-
-# %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #1a549369
-def _owner(stem: str, names: Collection[str]) -> str | None:
-    "The longest image name that a mask's name begins with, whole words only."
-    if stem in names: return stem
-    cuts = [m.start() for m in re.finditer(r"[_\-.]", stem)]
-    return next((stem[:cut] for cut in reversed(cuts) if stem[:cut] in names), None)
+    "The image files and arrays of a folder; nothing where there is no such folder."
+    return image_files(folder) if os.path.isdir(folder) else {}
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #1ad530a1
 _CALLED = {"instance": re.compile(r"instance|segmentationobject|object_?ids", re.I), "label": re.compile(r"label|semantic|segmentationclass", re.I)}
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #f9acfa6b
-def kind_of_masks(matched: Mapping[str, Sequence[str]],  # of `match_masks`
+def kind_of_masks(matched: Mapping[str, Sequence[str]],  # image -> files of its masks
                   folder: str,  # name of their folder
                   look: int = 12,  # maps to look at, evenly spread
                   ) -> tuple[str, str]:  # "instance", "label" or "binary"; why

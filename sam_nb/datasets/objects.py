@@ -5,9 +5,9 @@
 # %% ../../nbs/lib/10_datasets.objects.ipynb #5343dfe7
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,16 +19,19 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import DatasetError, derive_seed, did_you_mean
-from .coco_masks import find_coco_file, lone_coco_file, open_coco, open_panoptic, read_coco
-from .folders import what_is_there
-from .layouts import Choices, Evidence, Layout, known_layouts, listed, one_listing
+from .coco_masks import lone_coco_file
+from .coco_tables import read_coco
+from .folders import picture_folders
+from .layouts import MASK_PICTURES, Choices, Evidence, Layout, known_layouts, listed, one_listing
+from .mask_folders import find_folders
 from .object_masks import FolderContents, MaskSet, ObjectTransform, collate_objects
-from .pictures import ENDINGS, Problem, file_error, read_image
+from .picture_files import is_picture
+from .pictures import Picture, Problem, as_tensor, file_error
+from .turned_masks import oriented_masks
 
 # %% auto #0
-__all__ = ['COCO', 'PANOPTIC', 'SMALL', 'choose_split', 'take_part', 'recognise', 'splits_on_disk', 'holds_pictures', 'Objects',
-           'count_problems', 'load_objects', 'fingerprint', 'splits_to_check', 'MaskSet', 'ObjectTransform',
-           'collate_objects']
+__all__ = ['SMALL', 'choose_split', 'take_part', 'recognise', 'splits_on_disk', 'holds_pictures', 'Objects', 'count_problems',
+           'load_objects', 'fingerprint', 'splits_to_check', 'MaskSet', 'ObjectTransform', 'collate_objects']
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #954ce0db
 _all_ = ["MaskSet", "ObjectTransform", "collate_objects"]
@@ -45,7 +48,8 @@ def choose_split(there: Sequence[str],  # splits on disk; none: images without s
     "The split to open, and the part of it to use. Raises `DatasetError`."
     if split in (None, "all"): return (("train" if "train" in there else there[0]) if there else ""), ""
     if split in there: return split, "train" if split == "train" and "val" not in there else ""
-    if split in ("train", "val") and (not there or "train" in there): return ("train" if there else ""), split
+    if split in ("train", "val") and (not there or "train" in there or list(there) == ["trainval"]):
+        return ("train" if "train" in there else "".join(there)), split
     said = f"there are: {', '.join(there)}" if there else "this folder has no splits of its own"
     raise file_error("split missing", f"no split {split!r} here; {said}", root, did_you_mean(split, there or ("train", "val", "all")))
 
@@ -58,47 +62,6 @@ def take_part(found: FolderContents, part: str, every: int = 5) -> FolderContent
     note = f"no validation split on disk: every {every}th image by a hash of its name is held out ({len(held)} of {len(found.entries)})"
     return replace(found, entries=kept, notes=(*found.notes, note))
 
-# %% ../../nbs/lib/10_datasets.objects.ipynb #a8188a82
-_SPLITS = ("train", "val", "test", "trainval")
-
-def _coco_like(file: Path) -> bool:
-    with open(file, "rb") as f:
-        said = f.read(65536)
-        f.seek(max(0, os.path.getsize(file) - 65536))
-        said += f.read()
-    return re.search(rb'"(images|annotations)"\s*:\s*\[', said) is not None
-
-def _lone_json(root: Path) -> Path | None:
-    "The only JSON file that is like COCO's."
-    files = [f for folder in (root, root / "annotations") for n in listed(folder)[0] if n.lower().endswith(".json") and _coco_like(f := folder / n)]
-    files = [f for f in files if f.name not in ("dataset.json", "frames.json") and "panoptic" not in f.name]
-    return files[0] if len(files) == 1 else None
-
-# %% ../../nbs/lib/10_datasets.objects.ipynb #259f612e
-def _find_coco(place: Path, prefix: str = "instances") -> Evidence | None:
-    "COCO's JSON files, or the only JSON file of a folder that is like one."
-    if place.is_file():
-        fits = place.name.startswith("panoptic") == (prefix == "panoptic") and _coco_like(place)
-        return Evidence(f"{place.name} is like a COCO file", files=1) if fits else None
-    files = {s: f for s in _SPLITS if (f := find_coco_file(place, s, prefix))}
-    if set(files) != {"trainval"}: files.pop("trainval", None)
-    if files: return Evidence(", ".join(os.path.relpath(f, place) for f in files.values()), tuple(files), len(files))
-    lone = _lone_json(place) if prefix == "instances" else None
-    return Evidence(f"{os.path.relpath(lone, place)} is the only file like COCO's", files=1) if lone else None
-
-# %% ../../nbs/lib/10_datasets.objects.ipynb #761debe6
-def _open_coco(root: Path, split: str, choices: Choices) -> FolderContents:
-    file = Path(choices.annotations) if choices.annotations else (find_coco_file(root, split) if split else None) or _lone_json(root)
-    return open_coco(file, root, split, choices.images, choices.crowd, choices.parts)
-
-def _open_panoptic(root: Path, split: str, choices: Choices) -> FolderContents:
-    file = Path(choices.annotations) if choices.annotations else find_coco_file(root, split or "train", "panoptic")
-    return open_panoptic(file, root, split, choices.images, choices.crowd)
-
-COCO = Layout("coco", "COCO", _find_coco, _open_coco, lambda root, split: find_coco_file(root, split) is not None)
-PANOPTIC = Layout("panoptic", "COCO panoptic", lambda root: _find_coco(root, "panoptic"), _open_panoptic,
-                  lambda root, split: find_coco_file(root, split, "panoptic") is not None)
-
 # %% ../../nbs/lib/10_datasets.objects.ipynb #599f0960
 def recognise(root: Path, choices: Choices) -> tuple[Layout, Evidence]:
     "The layout of a folder, and what shows it. Raises `DatasetError`."
@@ -106,54 +69,71 @@ def recognise(root: Path, choices: Choices) -> tuple[Layout, Evidence]:
     places = [named] if named and not named.is_dir() else [root, named] if named else [root]
     masks = named is not None and named.is_dir() and holds_pictures(named)
     for layout in known_layouts(choices.kind or ("label" if masks else None)):
-        for place in places:
-            if evidence := layout.find(place): return layout, evidence
+        if layout.kind == "folders" and not (named and named.is_file()): found = [find_folders(root, choices)]
+        else: found = (layout.find(place) for place in places)
+        if evidence := next(filter(None, found), None): return layout, evidence
     given = next(known_layouts(choices.kind or ("coco" if named and named.is_file() else "label")), None)
     if given and (choices.images or named): return given, Evidence("")
     raise _unknown(root, choices.kind)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #9c74b440
-def splits_on_disk(root: str | Path, extra: str | None = None) -> list[str]:
+def splits_on_disk(root: str | Path, extra: str | None = None,
+                   **choices) -> list[str]:  # as in `load_objects`
     "The splits that are on disk; `extra` too, where there is one of this name."
-    try: layout, evidence = recognise(Path(root), Choices())
+    root, said = _place(root, choices)
+    try:
+        with one_listing(): layout, evidence = recognise(root, said)
     except DatasetError: return []
-    more = extra not in (None, "all", *evidence.splits) and layout.has is not None and layout.has(Path(root), extra)
-    return [*evidence.splits, *([extra] if more else [])]
+    return [*evidence.splits, *([extra] if _has_more(layout, evidence, root, extra, said) else [])]
+
+def _place(root: str | Path, choices: dict[str, Any]) -> tuple[Path, Choices]:
+    "The folder, and the choices; a file of annotations is a choice in its folder."
+    said = {name: os.fspath(v) if isinstance(v, Path) else v for name, v in choices.items()}
+    root = Path(root).expanduser()
+    if root.is_file(): root, said = root.parent, {**said, "annotations": str(root)}
+    return root, Choices(**said)
+
+def _has_more(layout: Layout, evidence: Evidence, root: Path, split: str | None, choices: Choices) -> bool:
+    "Whether there is a split that the evidence does not list."
+    unknown = split not in (None, "all", *evidence.splits) and layout.has is not None and not (choices.annotations or choices.images)
+    return unknown and layout.has(root, split)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #8b3dd8d5
 def _open_folder(root: Path, split: str | None, choices: Choices) -> FolderContents:
     "The images and masks of a split. Raises `DatasetError`."
-    if root.is_file(): root, choices = root.parent, replace(choices, annotations=str(root))
     if not root.is_dir():
         raise file_error("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo_objects'")
     with one_listing():
         layout, evidence = recognise(root, choices)
-        there, part = list(evidence.splits), split if split in ("train", "val") else ""
-        if split and split not in there and layout.has is not None and not choices.annotations and layout.has(root, split): there.append(split)
-        opened = split or ""
+        there = [*evidence.splits, *([split] if _has_more(layout, evidence, root, split, choices) else [])]
         if there or not (choices.annotations and os.path.isfile(choices.annotations)): opened, part = choose_split(there, split, root)
+        else: opened, part = split or "", split if split in ("train", "val") else ""
         found = layout.open(root, opened, choices)
     if opened and split is None: found = replace(found, notes=(*found.notes, f"no split was asked for: {opened}"))
-    if evidence.fact: found = replace(found, notes=(f"{layout.title} ({evidence.fact})", *found.notes))
+    if evidence.fact: found = replace(found, notes=(f"{layout.title}: {evidence.fact}", *found.notes))
     return take_part(found, part, choices.every)
 
-# %% ../../nbs/lib/10_datasets.objects.ipynb #23abe209
+# %% ../../nbs/lib/10_datasets.objects.ipynb #a16dbfd6
 def holds_pictures(folder: Path) -> bool:
     "Whether a folder, or a folder in it, holds picture files."
     files, folders = listed(folder)
-    return any(f.lower().endswith((*ENDINGS, ".npy")) for below in ("", *folders) for f in (listed(folder / below)[0] if below else files))
+    return any(map(is_picture, files)) or any(is_picture(f) for below in folders for f in listed(folder / below)[0])
 
 def _unknown(root: Path, kind: str | None = None) -> DatasetError:
     files, folders = listed(root)
     here = ", ".join(sorted([*files, *(f"{n}/" for n in folders)])[:10]) or "nothing"
-    if kind is not None and kind not in ("instance", "label", "binary"):
+    if kind is not None and kind not in MASK_PICTURES:
         remedy = "leave kind out, and it is recognised; or say where the file is: annotations=FILE"
         return file_error("no masks", f"no {kind} file where it usually is, as kind={kind!r} asks; found: {here}", root, remedy)
     if kind is None and (file := lone_coco_file(root)):
         try: read_coco(file)
         except DatasetError as error: return error
-    fact = what_is_there(root)
-    remedy = "expected images/ beside masks/ (or instance/, labels/), or annotations/instances_train.json (COCO); or say where: images=, annotations="
+    below = picture_folders(root)
+    images = sum(len(f.files) for f in below if f.role == "image" or not f.lead and f.role is None)
+    masks = any(f.role in ("instance", "mask", "label") for f in below)
+    fact = "masks but no images" if masks else f"{images} images but no masks" if images else "neither images nor masks"
+    remedy = ("expected images/ beside masks/ (or instance/, labels/), annotations/instances_train.json (COCO), or files of a labelling tool; "
+              "or say where: images=, annotations= (--images, --annotations)")
     return file_error("no masks", f"{fact} where they usually are; found: {here}", root, remedy)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #d004b1b8
@@ -164,23 +144,38 @@ class Objects(torch.utils.data.Dataset):
     counted = "objects"  # what a report counts
 
     def __init__(self, found: FolderContents, *, name: str = "own", split: str = "", root: str | Path | None = None,
-                 window: tuple[float, float] | None = None,  # values that become 0 and 255; None: see `windowed`
-                 transform: Callable | None = None):  # sample -> sample, without randomness
-        self.found, self.entries, self.kind, self.classes, self.problems = found, found.entries, found.kind, found.classes, list(found.problems)
-        self.name, self.split, self.root, self.window, self.transform = name, split, root, window, transform
+                 transform: Callable | None = None,  # sample -> sample, without randomness
+                 **reading):  # bands, nodata, orientation, window of `Picture`
+        self.name, self.split, self.root, self.transform = name, split, root, transform
+        self.reading = {"window": None, **reading}
+        self._hold(found)
 
+    def _hold(self, found: FolderContents) -> None:
+        self.found, self.entries, self.kind, self.classes, self.problems = found, found.entries, found.kind, found.classes, list(found.problems)
+
+    def with_contents(self, found: FolderContents, **changed) -> Objects:  # attributes: name, split, ...
+        "The same dataset with other images or masks."
+        data = copy.copy(self)
+        data._hold(found)
+        for attribute, value in changed.items(): setattr(data, attribute, value)
+        return data
+
+    @property
+    def window(self) -> tuple[float, float] | None: return self.reading["window"]
     def __len__(self) -> int: return len(self.entries)
 
-    def read(self, index: int) -> tuple[Tensor, MaskSet]:
-        "Image and masks as they are stored. Raises `DatasetError`."
-        entry = self.entries[index]
-        image = read_image(entry.image, self.window)
-        size = tuple(image.shape[-2:])
-        if entry.size is not None and size != tuple(entry.size):
-            fact = f"the image is {size[0]} x {size[1]}, its annotations are for {entry.size[0]} x {entry.size[1]}"
-            remedy = "take the image that was annotated; one turned by its EXIF note has its sides exchanged"
-            raise file_error("image size differs", fact, entry.image, remedy)
-        return image, self.found.read_masks(entry, size)
+    def read(self, index: int,
+             notes: list | None = None,  # what was noticed of the picture is appended: kind, fact, remedy
+             ) -> tuple[Tensor, MaskSet]:
+        "Image and masks. Raises `DatasetError`."
+        picture = Picture(self.entries[index].image, **self.reading)
+        image = as_tensor(picture.read()[0])
+        if notes is not None: notes += picture.notes
+        return image, oriented_masks(self.found.read_masks, self.entries[index], picture, notes)
+
+    def masks(self, index: int) -> MaskSet:
+        "The masks as `read` gives them, without decoding the picture."
+        return oriented_masks(self.found.read_masks, self.entries[index], Picture(self.entries[index].image, **self.reading))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, masks = self.read(index)
@@ -228,16 +223,21 @@ def load_objects(root: str | Path,
                  parts: bool = True,  # keep masks of parts of other objects (COCO files)
                  exact: bool = False,  # Cityscapes: the pixels of instanceIds.png instead of polygons
                  every: int = 5,  # hold out one image in so many where there is no validation split
-                 **options) -> Objects:  # name, window, transform of `Objects`
-    "Open a folder of images with object masks. Raises `DatasetError`."
-    said = [os.fspath(p) if p is not None else None for p in (images, annotations)]
-    root = Path(root).expanduser()
-    found = _open_folder(root, split, Choices(*said, kind, components, crowd, parts, exact, every))
+                 bands: Sequence[int] | None = None,  # of the images, from 1, in the order wanted; None: all
+                 nodata: float | None = None,  # value of pixels without data; None: as the file says
+                 orientation: str = "shown",  # images as their EXIF or TIFF note shows them, or as "stored"
+                 window: tuple[float, float] | None = None,  # values that become 0 and 255; None: percentiles
+                 **options) -> Objects:  # name, transform of `Objects`
+    "Open a folder of images with object masks, or a file of annotations. Raises `DatasetError`."
+    reading = {"bands": tuple(bands) if bands else None, "nodata": nodata, "orientation": orientation, "window": window}
+    root, choices = _place(root, dict(images=images, annotations=annotations, kind=kind, components=components, crowd=crowd, parts=parts,
+                                      exact=exact, every=every, **reading))
+    found = _open_folder(root, split, choices)
     if not found.entries:
         kept_out = f" (left out: {count_problems(found.problems)})" if found.problems else ""
         remedy = "mend what was left out, or choose another split"
         raise file_error("split empty", f"no image with a usable mask in split {split or 'all'!r}{kept_out}", root, remedy)
-    return Objects(found, split=split or "", root=root, **options)
+    return Objects(found, split=split or "", root=root, **reading, **options)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #1e372271
 def fingerprint(data: Objects) -> str:  # 16 hexadecimal digits
@@ -249,8 +249,9 @@ def fingerprint(data: Objects) -> str:  # 16 hexadecimal digits
     return digest.hexdigest()
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #d99cfbd8
-def splits_to_check(root: str | Path) -> tuple[str, ...]:
+def splits_to_check(root: str | Path,
+                    **choices) -> tuple[str, ...]:  # as in `load_objects`
     "Splits that together hold every image once."
-    there = splits_on_disk(root)
+    there = splits_on_disk(root, **choices)
     if "val" in there or (there and "train" not in there): return tuple(there)
     return ("all", *(s for s in there if s != "train"))
