@@ -55,7 +55,7 @@ def test_commands_exist(words):
         assert set(words[2:]) <= set(ZOO)
     else:
         assert words[1] in ("runs", "check", "shares", "demo-data", "saom-data", "referring-data")
-        if words[1] == "shares" or words[1].endswith("-data"): main_parser().parse_args(words[1:])
+        if words[1] in ("check", "shares") or words[1].endswith("-data"): main_parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
