@@ -2,6 +2,8 @@
 import base64
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,9 @@ def test_labelme_pictures_only_inside_the_json(tmp_path):
     (tmp_path / "a.jpg").unlink()
     data = load_objects(tmp_path, "all")
     assert len(data) == 1 and [p.kind for p in data.problems] == ["picture only inside the JSON"]
+    remedy = data.problems[0].remedy.partition(": ")[2].replace("python", sys.executable, 1)
+    subprocess.run(remedy, shell=True, cwd=tmp_path, check=False)  # b.json holds no picture: it stops there
+    assert areas(load_objects(tmp_path, "all")) == [[31 * 41] * 2] * 2
 
 
 YOLO = {"Ultralytics": ("images/{s}/{n}.jpg", "labels/{s}/{n}.txt"), "capitals": ("Images/{s}/{n}.JPG", "Labels/{s}/{n}.TXT"),
