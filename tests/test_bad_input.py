@@ -494,7 +494,7 @@ def test_lists_with_blank_lines_and_windows_line_ends(tmp_path, capsys, layout, 
     assert after.expressions == before.expressions and checked(capsys, str(folder))[0] == 0
     (folder / file).write_bytes(b"house_\xff\n")
     code, out = checked(capsys, str(folder))
-    assert code == 1 and "not a text file in UTF-8" in out and file in out and "save the list as UTF-8" in out, out
+    assert code == 1 and "neither UTF-8 nor UTF-16" in out and file in out and "save it as UTF-8" in out, out
 
 
 def test_refs_that_want_to_run_code_are_not_run(tmp_path, capsys):

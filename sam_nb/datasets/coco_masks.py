@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..core import DatasetError
 from .coco_segmentations import NO_MASK, SHARES, sound_segmentation, whole_number  # noqa: F401
 from .coco_tables import read_coco  # noqa: F401
 from .coco_tables import Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_images, segmentations_of
@@ -22,13 +24,13 @@ from .layouts import Choices, Evidence, Layout, listed
 from .mask_pictures import sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths
 from .picture_names import NamedPicture, PictureNames, best_folder, find_pictures, how_found, split_names, subfolder
-from .pictures import Problem, file_error
+from .pictures import Picture, Problem, file_error
 
 # %% auto #0
 __all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'lone_coco_file', 'open_coco', 'open_panoptic', 'sound_segmentation',
            'read_coco', 'split_names']
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ce143511
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #4f46db28
 _all_ = ["sound_segmentation", "read_coco", "split_names"]
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ed1bae18
@@ -113,7 +115,8 @@ class _CocoReader:
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #af1bec63
 _MEND = "mend the annotation, or leave it out"
-_HARMLESS = ("crowd", "annotation of an unknown category", "annotation id twice", "mask twice", "part of nothing", "image without masks", NO_MASK)
+_HARMLESS = ("crowd", "annotation of an unknown category", "annotation id twice", "mask twice", "part of nothing", "image without masks",
+             "picture twice", NO_MASK)
 _REMEDIES = {"crowd": "nothing to do; or keep masks of groups: crowd=True (--crowd true)", NO_MASK: "outline the object, or leave it out",
              SHARES: "multiply x by the width and y by the height of the image"}
 
@@ -121,7 +124,7 @@ def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str 
     remedy = remedy or _REMEDIES.get(kind, _MEND)
     problems.append(Problem(kind, fact, str(file), remedy, "warning" if kind in _HARMLESS else "error"))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #c9a50b90
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #da67b4ed
 def _refuse_useless(table: Annotations, usable: np.ndarray, file: Path) -> None:
     "Raise `DatasetError` for boxes without masks, and for polygons between 0 and 1."
     count = {kind: int((table.wrong == k).sum()) for k, kind in enumerate(table.kinds)}
@@ -173,7 +176,7 @@ def _settle(table: Annotations, keys: Sequence[Any], file: Path, problems: list[
         table.part_of[row] = -1
     return table
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #597965c6
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #68d3db04
 def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
     if len(found.rivals) > 1:
         return f"several pictures could be it: {', '.join(found.rivals[:3])}", "keep one of them, or write its folder into file_name"
@@ -182,28 +185,25 @@ def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
 
 def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth: Sequence[Any], problems: list[Problem]) -> list[Entry]:
     "Entries of existing images that have a mask; `truth` has a length for each image."
-    entries, base = [], str(folder)
+    entries, base, seen = [], str(folder), set()
     for name, picture, own, size in zip(images.names, found, truth, images.sizes.tolist(), strict=True):
         if not picture.file:
             fact, remedy = _missing(picture)
             _note(problems, "image missing", fact, os.path.join(base, os.path.basename(name) if ".." in name else name), remedy)
             continue
         path = os.path.join(base, picture.file)
+        if picture.file in seen: _note(problems, "picture twice", "two images of the list name this picture", path, "give each image its own picture")
+        seen.add(picture.file)
         if not len(own): _note(problems, "image without masks", "no usable mask for this image", path, "annotate it, or leave it out")
         else: entries.append(Entry(os.path.splitext(picture.file)[0], path, own, tuple(size) if size[0] else None))
     return entries
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #928af0fa
-def _picture_size(file: str) -> tuple[int, int]:  # height, width; (0, 0): not readable
-    from PIL import Image
-    try:
-        with Image.open(file) as picture: return picture.size if picture.getexif().get(274, 1) > 4 else picture.size[::-1]
-    except (OSError, ValueError, SyntaxError): return 0, 0
-
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #41baa728
 def _fill_sizes(images: Images, found: Sequence[NamedPicture], folder: Path) -> tuple[str, ...]:  # notes
     "Sizes that the file lacks, from the pictures."
     unknown = np.flatnonzero((images.sizes[:, 0] == 0) & [bool(f.file) for f in found]).tolist()
-    for k in unknown: images.sizes[k] = _picture_size(str(folder / found[k].file))
+    for k in unknown:
+        with suppress(DatasetError): images.sizes[k] = Picture(folder / found[k].file).size  # an unreadable one is reported when it is read
     return (f"{len(unknown)} of {len(images)} images have no height and width in the file: taken from the pictures",) if unknown else ()
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #071b648a
@@ -241,7 +241,7 @@ def open_coco(file: str | Path, root: str | Path, split: str = "", images: str |
     reader, classes = _CocoReader(opened, table), tuple(categories.values())
     return FolderContents("coco", entries, reader, classes, str(folder), str(file), (*notes, *said), tuple(problems))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e91e771c
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #1a99203a
 def _open_images(file: Path, root: Path, split: str, images: str | Path | None,
                  ) -> tuple[JsonFile, Images, Path, list[NamedPicture], tuple[str, ...]]:  # the file, its images, their folder, their pictures, notes
     opened = open_tables(file)
@@ -292,7 +292,7 @@ def _segments(annotation: Mapping[str, Any], maps: PictureNames, order: Ids, cro
     name = maps.find(annotation["file_name"]).file or os.path.basename(annotation["file_name"])
     return (str(maps.folder / name), *columns) if kept else ()
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #028f2681
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #7efc1ea4
 def _find(place: Path, prefix: str) -> Evidence | None:
     "COCO's files of splits, or the only file of a folder that is like one."
     if place.is_file():
@@ -304,7 +304,7 @@ def _find(place: Path, prefix: str) -> Evidence | None:
     lone = lone_coco_file(place) if prefix == "instances" else None
     return Evidence(f"{os.path.relpath(lone, place)} is the only file like COCO's", files=1) if lone and _is_coco(lone) else None
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #1a804e2d
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e1b907b3
 def _file_of(root: Path, split: str, choices: Choices, prefix: str) -> Path:
     "The file of a split. Raises `DatasetError`."
     named = Path(choices.annotations) if choices.annotations else root

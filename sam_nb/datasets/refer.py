@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .coco_tables import read_coco
+from .coco_tables import Ids, read_coco, stated_size
 from .mask_pictures import pictures_in
+from .picture_names import find_pictures
 from .pictures import Problem, file_error
 
 # %% auto #0
@@ -52,23 +53,28 @@ def find_refs(root: Path,
               split_by: str | None = None,  # who made the splits: "unc", "google", "umd", "berkeley"; None: unc, else the first
               ) -> Path | None:
     "The file of references: JSON before pickle, `unc` before other splits."
-    found = [f for pattern in ("refs*.json", "refs*.p", "*/refs*.json", "*/refs*.p") for f in sorted(root.glob(pattern))]
+    depths = ([f for ending in ("json", "p") for f in sorted(root.glob(f"{depth}refs*.{ending}"))] for depth in ("", "*/", "*/*/"))
+    near, inner, *deep = depths
+    found = [*near, *inner] or deep[0]
     if split_by is not None: found = [f for f in found if f"({split_by})" in f.name]
     return min(found, key=lambda f: ("(unc)" not in f.name, f.suffix != ".json"), default=None)
 
 # %% ../../nbs/lib/10_datasets.refer.ipynb #d6408ab3
-_OTHERS = {"refcoco": "mscoco/images/train2014", "refclef": "saiapr_tc-12"}  # images that a dataset takes from another one
+_OTHERS = {"refcoco": ("mscoco/images/train2014", "mscoco/train2014", "train2014", "coco/train2014"),
+           "refclef": ("saiapr_tc-12",)}  # images that a dataset takes from another one
 
 def refer_images(root: Path, refs: Path) -> Path:
     "The image folder of a REFER dataset. Raises `DatasetError`."
-    base, name = refs.parent, refs.parent.name
-    borrowed = next((f for start, f in _OTHERS.items() if name.startswith(start)), name)
-    below = (f"{name}/JPEGImages", name, borrowed, f"{borrowed}/JPEGImages")
+    base, root = refs.absolute().parent, root.absolute()
+    name = base.name
+    borrowed = next((f for start, f in _OTHERS.items() if name.startswith(start)), (name,))
+    below = (f"{name}/JPEGImages", name, *(f for b in borrowed for f in (b, f"{b}/JPEGImages")))
     beside = (b / "images" / f for b in (root, base.parent) for f in below)
-    tried = (base / "JPEGImages", base / "images", *beside, root / "images", root / "JPEGImages")
+    plain = (b / f for b in (root, base.parent) for f in borrowed)
+    tried = (base / "JPEGImages", base / "images", *beside, *plain, root / "images", root / "JPEGImages")
     found = next((f for f in tried if pictures_in(f)), None)
     if found is not None: return found
-    raise file_error("images missing", "no folder of pictures here", root, f"expected images/{borrowed} or JPEGImages")
+    raise file_error("images missing", "no folder of pictures here", root, f"copy them into images/{borrowed[0]} or JPEGImages in {base.parent}")
 
 # %% ../../nbs/lib/10_datasets.refer.ipynb #5e013a1c
 def refer_split(ref: Mapping[str, Any]) -> str:
@@ -95,11 +101,6 @@ class Listed:
     wanted: str = ""  # where the image should be
 
 # %% ../../nbs/lib/10_datasets.refer.ipynb #53631fa6
-def _image_file(folder: Path, there: Mapping[str, str], name: str) -> str:  # "": not there
-    "The file of an image, perhaps with another ending."
-    names = [name, *(os.path.splitext(name)[0] + e for e in (".jpg", ".png", ".jpeg", ".tif"))]
-    return next((there[n] for n in names if n in there), str(folder / name) if "/" in name and (folder / name).is_file() else "")
-
 def _texts(ref: Mapping[str, Any], plain: bool = False) -> list[Any]:
     "The sentences of a reference; None: it has none."
     sentences = ref["sentences"] if isinstance(ref.get("sentences"), list) else []
@@ -113,20 +114,21 @@ def list_refer(root: Path, split: str, problems: list[Problem],
     file = find_refs(root, split_by)
     refs, data = [r for r in read_refs(file) if in_split(r, split)], read_coco(file.parent / "instances.json")
     folder, listed = refer_images(root, file), {}
-    annotations, images = {a["id"]: a for a in data["annotations"]}, {i["id"]: i for i in data["images"]}
-    there = {name: str(folder / name) for name in os.listdir(folder)}
+    images, annotations = Ids([i["id"] for i in data["images"]]), Ids([a["id"] for a in data["annotations"]])
+    pictures = [str(folder / p.file) if p.file else "" for p in find_pictures(folder, [i["file_name"] for i in data["images"]])]
     last = {r["ann_id"]: _texts(r, plain=True)[:1] for r in refs if isinstance(r.get("ann_id"), (int, str))} if faithful else {}
     for ref in refs:
         key = ref.get("ann_id")
-        annotation = annotations.get(key) if isinstance(key, (int, str)) else None
-        image = images.get(annotation["image_id"]) if annotation else None
-        if image is None:
+        at, = annotations.of([key])
+        annotation = data["annotations"][at]
+        place, = images.of([annotation["image_id"]]) if at >= 0 else (-1,)
+        if place < 0:
             fact = f"reference {ref.get('ref_id')} names annotation {key}, which is not there"
             problems.append(Problem("target missing", fact, str(file), "take refs and instances.json of the same release"))
             continue
-        name = image["file_name"]
-        entry = Listed(os.path.splitext(name)[0], _image_file(folder, there, name), str(file), (image["height"], image["width"]), voids=True,
-                       wanted=str(folder / name))
+        image, name = data["images"][place], data["images"][place]["file_name"]
+        wanted = str(folder / os.path.basename(name))
+        entry = Listed(os.path.splitext(name)[0], pictures[place], str(file), stated_size(image), voids=True, wanted=wanted)
         same = {"category": data["categories"].get(annotation["category_id"], ""), **{k: annotation.get(k) for k in ("segmentation", "area", "id")}}
         texts = last[key] if faithful else _texts(ref)[:1 if first_sentence else None]
         listed.setdefault(image["id"], entry).annotations += [{**same, "expression": text} for text in texts]

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from ..core import DatasetError
 from .coco_segmentations import BAD_RUNS, sound_segmentation, sound_strings
+from .layouts import read_list
 from .mask_pictures import pictures_in
 from .object_masks import Entry, FolderContents, MaskSet, RunLengths, read_binary
 from .object_checks import ObjectsReport
 from .objects import Objects, choose_split, take_part
 from .object_checks import check_info as check_any
-from .pictures import Problem, read_rgb, file_error
+from .pictures import Picture, Problem, read_rgb, file_error
 from .refer import Listed, find_refs, in_split, list_refer, read_refs, refer_images, refer_split
 
 # %% auto #0
@@ -132,11 +133,11 @@ def _usable_entry(listed: Listed,
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #ed6543f9
 def _usual_size(annotations: Sequence[Mapping[str, Any]], image: str) -> tuple[int, int] | None:
-    "The size of the run lengths; where they differ, that of the image, else the most common."
+    "The size of the run lengths; where they differ or there are none, that of the image, else the most common."
     sizes = [a["segmentation"].get("size") for a in annotations if isinstance(a.get("segmentation"), Mapping)]
     sound = Counter(tuple(s) for s in sizes if isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 < v < 10**6 for v in s))
-    if len(sound) > 1:
-        with contextlib.suppress(DatasetError): return tuple(read_rgb(image).shape[-2:])  # a damaged one is reported when it is read
+    if len(sound) != 1:
+        with contextlib.suppress(DatasetError): return Picture(image).size  # a damaged one is reported when it is read
     return sound.most_common(1)[0][0] if sound else None
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #8754eb36
@@ -149,19 +150,11 @@ def _list_files(root: Path, kind: str) -> dict[str, Path]:  # split -> list file
     if kind == "risors" and not found: found = {s: f for s in _SPLITS for f in sorted(root.glob(f"*_{s}.txt"))}
     return {s: found[s] for s in (*_SPLITS, *sorted(set(found) - set(_SPLITS))) if s in found}
 
-# %% ../../nbs/lib/10_datasets.referring.ipynb #0fcfeb8b
-def _list_lines(file: Path) -> list[str]:
-    "The lines of a list file that are not blank."
-    try: text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise file_error("list file damaged", f"not a text file in UTF-8 (byte {error.start})", file, "save the list as UTF-8") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
 # %% ../../nbs/lib/10_datasets.referring.ipynb #01b559fb
 def _list_risors(root: Path, split: str, problems: list[Problem]) -> Iterator[Listed]:
     "The images of a RISORS split, in the order of the list."
     file, images, seen = _list_files(root, "risors")[split], pictures_in(root / "JPEGImages"), set()
-    for line in _list_lines(file):
+    for line in read_list(file):
         name = line if line in images else line.rpartition(".")[0] or line
         if name in seen: problems.append(Problem("image listed twice", f"{name!r} is listed twice", str(file), "nothing to do", "warning"))
         if name in seen: continue
@@ -192,7 +185,7 @@ def _list_refsegrs(root: Path, split: str, problems: list[Problem]) -> Iterator[
     "The images of a RefSegRS split, the lines of one name together."
     file, images, masks = _list_files(root, "refsegrs")[split], pictures_in(root / "images"), pictures_in(root / "masks")
     phrases: dict[str, list[str]] = defaultdict(list)
-    for line in _list_lines(file):
+    for line in read_list(file):
         name, _, phrase = line.replace("\t", " ").partition(" ")
         phrases[name if name in images else os.path.splitext(name)[0]].append(phrase)
     with ThreadPoolExecutor(4) as pool: read = list(pool.map(lambda name: _mask_file(masks.get(name, ""), root, name), phrases))
