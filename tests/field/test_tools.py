@@ -113,12 +113,12 @@ def test_labelme_pictures_only_inside_the_json(tmp_path):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "a.json", labelme("a.jpg", imageData=base64.b64encode((tmp_path / "a.jpg").read_bytes()).decode()))
     picture(tmp_path / "b.jpg")
-    write(tmp_path / "b.json", labelme("b.jpg"))
+    write(tmp_path / "0.json", labelme("b.jpg"))
     (tmp_path / "a.jpg").unlink()
     data = load_objects(tmp_path, "all")
     assert len(data) == 1 and [p.kind for p in data.problems] == ["picture only inside the JSON"]
     remedy = data.problems[0].remedy.partition(": ")[2].replace("python", sys.executable, 1)
-    subprocess.run(remedy, shell=True, cwd=tmp_path, check=False)  # b.json holds no picture: it stops there
+    subprocess.run(remedy, shell=True, cwd=tmp_path, check=True)
     assert areas(load_objects(tmp_path, "all")) == [[31 * 41] * 2] * 2
 
 
