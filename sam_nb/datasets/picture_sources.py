@@ -166,6 +166,10 @@ class WholePicture:
 
     def mask(self, region: tuple[int, int, int, int] | None = None, step: int = 1) -> None: return None  # alpha is no mask here
 
+    def sample(self, bands: Sequence[int] | None, nodata: float | None, most: int) -> tuple[np.ndarray, np.ndarray | None, None]:
+        "At most so many pixels, spread over the picture: values, those without data, and the mask."
+        return *self.read(None, bands, max(1, math.ceil((math.prod(self.header.size) / most) ** 0.5)), nodata), None
+
 # %% ../../nbs/lib/10_datasets.picture_sources.ipynb #9b221152
 def without_data(values: np.ndarray, nodata: float | None) -> np.ndarray | None:  # bool, as values; None: all hold data
     "Where values are not numbers, infinite, or the nodata value."
@@ -220,6 +224,14 @@ class RasterPicture:
     def mask(self, region: tuple[int, int, int, int] | None = None, step: int = 1) -> np.ndarray | None:  # bool [h, w]
         "Valid pixels by the file's mask or alpha band."
         return self.raster.read_mask(region, step=step)
+
+    def sample(self, bands: Sequence[int] | None, nodata: float | None, most: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        "At most so many pixels of windows all over the file; see `WholePicture.sample`."
+        regions, step = self.raster.spread(most)
+        parts = [(*self.read(r, bands, step, nodata), self.mask(r, step)) for r in regions]
+        values = np.concatenate([v for v, _, _ in parts])
+        wrong = None if all(w is None for _, w, _ in parts) else np.concatenate([np.zeros(v.shape, bool) if w is None else w for v, w, _ in parts])
+        return values, wrong, None if parts[0][2] is None else np.concatenate([m for _, _, m in parts])
 
 # %% ../../nbs/lib/10_datasets.picture_sources.ipynb #bbeb3301
 _BY_PILLOW = ("CMYK", "SEPARATED", "YCBCR", "CIELAB", "ICCLAB", "ITULAB")  # TIFFs whose colours Pillow converts

@@ -56,6 +56,8 @@ def _scaled(pixels: np.ndarray, low: Any, high: Any, wrong: np.ndarray | None) -
     return scaled.clip(0, 255).round().astype(np.uint8)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #5eb80aae
+_SAMPLE, _GLANCE = 2**22, 2**16  # pixels of a larger picture that percentiles are taken of, and notes
+
 class Picture:
     "One picture, read window by window. Raises `DatasetError`, and `ParameterError` for bands or windows that it does not have."
     def __init__(self, source: Any,  # path, bytes, PIL image, or array [H, W] or [H, W, C]
@@ -96,7 +98,7 @@ class Picture:
     def _alpha_doubt(self) -> str:
         "Why the band that a raster's tag calls alpha is probably none: other values than 0 and the highest, or only zeros."
         if self.header.alpha is None or not isinstance(self._source, RasterPicture): return ""
-        values, _ = self._source.read(None, (self.header.alpha,), step=_step(self.stored_size, 2**16))
+        values = self._source.sample((self.header.alpha,), None, _GLANCE)[0]
         if not values.any(): return "is 0 everywhere"
         return "holds measured values" if ((values > 0) & (values < values.max())).mean() > 0.1 else ""
 
@@ -109,12 +111,12 @@ def _read_picture(self: Picture, region: tuple[int, int, int, int] | None = None
 def _read(self: Picture, region: tuple[int, int, int, int] | None,  # as stored
           step: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
     values, wrong = self._source.read(region, self._stored_bands, step, self.nodata)
+    mask = self._source.mask(region, step) if self._masked else None
     lost = None if wrong is None or not (pixel := wrong.all(-1)).any() else pixel  # without data in every band
     black = wrong if values.dtype.kind == "f" else lost if lost is None else lost[..., None]  # a saturated 255 of one band stays
     if values.dtype != np.uint8 or self._window is not None:
-        pixels = _scaled(values, *self._bounds((values, wrong) if region is None and step == 1 else None), black)
+        pixels = _scaled(values, *self._bounds((values, wrong, mask) if region is None and step == 1 else None), black)
     else: pixels = values if lost is None else np.where(black, np.uint8(0), values)
-    mask = self._source.mask(region, step) if self._masked else None
     if mask is not None and not mask.all():
         lost = ~mask if lost is None else lost | ~mask
         pixels = pixels * mask[..., None].view(np.uint8)
@@ -124,21 +126,15 @@ def _read(self: Picture, region: tuple[int, int, int, int] | None,  # as stored
 Picture.read, Picture._read = _read_picture, _read
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #2cd98227
-_SAMPLE = 2**22  # pixels that the percentiles of a larger picture are taken of
-
-def _bounds(self: Picture, whole: tuple[np.ndarray, np.ndarray | None] | None) -> tuple[Any, Any]:
+def _bounds(self: Picture, whole: tuple[np.ndarray, np.ndarray | None, np.ndarray | None] | None) -> tuple[Any, Any]:
     "Values that become 0 and 255, the same for every window of the picture."
     if self._window is not None: return self._window
     if self._kept is None:
-        step = _step(self.stored_size, _SAMPLE)
-        if whole is None or step > 1: whole = self._source.read(None, self._stored_bands, step=step, nodata=self.nodata)
-        values, wrong = whole
-        mask = self._source.mask(None, step) if self._masked else None
-        if mask is not None: wrong = ~mask[..., None].repeat(values.shape[2], 2) | (False if wrong is None else wrong)
+        if whole is None or self.stored_size[0] * self.stored_size[1] > _SAMPLE: whole = self._source.sample(self._stored_bands, self.nodata, _SAMPLE)
+        values, wrong, mask = whole
+        if mask is not None and self._masked: wrong = ~mask[..., None].repeat(values.shape[2], 2) | (False if wrong is None else wrong)
         self._kept = _limits(values, wrong)
     return self._kept
-
-def _step(size: tuple[int, int], most: int) -> int: return max(1, int(np.ceil((size[0] * size[1] / most) ** 0.5)))
 
 Picture._bounds, Picture._kept = _bounds, None
 
@@ -176,9 +172,8 @@ def _notes(self: Picture) -> tuple[tuple[str, str, str], ...]:  # (kind, fact, r
 def _share_without_data(self: Picture) -> float:
     raster = self._source.raster.file if isinstance(self._source, RasterPicture) else None
     if self.nodata is None and (raster is None or not (raster.masked or raster.dtype.startswith("float"))): return 0.0
-    step = _step(self.stored_size, 2**16)
-    wrong = self._source.read(None, self._stored_bands, step=step, nodata=self.nodata)[1]
-    mask = self._source.mask(None, step) if self._masked else None
+    _, wrong, mask = self._source.sample(self._stored_bands, self.nodata, _GLANCE)
+    mask = mask if self._masked else None
     wrong = np.zeros(1, bool) if wrong is None else wrong.all(-1)
     return float((wrong if mask is None else wrong | ~mask).mean())
 
