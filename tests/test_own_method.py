@@ -29,7 +29,7 @@ def test_the_card_is_short(): assert len(CARD.read_text().splitlines()) < 60
 def test_it_is_listed(root): assert "class maps from colour alone" in command("train --help", root).out
 
 
-def test_it_is_trained_evaluated_and_shown(root):
+def test_it_is_trained_evaluated_shown_and_used(root):
     trained = command("train brightness --run_name own --epochs 1", root)
     assert trained.code == 0, trained.error
     run = json.loads((root / "runs/own/run.json").read_text())
@@ -40,4 +40,6 @@ def test_it_is_trained_evaluated_and_shown(root):
     assert saved["format"].startswith("sam_nb.evaluation") and saved["method"] == "brightness" and len(saved["by_class"]) == 9
     listed = command("runs", root)
     assert "own" in listed.out and "brightness" in listed.out
+    used = command(f"segment own {root}/data/demo/test/Visible {root}/out --to labels", root)
+    assert used.code == 0 and "4 pictures" in used.out, used.error
     assert "unknown parameter" in command("train brightness --sise 32", root).error

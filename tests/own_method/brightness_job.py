@@ -19,9 +19,10 @@ from sam_nb.weights import HubModel
 
 
 class Brightness(nn.Module, HubModel):
-    def __init__(self, classes: int, size: int):
+    parameter_groups = decay_groups
+    def __init__(self, classes: list[str], size: int):
         super().__init__()
-        self.size, self.layer = size, nn.Conv2d(3, classes, 1)
+        self.classes, self.image_size, self.layer = classes, size, nn.Conv2d(3, len(classes), 1)
 
     def losses(self, batch):
         return {"ce": nn.functional.cross_entropy(self.layer(batch["image"]), batch["semantic"].long(), ignore_index=255)}
@@ -31,7 +32,10 @@ class Brightness(nn.Module, HubModel):
         sizes = zip(self.layer(batch["image"]), batch["content_size"], batch["original_size"], strict=True)
         return [to_original(logits, content, original).argmax(0) for logits, content, original in sizes]
 
-    parameter_groups = decay_groups
+    @torch.no_grad()
+    def probabilities(self, image):  # uint8 [H, W, 3] -> [K, H, W], for `sam_nb segment`
+        ready = PadTo(self.image_size)({"image": torch.from_numpy(image).permute(2, 0, 1), "original_size": image.shape[:2], "content_size": image.shape[:2]})
+        return to_original(self.layer(ready["image"][None])[0], ready["content_size"], image.shape[:2]).softmax(0)
 
 
 class BrightnessRecipe(Recipe):
@@ -40,7 +44,7 @@ class BrightnessRecipe(Recipe):
 
 def build(recipe, data):
     seed_everything(recipe.seed)
-    return Brightness(len(data["train"].classes), recipe.size), None
+    return Brightness(list(data["train"].classes), recipe.size), None
 
 
 JOB = register(Job(
@@ -52,4 +56,4 @@ JOB = register(Job(
     monitor="miou", evaluators={"semantic": Evaluator(
         what="scores by class", recipe=EvalRecipe, check=lambda values: check_evaluation(EvalRecipe, values, JOB),
         plan=lambda recipe: plan_evaluation(JOB, recipe), open=lambda recipe, plan: ({"model": JOB.load(plan.weights)}, open_data(JOB, plan)),
-        run=lambda models, data, recipe, plan: {n: evaluate_semantic(m, data, PadTo(m.size), data.classes) for n, m in models.items()})}))
+        run=lambda models, data, recipe, plan: {n: evaluate_semantic(m, data, PadTo(m.image_size), data.classes) for n, m in models.items()})}))
