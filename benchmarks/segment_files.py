@@ -52,20 +52,28 @@ def speed(pictures: int, side: int, tile: int, grid: int, rounds: int, workers: 
     segmenter = open_segmenter("tiny_sam2", grid=grid)
     for a in arrays[:3]: tiled_objects(segmenter, Held(a), tile)
     seconds: dict[str, list[float]] = {"model alone": [], "end to end": []}
+    cpu: dict[str, list[float]] = {"model alone": [], "end to end": []}
     objects: dict[str, int] = {}
     for k in range(rounds):
-        started, objects["model alone"] = time.perf_counter(), 0
+        started, busy, objects["model alone"] = time.perf_counter(), time.process_time(), 0
         for a in arrays: objects["model alone"] += len(tiled_objects(segmenter, Held(a), tile))
         seconds["model alone"].append(time.perf_counter() - started)
-        started = time.perf_counter()
+        cpu["model alone"].append(time.process_time() - busy)
+        started, busy = time.perf_counter(), time.process_time()
         summary = segment_folder(segmenter, place / "pictures", place / f"out{k}", to=FORMATS, tile=tile, workers=workers, progress=False)
         seconds["end to end"].append(time.perf_counter() - started)
+        cpu["end to end"].append(time.process_time() - busy)
         objects["end to end"] = sum(summary.counts.values())
-        print(f"round {k + 1}: " + ", ".join(f"{name} {s[-1]:.1f} s" for name, s in seconds.items()) + f", ratio {seconds['end to end'][-1] / seconds['model alone'][-1]:.3f}", flush=True)
-    middle = {name: statistics.median(s) for name, s in seconds.items()}
+        print(f"round {k + 1}: {compared(seconds, k)}; processor time: {compared(cpu, k)}", flush=True)
     assert objects["model alone"] == objects["end to end"], objects
-    print(f"{pictures} pictures of {side} x {side}, tiny_sam2, tiles of {tile}, grid {grid}, {objects['end to end']} objects, to {FORMATS}, {workers} workers: "
-          + ", ".join(f"{name} {s:.1f} s" for name, s in middle.items()) + f"; end to end / model alone {middle['end to end'] / middle['model alone']:.3f} (medians of {rounds})")
+    middle, busy = ({name: [statistics.median(s)] for name, s in both.items()} for both in (seconds, cpu))
+    print(f"{pictures} pictures of {side} x {side}, tiny_sam2, tiles of {tile}, grid {grid}, {objects['end to end']} objects, to {FORMATS}, {workers} workers, medians "
+          f"of {rounds}: {compared(middle)}; processor time: {compared(busy)}")
+
+
+def compared(seconds: dict[str, list[float]], k: int = 0) -> str:
+    alone, whole = seconds["model alone"][k], seconds["end to end"][k]
+    return f"model alone {alone:.1f} s, end to end {whole:.1f} s, ratio {whole / alone:.3f}"
 
 
 def large_file(path: Path, side: int) -> None:
