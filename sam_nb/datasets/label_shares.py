@@ -80,7 +80,7 @@ def subset(data: Objects, indices: Sequence[int], note: str = "") -> Objects:
     "Some images of a dataset."
     notes = (*data.found.notes, *([note] if note else []))
     found = replace(data.found, entries=[data.entries[k] for k in indices], notes=notes)
-    return Objects(found, name=data.name, split=data.split, root=data.root, window=data.window, transform=data.transform)
+    return data.with_contents(found)
 
 def _named_in(file: Path, data: Objects) -> tuple[list[int], list[str]]:  # indices; names that the data lack
     "The images that a published share names."

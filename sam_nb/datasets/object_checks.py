@@ -120,8 +120,9 @@ class _Seen:
 def _look(data: Objects, index: int) -> _Seen:
     "Read one image and its masks: pictures are decoded, and masks measured, in several threads."
     try:
-        image, masks = data.read(index)
-        remarks = list(data.remarks(masks))
+        notes: list[tuple[str, str, str]] = []  # of the picture
+        image, masks = data.read(index, notes) if data.counted == "objects" else data.read(index)
+        remarks = [*notes, *data.remarks(masks)]
     except DatasetError as error: return _Seen(error=error.problem)
     if not len(masks): remarks.insert(0, ("image without objects", "the mask is empty", "leave the image out, or outline its objects"))
     pixels = image.numpy()
@@ -150,7 +151,7 @@ def require_objects(data: Objects,
         if len(candidates(masks, whole_frame(masks.size, transform.size, transform.frame), transform.min_area, transform.parts)): return
     what = {"any": "an object", "none": "a whole object", "only": "a part of an object"}[transform.parts]
     fact = f"none of {len(chosen)} images looked at shows {what} of {transform.min_area} pixels or more at {transform.size} x {transform.size}"
-    raise file_error("nothing to ask for", fact, data.found.masks, "choose a larger image_size, a smaller min_area, or other parts")
+    raise file_error("nothing to ask for", fact, data.found.masks, "train with a larger --image_size, a smaller --min_area, or other --parts")
 
 # %% ../../nbs/lib/10_datasets.object_checks.ipynb #6420b277
 def check_info(info: Any,  # an entry of the catalog

@@ -75,7 +75,7 @@ def without_masks(entries: Iterable[Entry], like: Objects, note: str = "",  # wh
     "A dataset of pictures alone, with the name and classes of a labelled one."
     plain = [replace(e, truth=None, size=None) for e in entries]
     found = FolderContents("unlabelled", plain, _NoMasks(), like.classes, images or like.found.images, "", (note,) if note else (), tuple(problems))
-    return Objects(found, name=like.name, split="unlabelled", root=like.root, window=like.window)
+    return like.with_contents(found, split="unlabelled", transform=None)
 
 # %% ../../nbs/lib/10_datasets.unlabelled.ipynb #9f1b6079
 def open_unlabelled(source: str | Path | Objects,  # folder, list file, JSON file, or a dataset whose masks are not used
