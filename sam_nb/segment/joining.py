@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from ..heads.everything import Window, as_window
 
 # %% auto #0
-__all__ = ['Box', 'EMPTY', 'Found', 'tight_window', 'joined_window', 'whole_rle', 'join', 'window_iou']
+__all__ = ['Box', 'EMPTY', 'Found', 'tight_window', 'joined_window', 'whole_rle', 'enlarged', 'join']
 
 # %% ../../nbs/lib/72_segment.joining.ipynb #34dd4113
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, exclusive ends
@@ -119,18 +119,32 @@ def _runs_of(rle: dict[str, Any]) -> np.ndarray:  # int64 [n, 2] start, end
     return np.stack([ends[:-1:2], ends[1::2]], 1)
 
 # %% ../../nbs/lib/72_segment.joining.ipynb #d9913215
-def whole_rle(window: Window, size: tuple[int, int],  # (H, W) of the picture
-              ) -> dict[str, Any]:  # size, counts as text: JSON-ready
-    "COCO's run lengths of an object in the frame of its picture."
+def _runs_within_columns(window: Window) -> np.ndarray:  # int64 [n, 2] start, end
+    "The runs of a mask, none longer than its column."
     h, runs = window.rle["size"][0], _runs_of(window.rle)
     first, last = runs[:, 0] // h, (runs[:, 1] - 1) // h
     count = last - first + 1
     which = np.repeat(np.arange(len(runs)), count)
     column = first[which] + np.arange(len(which)) - np.repeat(count.cumsum() - count, count)
-    top, bottom = np.maximum(runs[which, 0], column * h) - column * h, np.minimum(runs[which, 1], (column + 1) * h) - column * h
-    at = (window.x + column) * size[0] + window.y
-    rle = _as_rle(_merged(np.stack([at + top, at + bottom], 1)), size)
+    return np.stack([np.maximum(runs[which, 0], column * h), np.minimum(runs[which, 1], (column + 1) * h)], 1)
+
+def whole_rle(window: Window, size: tuple[int, int],  # (H, W) of the picture
+              ) -> dict[str, Any]:  # size, counts as text: JSON-ready
+    "COCO's run lengths of an object in the frame of its picture."
+    h, runs = window.rle["size"][0], _runs_within_columns(window)
+    column, top = np.divmod(runs[:, 0], h)
+    start = (window.x + column) * size[0] + window.y + top
+    rle = _as_rle(_merged(np.stack([start, start + runs[:, 1] - runs[:, 0]], 1)), size)
     return {"size": list(size), "counts": rle["counts"].decode()}
+
+# %% ../../nbs/lib/72_segment.joining.ipynb #e322655b
+def enlarged(window: Window, factor: int) -> Window:
+    "A mask with each pixel as factor x factor pixels."
+    (h, w), runs = window.rle["size"], _runs_within_columns(window)
+    columns, rows = np.divmod(runs[:, 0], h)
+    tops = ((columns[:, None] * factor + np.arange(factor)) * h + rows[:, None]) * factor
+    runs = np.stack([tops, tops + ((runs[:, 1] - runs[:, 0]) * factor)[:, None]], 2).reshape(-1, 2)
+    return Window(_as_rle(_merged(runs), (h * factor, w * factor)), window.y * factor, window.x * factor)
 
 # %% ../../nbs/lib/72_segment.joining.ipynb #36b6e6e5
 @dataclass
@@ -324,11 +338,11 @@ def join(tiles: Sequence[Box],  # their windows in the picture
 def _without_doubles(made: list, rivals: set[tuple[int, int]], same: float) -> list[tuple[Window, float, int]]:
     kept = [m is not None for m in made]
     for a, b in sorted(rivals, key=lambda r: (-max(made[r[0]][1], made[r[1]][1]), r)):
-        if kept[a] and kept[b] and window_iou(made[a][0], made[b][0]) > same: kept[a if made[a][1] < made[b][1] else b] = False
+        if kept[a] and kept[b] and _window_iou(made[a][0], made[b][0]) > same: kept[a if made[a][1] < made[b][1] else b] = False
     return [m for m, k in zip(made, kept, strict=True) if k]
 
 # %% ../../nbs/lib/72_segment.joining.ipynb #1833261c
-def window_iou(a: Window, b: Window) -> float:
+def _window_iou(a: Window, b: Window) -> float:
     "Overlap of two masks by their runs."
     size = max(a.y + a.rle["size"][0], b.y + b.rle["size"][0]), max(a.x + a.rle["size"][1], b.x + b.rle["size"][1])
     return float(coco.iou([whole_rle(a, size)], [whole_rle(b, size)], [0])[0, 0])

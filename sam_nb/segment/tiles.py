@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 
 from ..core import ParameterError
-from .joining import EMPTY, Box, Found, join, tight_window
+from .joining import EMPTY, Box, Found, enlarged, join, tight_window
 from .models import Segmenter
 
 # %% auto #0
@@ -55,13 +56,37 @@ def tiled_objects(segmenter: Segmenter, picture: Readable,
     tiles = tiles_of(picture.size, segmenter.side, tile, overlap, _is_map(picture))
     if segmenter.task == "prompts": return _prompted(segmenter, picture, tiles, prompts or [], progress)
     found = []
-    for done, (x0, y0, x1, y1) in enumerate(tiles):
-        pixels, valid = picture.read((x0, y0, x1, y1))
-        seen = segmenter.objects(_channels(pixels, segmenter.channels)) if valid is None or valid.any() else Found.of([])
-        seen = _only_valid(seen, valid)
-        found.append(seen[seen.areas > 0].moved(x0, y0))
+    for done, tile in enumerate(tiles):
+        seen = _seen(segmenter, picture, tile)
+        found.append(seen[seen.areas > 0])
         if progress: progress(done + 1, len(tiles))
     return join(tiles, found, picture.size, by_class=segmenter.by_class)
+
+# %% ../../nbs/lib/72_segment.tiles.ipynb #096e5e92
+_MOST = 4  # sides of the model's square: a larger window is read smaller
+
+def _seen(segmenter: Segmenter, picture: Readable, window: Box, prompts: Sequence[Mapping[str, Any]] | None = None) -> Found:
+    "The objects of a window, in pixels of the picture."
+    factor = math.ceil(max(window[2] - window[0], window[3] - window[1]) / (_MOST * segmenter.side))
+    pixels, valid = picture.read(window) if factor == 1 else _read_smaller(picture, window, factor)
+    if valid is not None and not valid.any() and prompts is None: return Found.of([])
+    moved = prompts and [_moved(p, *window[:2], factor) for p in prompts]
+    found = _only_valid(segmenter.objects(_channels(pixels, segmenter.channels), *([moved] if prompts else [])), valid)
+    if factor > 1: found.masks = [enlarged(w, factor) for w in found.masks]
+    return found.moved(*window[:2])
+
+def _read_smaller(picture: Readable, window: Box, factor: int) -> tuple[np.ndarray, np.ndarray | None]:
+    "A window made smaller while it is read, strip by strip; up to factor - 1 columns and rows at its end are left out."
+    x0, y0, x1, y1 = window
+    w, h, step = (x1 - x0) // factor, (y1 - y0) // factor, max(1, 2**10 // factor)
+    strips, valid = [], []
+    for k in range(0, h, step):
+        n = min(step, h - k)
+        pixels, real = picture.read((x0, y0 + k * factor, x0 + w * factor, y0 + (k + n) * factor))
+        shrunk = cv2.resize(pixels, (w, n), interpolation=cv2.INTER_AREA)
+        strips.append(shrunk.reshape(n, w, -1))
+        valid.append(np.ones((n, w), bool) if real is None else real[::factor, ::factor])
+    return np.concatenate(strips), None if (every := np.concatenate(valid)).all() else every
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #a767a459
 def _channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -113,17 +138,15 @@ def _prompted(segmenter: Segmenter, picture: Readable, tiles: Sequence[Box], pro
         window = _window_for(_extent(prompt), np.array(tiles), picture.size)
         if window: windows.setdefault(window, []).append(k)
     every = Found.of([EMPTY] * len(prompts), np.zeros(len(prompts)), [int(p.get("label", -1)) for p in prompts])
-    for done, ((x0, y0, x1, y1), numbers) in enumerate(sorted(windows.items(), key=lambda w: (w[0][1], w[0][0]))):
-        pixels, valid = picture.read((x0, y0, x1, y1))
-        moved = [_moved(prompts[k], x0, y0) for k in numbers]
-        found = _only_valid(segmenter.objects(_channels(pixels, segmenter.channels), moved), valid).moved(x0, y0)
+    for done, (window, numbers) in enumerate(sorted(windows.items(), key=lambda w: (w[0][1], w[0][0]))):
+        found = _seen(segmenter, picture, window, [prompts[k] for k in numbers])
         for k, mask, score in zip(numbers, found.masks, found.scores, strict=True): every.masks[k], every.scores[k] = mask, score
         if progress: progress(done + 1, len(windows))
     return every
 
-def _moved(prompt: Mapping[str, Any], x: int, y: int) -> dict[str, Any]:
-    "A prompt in pixels of a window whose corner lies at x, y."
-    def shift(point: Sequence[float]) -> tuple[float, float]: return point[0] - x, point[1] - y
+def _moved(prompt: Mapping[str, Any], x: int, y: int, factor: int) -> dict[str, Any]:
+    "A prompt in pixels of a window whose corner lies at x, y, and that is smaller by a factor."
+    def shift(point: Sequence[float]) -> tuple[float, float]: return (point[0] - x) / factor, (point[1] - y) / factor
     moved = dict(prompt)
     if "box" in prompt: moved["box"] = (*shift(prompt["box"][:2]), *shift(prompt["box"][2:]))
     if "point" in prompt: moved["point"] = shift(prompt["point"])
