@@ -178,3 +178,11 @@ def test_cvat_coordinates_beyond_the_picture(tmp_path):
     picture(tmp_path / "a.jpg")
     write(tmp_path / "annotations.xml", cvat("a.jpg", shape='points="-10,-10;500,-10;500,500;-10,500"'))
     assert areas(load_objects(tmp_path, "all")) == [[H * W] * 2]
+
+
+def test_a_folder_of_boxes_is_told(tmp_path):
+    picture(tmp_path / "a.jpg")
+    box = f'<image id="0" name="a.jpg" width="{W}" height="{H}"><box label="cup" xtl="10" ytl="20" xbr="40" ybr="60"/></image>'
+    write(tmp_path / "annotations.xml", f"<annotations><version>1.1</version>{box}</annotations>")
+    data = load_objects(tmp_path, "all")
+    assert areas(data) == [[30 * 40]] and [(p.kind, p.severity) for p in data.problems] == [("boxes as masks", "warning")]
