@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core import ParameterError, read_json
 from .folders import SPLITS, Pair, Pairs, Side, list_files, open_pairs, pair_of, picture_folders, role_of
 from .layouts import Choices, Evidence, Layout, read_list
-from .mask_pictures import BinaryReader, InstanceReader, LabelMapReader, kind_of_masks
+from .mask_kinds import MaskKind, colour_names, kind_of_masks
+from .mask_pictures import BinaryReader, InstanceReader, LabelMapReader
 from .object_masks import Entry, FolderContents
-from .pairing import pair_names, words_of
-from .problems import file_error
+from .pairing import INSTANCE_WORDS, LABEL_WORDS, pair_names, words_of
+from .problems import Problem, file_error
 
 # %% auto #0
 __all__ = ['FOLDERS', 'find_folders', 'open_folders']
@@ -72,21 +74,26 @@ def _class_files(root: Path, pairs: Pairs) -> tuple[Mapping[str, str], str]:  # 
     return {n: files[m[0]] for n, m in matched.items()}, os.path.basename(beside[0].path) if matched else ""
 
 # %% ../../nbs/lib/10_datasets.mask_folders.ipynb #373b9c66
-def _reader(kind: str, root: Path, choices: Choices, pairs: Pairs) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
+def _reader(found: MaskKind, root: Path, choices: Choices, pairs: Pairs) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     "Reader, class names and notes of a kind of masks."
-    classes = _class_names(root)
-    if kind == "binary": return BinaryReader(bool(choices.components)), (), ()
-    if kind == "label":
+    classes, common = _class_names(root), dict(leave=found.leave, see_through=found.see_through)
+    if found.kind in ("binary", "negative"): return BinaryReader(bool(choices.components), found.half, choices.kind == "negative"), (), ()
+    if found.kind == "label":
         split = choices.components is not False
         said = "each connected piece of a class is an object" if split else "each class of an image is one mask"
-        return LabelMapReader(split), classes, (f"{said} (components={split}); 0, and 255 in 8-bit maps, are no object",)
-    if kind != "instance":
-        raise ParameterError(f"kind={kind!r} is a file of annotations, {pairs.folders[1]} holds pictures", remedy="annotations=FILE")
+        if found.codes: classes = colour_names(found.codes)
+        return LabelMapReader(split, **common, codes=found.codes), classes, (f"{said} (components={split}); {_and_void(found)} no object",)
+    if found.kind != "instance":
+        raise ParameterError(f"kind={found.kind!r} is a file of annotations, {pairs.folders[1]} holds pictures", remedy="annotations=FILE")
     if (frames := root / "frames.json").is_file():
         named, classes = _frame_names(frames)
-        return InstanceReader(named), classes, (f"categories of {frames.name}",)
+        return InstanceReader(named, **common), classes, (f"categories of {frames.name}",)
     labels, folder = _class_files(root, pairs)
-    return InstanceReader(class_files=labels), classes, ((f"categories: the commonest in {folder}",) if labels else ())
+    return InstanceReader(class_files=labels, **common), classes, ((f"categories: the commonest in {folder}",) if labels else ())
+
+def _and_void(found: MaskKind) -> str:
+    values = [str(v) for v in found.leave or (0,) if v < 2**16]
+    return f"{' and '.join(values)} {'are' if len(values) > 1 else 'is'}"
 
 # %% ../../nbs/lib/10_datasets.mask_folders.ipynb #8a7a760f
 def _called(pairs: Pairs, root: Path) -> str:
@@ -102,9 +109,34 @@ def open_folders(root: Path, split: str, choices: Choices) -> FolderContents:
         remedy = "name both folders: --images FOLDER --annotations FOLDER"
         raise file_error("no masks", "no masks that fit the images", choices.annotations or root, remedy)
     pairs = open_pairs(pair, root, split)
-    kind, why = (choices.kind, "as given") if choices.kind else kind_of_masks(pairs.masks, _called(pairs, root))
-    reader, classes, notes = _reader(kind, root, choices, pairs)
-    entries = [Entry(n, pairs.images[n], m if kind == "binary" else m[0]) for n, m in pairs.masks.items()]
-    return FolderContents(kind, entries, reader, classes, *pairs.folders, (why, f"paired by {pairs.rule}", *notes), pairs.problems)
+    pairs, variant = _one_variant(pairs)
+    found = kind_of_masks(pairs.masks, _called(pairs, root), kind=choices.kind, video=_is_video(pair))
+    reader, classes, notes = _reader(found, root, choices, pairs)
+    entries = [Entry(n, pairs.images[n], m if found.kind == "binary" else m[0]) for n, m in pairs.masks.items()]
+    suspicions = [s for s in found.suspicions if s[0] != "mask of many pieces" or choices.components is None]
+    problems = (*pairs.problems, *(Problem(kind, fact, pairs.folders[1], remedy, "warning") for kind, fact, remedy in suspicions))
+    said = (found.why, f"paired by {pairs.rule}", *variant, *notes)
+    return FolderContents(found.kind, entries, reader, classes, *pairs.folders, said, problems)
 
+# %% ../../nbs/lib/10_datasets.mask_folders.ipynb #09ccf067
+def _is_video(pair: Pair) -> bool:
+    "Frames of videos: JPEGImages/VIDEO/00000.jpg and Annotations/VIDEO/00000.png (DAVIS, MOSE, YouTube-VOS)."
+    bases = {f.base for s in (pair.images, pair.masks) for f in s.folders}
+    named = any("jpeg" in b[0] for b in bases if b) and any(b[0].startswith("annotations") for b in bases if b)
+    return named and all(f.inner for f in pair.masks.folders)
+
+_VARIANTS = (INSTANCE_WORDS, LABEL_WORDS | {"ids"}, frozenset(("color", "colour", "rgb", "vis")))  # the first there is is read
+
+def _one_variant(pairs: Pairs) -> tuple[Pairs, tuple[str, ...]]:
+    "Of several forms of the same masks (x_color, x_labelIds, x_instanceIds) the one that tells objects apart; and a note."
+    endings = [{os.path.splitext(f)[0].rpartition("_")[2]: f for f in files} for files in pairs.masks.values()]
+    names = set(endings[0])
+    if len(names) < 2 or any(set(e) != names or len(e) != len(m) for e, m in zip(endings, pairs.masks.values(), strict=True)): return pairs, ()
+    ranked = {n: next((k for k, words in enumerate(_VARIANTS) if set(words_of(n)) & words), 9) for n in names}
+    best = min(ranked, key=lambda n: (ranked[n], len(n)))
+    if 9 in ranked.values() or ranked[best] > 1: return pairs, ()
+    masks = {n: [e[best]] for n, e in zip(pairs.masks, endings, strict=True)}
+    return replace(pairs, masks=masks), (f"of {', '.join(sorted(names))} the masks of {best} are read (others: --annotations FOLDER)",)
+
+# %% ../../nbs/lib/10_datasets.mask_folders.ipynb #14a23207
 FOLDERS = Layout("folders", "images beside masks", find_folders, open_folders, _has_split)

@@ -23,8 +23,9 @@ from .transforms import AugmentParams, Normalise, as_size, fit_size, jitter_colo
 from ..masks import rle_area
 
 # %% auto #0
-__all__ = ['PARTS', 'RunLengths', 'IdMap', 'MaskFiles', 'read_binary', 'MaskSet', 'Crop', 'whole_frame', 'candidates',
-           'ObjectTransform', 'random_crop', 'crop_image', 'collate_objects', 'Entry', 'FolderContents']
+__all__ = ['PARTS', 'RunLengths', 'IdMap', 'MaskFiles', 'alpha_is_mask', 'grey_levels', 'read_binary', 'MaskSet', 'Crop',
+           'whole_frame', 'candidates', 'ObjectTransform', 'random_crop', 'crop_image', 'collate_objects', 'Entry',
+           'FolderContents']
 
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #7e20848e
 class RunLengths:
@@ -91,24 +92,48 @@ def _ends(used: np.ndarray) -> tuple[np.ndarray, np.ndarray]: return used.argmax
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #fbd3318e
 class MaskFiles(RunLengths):
     "Masks as one binary image each."
-    def __init__(self, files: Sequence[str], size: tuple[int, int]):
+    def __init__(self, files: Sequence[str], size: tuple[int, int],
+                 half: float | None = None, negative: bool = False):  # of `read_binary`
         super().__init__(files, size)
+        self.half, self.negative = half, negative
 
     @cached_property
-    def rles(self) -> list[dict[str, Any]]: return [coco.encode(np.asfortranarray(read_binary(f, self.size))) for f in self.segmentations]
+    def rles(self) -> list[dict[str, Any]]:
+        return [coco.encode(np.asfortranarray(read_binary(f, self.size, self.half, self.negative))) for f in self.segmentations]
+
+# %% ../../nbs/lib/10_datasets.object_masks.ipynb #6d70f694
+_FEW_COLOURS = 64
+
+def alpha_is_mask(pixels: np.ndarray) -> bool:  # [H, W, C] with alpha last
+    "Whether the alpha channel of a mask is the mask."
+    if pixels.ndim != 3 or pixels.shape[2] != 4: return False
+    opaque = pixels[..., 3] > pixels[..., 3].max() / 2
+    if opaque.all() or not opaque.any(): return not pixels[..., :3].any() and bool(opaque.any())
+    inside = pixels[opaque][:, :3]
+    colours = len(np.unique(inside[:: max(1, len(inside) // 5000)], axis=0))
+    return colours == 1 or colours > _FEW_COLOURS
+
+def grey_levels(pixels: np.ndarray) -> np.ndarray:  # [H, W]
+    "What a binary mask is cut from: grey levels, the highest channel, or alpha."
+    if pixels.ndim == 2: return pixels
+    if alpha_is_mask(pixels): return pixels[..., 3]
+    highest = pixels[..., :3].max(-1)
+    return np.where(pixels[..., 3] > pixels[..., 3].max() / 2, highest, 0) if pixels.shape[2] == 4 else highest
 
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #af419a00
 def read_binary(path: str,
                 size: tuple[int, int] | None = None,  # height, width that it must have
+                half: float | None = None,  # values above it belong to the object; None: above half of the file's highest
+                negative: bool = False,  # the object is black
                 ) -> np.ndarray:  # uint8 [H, W], 0 and 1
     "A binary image as a mask. Raises `DatasetError` for another size than its image's."
-    pixels = read_pixels(path)
-    if pixels.ndim == 3: pixels = pixels[..., :3].max(-1) if pixels[..., :3].any() or pixels.shape[-1] < 4 else pixels[..., 3]
+    pixels = grey_levels(read_pixels(path))
     if size is not None and pixels.shape != tuple(size):
         fact = f"mask is {pixels.shape[0]} x {pixels.shape[1]}, image is {size[0]} x {size[1]}"
         remedy = "export the mask at the size of its image; an image turned by its EXIF note has its sides exchanged"
         raise file_error("mask size differs", fact, path, remedy)
-    return (pixels > pixels.max() / 2).view(np.uint8)
+    above = pixels > (pixels.max(initial=0) / 2 if half is None else half)
+    return (~above if negative else above).view(np.uint8)
 
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #158de3cf
 class MaskSet:

@@ -164,18 +164,22 @@ class Objects(torch.utils.data.Dataset):
     def window(self) -> tuple[float, float] | None: return self.reading["window"]
     def __len__(self) -> int: return len(self.entries)
 
-    def read(self, index: int,
-             notes: list | None = None,  # what was noticed of the picture is appended: kind, fact, remedy
-             ) -> tuple[Tensor, MaskSet]:
-        "Image and masks. Raises `DatasetError`."
+    def examine(self, index: int,
+                notes: list | None = None,  # what was noticed of the picture is appended: kind, fact, remedy
+                ) -> tuple[Picture, MaskSet]:
+        "The picture, of which the header is read, and its masks. Raises `DatasetError`."
         picture = Picture(self.entries[index].image, **self.reading)
-        image = as_tensor(picture.read()[0])
         if notes is not None: notes += picture.notes
-        return image, oriented_masks(self.found.read_masks, self.entries[index], picture, notes)
+        return picture, oriented_masks(self.found.read_masks, self.entries[index], picture, notes)
+
+    def read(self, index: int, notes: list | None = None) -> tuple[Tensor, MaskSet]:
+        "Image and masks. Raises `DatasetError`."
+        picture, masks = self.examine(index, notes)
+        return as_tensor(picture.read()[0]), masks
 
     def masks(self, index: int) -> MaskSet:
         "The masks as `read` gives them, without decoding the picture."
-        return oriented_masks(self.found.read_masks, self.entries[index], Picture(self.entries[index].image, **self.reading))
+        return self.examine(index)[1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, masks = self.read(index)
