@@ -14,13 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from ..core import DatasetError, workspace
-from .object_masks import ObjectTransform, candidates, whole_frame
+from .object_masks import MaskSet, ObjectTransform, candidates, whole_frame
 from .objects import Objects, count_problems, load_objects
-from .pictures import Problem, file_error, problem_lines, problem_table
+from .picture_files import missing_bytes
+from .pictures import Picture, Problem, file_error, problem_lines, problem_table
+from .turned_masks import oriented_masks
 
 # %% auto #0
 __all__ = ['describe_objects', 'ObjectsReport', 'check_objects', 'require_objects', 'check_info']
@@ -119,16 +122,34 @@ class _Seen:
 
 def _look(data: Objects, index: int) -> _Seen:
     "Read one image and its masks: pictures are decoded, and masks measured, in several threads."
+    notes: list[tuple[str, str, str]] = []
     try:
-        notes: list[tuple[str, str, str]] = []  # of the picture
-        image, masks = data.read(index, notes) if data.counted == "objects" else data.read(index)
+        shape, (low, high), masks = _examine(data, index, notes)
         remarks = [*notes, *data.remarks(masks)]
     except DatasetError as error: return _Seen(error=error.problem)
     if not len(masks): remarks.insert(0, ("image without objects", "the mask is empty", "leave the image out, or outline its objects"))
-    pixels = image.numpy()
-    low, high = pixels.min(), pixels.max()
     if low == high: remarks.append(("image is constant", f"every pixel is {low}", "look at the recording"))
-    return _Seen(tuple(image.shape), len(masks), tuple(remarks))
+    return _Seen(shape, len(masks), tuple(remarks))
+
+def _examine(data: Objects, index: int, notes: list) -> tuple[tuple[int, ...], tuple[int, int], MaskSet]:
+    "Channels, height and width of an image, its least and greatest value, and its masks, as `read` gives them."
+    if type(data).read is not Objects.read:  # a dataset that reads in a way of its own
+        image, masks = data.read(index, notes)
+        return tuple(image.shape), (int(image.amin()), int(image.amax())), masks
+    entry = data.entries[index]
+    picture = Picture(entry.image, **data.reading)
+    span = _span(picture, entry.image)
+    notes += picture.notes
+    return (picture.channels, *picture.size), span, oriented_masks(data.found.read_masks, entry, picture, notes)
+
+def _span(picture: Picture, file: str) -> tuple[int, int]:
+    "The least and the greatest value. A JPEG is decoded at an eighth of its size, and again as a whole if it looks constant."
+    if picture.header.kind == "JPEG":
+        data = Path(file).read_bytes()
+        small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) if missing_bytes(data, "JPEG") is None else None
+        if small is not None and small.min() < small.max(): return int(small.min()), int(small.max())
+    pixels = picture.read()[0]
+    return int(pixels.min()), int(pixels.max())
 
 def _enter(report: ObjectsReport, file: str, seen: _Seen) -> None:
     report.read += 1

@@ -30,6 +30,7 @@ from .object_checks import ObjectsReport
 from .objects import Objects, choose_split, take_part
 from .object_checks import check_info as check_any
 from .pictures import Picture, Problem, read_rgb, file_error
+from .turned_masks import oriented_masks
 from .refer import Listed, find_refs, in_split, list_refer, read_refs, refer_images, refer_split
 
 # %% auto #0
@@ -218,15 +219,14 @@ class Referring(Objects):
     "Images with expressions, and a mask for each expression."
     counted = "expressions"
 
-    def read(self, index: int) -> tuple[Tensor, MaskSet]:
-        "Image (uint8 [3, H, W]) and masks as they are stored; raises `DatasetError`."
+    def read(self, index: int,
+             notes: list | None = None,  # what was noticed of the picture is appended: kind, fact, remedy
+             ) -> tuple[Tensor, MaskSet]:
+        "Image (uint8 [3, H, W]) and masks. Raises `DatasetError`."
         entry = self.entries[index]
-        image = read_rgb(entry.image)
-        size = tuple(image.shape[-2:])
-        if size != tuple(entry.size):
-            fact = f"the image is {size[0]} x {size[1]}, its masks are {entry.size[0]} x {entry.size[1]}"
-            raise file_error("image size differs", fact, entry.image, "take the image that was annotated, at the size that was annotated")
-        return image, self.found.read_masks(entry, size)
+        image, picture = read_rgb(entry.image), Picture(entry.image)
+        if notes is not None: notes += picture.notes
+        return image, oriented_masks(self.found.read_masks, entry, picture, notes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, masks = self.read(index)

@@ -366,7 +366,7 @@ def test_values_that_only_python_writes(tmp_path):
 
 PLACES = {"result.json": "images", "annotations.json": "images", "train/_annotations.coco.json": "train", "annotations/instances_default.json": "images/default",
           "annotations/instances_Train.json": "images/Train", "Annotations/Instances_Train.json": "Images", "labels.json": "data", "annotations/train.json": "train",
-          "rrsisd/instances.json": "images/rrsisd/JPEGImages", "coco.json": "."}
+          "rrsisd/instances.json": "images/rrsisd/JPEGImages", "coco.json": ".", "annotations/instances.json": "images", "Annotations/coco.json": "."}
 
 
 @pytest.mark.parametrize("file", PLACES)
