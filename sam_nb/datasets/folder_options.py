@@ -16,7 +16,7 @@ from ..core import ParameterError, did_you_mean
 from ..recipe import validated
 
 # %% auto #0
-__all__ = ['FolderChoices', 'FolderOptions', 'folder_options', 'options_like_run']
+__all__ = ['FolderChoices', 'FolderOptions', 'folder_options', 'require_channels', 'options_like_run']
 
 # %% ../../nbs/lib/10_datasets.folder_options.ipynb #2c786d61
 class FolderChoices(BaseModel):
@@ -78,6 +78,15 @@ def _located(name: str, path: str, folder: Path) -> str:
     for place in (Path(path).expanduser(), Path(folder) / path):
         if place.exists(): return os.fspath(place)
     raise ParameterError(f"{name}={path!r} is not there", file=Path(folder), remedy=f"{name}: a path from here, or from the dataset's folder")
+
+# %% ../../nbs/lib/10_datasets.folder_options.ipynb #16271586
+def require_channels(data: Any,  # `Objects`
+                     model: str,  # as people write it
+                     channels: int = 3) -> None:
+    "Raise `ParameterError` where the first image of a dataset has another number of channels than a model takes."
+    if (found := data[0]["image"].shape[0]) != channels:
+        raise ParameterError(f"{model} takes {channels} channels, the images have {found}",
+                             remedy=f"bands={','.join(map(str, range(1, channels + 1)))!r} (--bands) chooses {channels} bands of the images")
 
 # %% ../../nbs/lib/10_datasets.folder_options.ipynb #d1c20ef8
 def options_like_run(choices: FolderChoices, trained: Mapping[str, Any],  # recipe of the run; {}: there is none

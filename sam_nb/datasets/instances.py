@@ -225,7 +225,7 @@ def _three_channels(sample: dict[str, Any]) -> Tensor:
     image = sample["image"].as_subclass(Tensor)
     if image.ndim == 3 and image.shape[0] == 3 and image.dtype == torch.uint8: return image
     fact = f"{sample.get('name') or 'an image'} is {tuple(image.shape)} of {str(image.dtype).removeprefix('torch.')}"
-    raise ParameterError(fact, remedy="instance segmentation takes uint8 [3, H, W]: choose three bands")
+    raise ParameterError(fact, remedy="instance segmentation takes uint8 [3, H, W]: --bands 1,2,3 chooses three bands")
 
 # %% ../../nbs/lib/10_datasets.instances.ipynb #b422b953
 @dataclass(frozen=True)

@@ -319,7 +319,7 @@ def crop_image(picture: Tensor, crop: Crop, side: int, normalise: Normalise | No
     if axes := [-1] * crop.flip + [-2] * crop.turn: part = part.flip(axes)
     if normalise and len(normalise.mean) not in (1, part.shape[0]):
         raise ParameterError(f"the image has {part.shape[0]} channels, normalise has {len(normalise.mean)}",
-                             remedy="Normalise(mean=..., std=...) with a value for each channel, or with one for all")
+                             remedy="all images need one number of channels: --bands 1,2,3 chooses bands; or Normalise(mean=..., std=...) of so many")
     if normalise: part = normalise({"image": part})["image"]
     return place(part, (side, side), 0).contiguous()
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ..contract import Evaluator, job
 from ..core import CheckpointError, ParameterError
-from ..datasets.folder_options import FolderChoices
+from ..datasets.folder_options import FolderChoices, require_channels
 from ..evaluation.plan import EvalRecipe, Plan, check_evaluation, find_model, open_data, plan_evaluation, save_evaluations
 from ..evaluation.rows import Evaluation
 
@@ -56,8 +56,9 @@ def _plan(recipe: S4mEvalRecipe) -> Plan:
 # %% ../../nbs/lib/60_methods.s4m_eval.ipynb #8fd1a2f2
 def _open(recipe: S4mEvalRecipe, plan: Plan) -> tuple[dict[str, S4M], Any]:
     "The models by name (before, teacher, student), and the images. Groups stay in the data: they are ignored, not errors."
-    models = _models(recipe, plan)
-    return models, known_to(models, open_data(job("s4m"), plan, recipe, crowd=True, exact=True))
+    models, data = _models(recipe, plan), open_data(job("s4m"), plan, recipe, crowd=True, exact=True)
+    require_channels(data, "S4M")
+    return models, known_to(models, data)
 
 def known_to(models: Mapping[str, S4M], data: Any) -> Any:  # `Objects`
     "The images with the objects of classes that all models know, or of one class. Raises `ParameterError` where there is none."

@@ -97,8 +97,10 @@ def _build(recipe: S4mRecipe, data: Mapping[str, Any],
            ) -> tuple[S4M, LoadReport | None]:  # the report of the weights it starts from; None: from scratch
     "The model of a stage with its starting weights, its teacher and its SAM. Raises `CheckpointError`."
     from sam_nb.core import seed_everything
+    from sam_nb.datasets.folder_options import require_channels
     from sam_nb.methods.s4m import S4M
     from sam_nb.methods.s4m_weights import load_helper, load_start, load_teacher
+    require_channels(data["train"], "S4M")
     seed_everything(recipe.seed)
     model = S4M(**{**{k: getattr(recipe, k) for k in S4mSwitches.model_fields}, "classes": list(data["train"].classes)})
     if recipe.needs_refiner: model.set_helper(load_helper(recipe.refiner))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..contract import Evaluator, Job, register
 from ..core import ParameterError
 from ..datasets.catalog import is_metadata, open_splits, resolve_dataset
-from ..datasets.folder_options import folder_options
+from ..datasets.folder_options import folder_options, require_channels
 from ..evaluation.plan import Plan, check_evaluation, open_data, plan_evaluation
 from ..evaluation.rows import Evaluation
 from .saom_recipe import (SAOM_PRESETS, EverythingSettings, SaomEvalRecipe, SaomRecipe, SaomSwitches, everything_settings,
@@ -35,7 +35,9 @@ def _data(recipe: SaomRecipe) -> dict[str, Any]:  # train, val, test
         from sam_nb.datasets.saom_files import metadata_splits
         return metadata_splits(recipe.data_root)
     found = resolve_dataset(recipe.dataset, recipe.data_root, JOB.task, JOB.demo)
-    return open_splits(found, **folder_options(recipe, found))
+    splits = open_splits(found, **folder_options(recipe, found))
+    require_channels(splits["train"], "SAOM")
+    return splits
 
 # %% ../../nbs/lib/60_methods.saom_job.ipynb #639cd136
 def _whole_classes(classes: Sequence[str]) -> list[str]:
@@ -136,8 +138,7 @@ def _open(recipe: SaomEvalRecipe, plan: Plan) -> tuple[dict[str, SAOM], Any]:
     from sam_nb.prompts import as_grid
     from sam_nb.methods.saom_weights import load
     data = open_data(JOB, plan, recipe)
-    if (channels := data[0]["image"].shape[0]) != 3:
-        raise ParameterError(f"SAOM takes 3 channels, the images have {channels}", remedy="bands='1,2,3' chooses three bands of the images")
+    require_channels(data, "SAOM")
     settings = eval_settings(recipe, plan)
     wanted, own = _scored_classes(data, settings), recipe.classes and [c.strip() for c in recipe.classes.split(",")]
     model = load(plan.weights, own, data_classes=wanted, like=plan.trained or None)
