@@ -22,6 +22,7 @@ __all__ = ['Box', 'EMPTY', 'Found', 'tight_window', 'joined_window', 'whole_rle'
 # %% ../../nbs/lib/72_segment.joining.ipynb #34dd4113
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, exclusive ends
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #00fddd43
 @dataclass
 class Found:
     "N objects of one picture."
@@ -78,6 +79,7 @@ def _column_runs(mask: np.ndarray,  # bool [h, w]
     ends = [np.stack((step == kind).nonzero(), 1).astype(np.int64) for kind in (1, -1)]
     return np.stack([(x + e[:, 0]) * height + y + e[:, 1] for e in ends], 1)
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #d3b23ca8
 def _merged(runs: np.ndarray) -> np.ndarray:  # [n, 2] -> [m, 2]
     "Runs in order, those that touch or overlap as one."
     if not len(runs): return runs
@@ -87,6 +89,7 @@ def _merged(runs: np.ndarray) -> np.ndarray:  # [n, 2] -> [m, 2]
     last = np.concatenate([first[1:], [True]])
     return np.stack([runs[first, 0], reached[last]], 1)
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #fd3fb3e0
 def _as_rle(runs: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
     counts = np.diff(np.concatenate([[0], runs.ravel(), [size[0] * size[1]]])).tolist()
     if len(counts) > 1 and not counts[-1]: counts.pop()
@@ -128,6 +131,7 @@ def _runs_within_columns(window: Window) -> np.ndarray:  # int64 [n, 2] start, e
     column = first[which] + np.arange(len(which)) - np.repeat(count.cumsum() - count, count)
     return np.stack([np.maximum(runs[which, 0], column * h), np.minimum(runs[which, 1], (column + 1) * h)], 1)
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #ebc31806
 def whole_rle(window: Window, size: tuple[int, int],  # (H, W) of the picture
               ) -> dict[str, Any]:  # size, counts as text: JSON-ready
     "COCO's run lengths of an object in the frame of its picture."
@@ -158,6 +162,7 @@ class _Pieces:
     areas: np.ndarray  # int64 [N]
     cut: np.ndarray  # bool [N]
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #8b2f091f
 def _pieces(tiles: Sequence[Box], found: Sequence[Found], size: tuple[int, int], near: float) -> _Pieces:
     order = sorted(range(len(tiles)), key=lambda i: (tiles[i][1], tiles[i][0]))
     tiles, found = np.array([tiles[i] for i in order], np.int64).reshape(-1, 4), [found[i] for i in order]
@@ -172,6 +177,7 @@ def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # [..., 4] each
     "The rectangle that two rectangles share; ends before it starts where there is none."
     return np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], -1)
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #363ef929
 def _overlapping(tiles: np.ndarray) -> Iterator[tuple[int, int]]:  # i < j
     "Pairs of tiles that share pixels; the tiles are in order from top to bottom."
     for i, tile in enumerate(tiles):
@@ -197,6 +203,7 @@ class _View:
         mine = self.mask[y0 - self.y:y1 - self.y, x0 - self.x:x1 - self.x]
         return int(np.count_nonzero(mine & other.mask[y0 - other.y:y1 - other.y, x0 - other.x:x1 - other.x]))
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #9514b246
 def _views(p: _Pieces, tile: int, region: np.ndarray) -> list[_View]:
     numbers = np.arange(*np.searchsorted(p.tile, [tile, tile + 1]))
     parts = _shared(p.boxes[numbers], region)
@@ -213,6 +220,7 @@ class _Link:
     seen: tuple[int, int]  # pixels of each in the shared rectangle
     best: bool  # whether each is the other's partner in this pair of tiles
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #533862e7
 def _links(p: _Pieces, i: int, j: int, agree: float, by_class: bool) -> list[_Link]:
     "The links between two tiles."
     region = _shared(p.tiles[i], p.tiles[j])
@@ -248,6 +256,7 @@ def _forks(views: dict[int, _View], both: dict[tuple[int, int], int], free: set[
             free -= {whole, *(k for k, _ in parts)}
     return links
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #8a6b387b
 def _crowded(parts: Sequence[_View]) -> bool:
     "Whether some of them lie on one another."
     return any(a.inside(b) > 0.2 * min(a.area, b.area) for i, a in enumerate(parts) for b in parts[:i])
@@ -263,6 +272,7 @@ def _absorbed(p: _Pieces, links: Sequence[_Link]) -> np.ndarray:  # bool [N]
 
 _MOST = 0.9  # share of a cut piece that the tile of the whole object has to see
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #774f415b
 def _groups(p: _Pieces, links: Sequence[_Link], gone: np.ndarray) -> list[list[int]]:
     "Pieces of one object each: whole ones among themselves, cut ones among themselves."
     kept = [(l.a, l.b) for l in links if l.best and p.cut[l.a] == p.cut[l.b] and not gone[l.a] and not gone[l.b]]
@@ -282,6 +292,7 @@ def _depth(p: _Pieces, tile: int, region: Sequence[int]) -> np.ndarray:  # int64
     down = np.minimum(y - top if top > 0 else far, bottom - 1 - y if bottom < p.size[0] else far)
     return np.minimum(np.broadcast_to(across, x.shape)[None], np.broadcast_to(down, y.shape)[:, None])
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #386cc4dc
 def _decided(p: _Pieces, piece: int, tiles: Sequence[int]) -> np.ndarray:  # bool [h, w] of its box
     "The pixels of a piece that its own tile sees deeper than the others; equal depths go to the first tile."
     own, box, mask = int(p.tile[piece]), p.boxes[piece], p.found.masks[piece].pixels().copy()
@@ -304,6 +315,7 @@ def _united(p: _Pieces, group: Sequence[int]) -> tuple[Window, float, int] | Non
     for i, w in zip(group, weights, strict=True): votes[int(p.found.labels[i])] = votes.get(int(p.found.labels[i]), 0) + w
     return window, float(np.average(p.found.scores[list(group)], weights=weights)), max(votes, key=lambda k: (votes[k], -k))
 
+# %% ../../nbs/lib/72_segment.joining.ipynb #c93df79c
 def _resolved(p: _Pieces, group: Sequence[int], neighbours: Sequence[Sequence[int]]) -> tuple[Window, float, int] | None:
     "Mask, score and label of a group; None: it is left out."
     first = group[0]
@@ -311,6 +323,19 @@ def _resolved(p: _Pieces, group: Sequence[int], neighbours: Sequence[Sequence[in
     elif len(group) > 1: return _united(p, group)
     elif np.count_nonzero(_decided(p, first, neighbours[p.tile[first]])) < 0.5 * p.areas[first]: return None
     return p.found.masks[first], float(p.found.scores[first]), int(p.found.labels[first])
+
+# %% ../../nbs/lib/72_segment.joining.ipynb #185b03a7
+def _without_doubles(made: list, rivals: set[tuple[int, int]], same: float) -> list[tuple[Window, float, int]]:
+    kept = [m is not None for m in made]
+    for a, b in sorted(rivals, key=lambda r: (-max(made[r[0]][1], made[r[1]][1]), r)):
+        if kept[a] and kept[b] and _window_iou(made[a][0], made[b][0]) > same: kept[a if made[a][1] < made[b][1] else b] = False
+    return [m for m, k in zip(made, kept, strict=True) if k]
+
+# %% ../../nbs/lib/72_segment.joining.ipynb #1833261c
+def _window_iou(a: Window, b: Window) -> float:
+    "Overlap of two masks by their runs."
+    size = max(a.y + a.rle["size"][0], b.y + b.rle["size"][0]), max(a.x + a.rle["size"][1], b.x + b.rle["size"][1])
+    return float(coco.iou([whole_rle(a, size)], [whole_rle(b, size)], [0])[0, 0])
 
 # %% ../../nbs/lib/72_segment.joining.ipynb #24eff121
 def join(tiles: Sequence[Box],  # their windows in the picture
@@ -334,15 +359,3 @@ def join(tiles: Sequence[Box],  # their windows in the picture
     every = _without_doubles(made, rivals, same)
     order = sorted(every, key=lambda m: (-m[1], m[0].y, m[0].x, m[2]))
     return Found.of(*map(list, zip(*order, strict=True))) if order else Found.of([])
-
-def _without_doubles(made: list, rivals: set[tuple[int, int]], same: float) -> list[tuple[Window, float, int]]:
-    kept = [m is not None for m in made]
-    for a, b in sorted(rivals, key=lambda r: (-max(made[r[0]][1], made[r[1]][1]), r)):
-        if kept[a] and kept[b] and _window_iou(made[a][0], made[b][0]) > same: kept[a if made[a][1] < made[b][1] else b] = False
-    return [m for m, k in zip(made, kept, strict=True) if k]
-
-# %% ../../nbs/lib/72_segment.joining.ipynb #1833261c
-def _window_iou(a: Window, b: Window) -> float:
-    "Overlap of two masks by their runs."
-    size = max(a.y + a.rle["size"][0], b.y + b.rle["size"][0]), max(a.x + a.rle["size"][1], b.x + b.rle["size"][1])
-    return float(coco.iou([whole_rle(a, size)], [whole_rle(b, size)], [0])[0, 0])

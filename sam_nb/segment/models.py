@@ -34,6 +34,7 @@ _NAMES = [  # method, and what some tensor's name begins with or contains; the f
     ("sartm", ("prototypes.",)), ("s4m", ("network.",)), ("s4m", ("modelTeacher.",)), ("s4m", ("transformer_predictor.",)),
     ("s4m", ("transformer_module.",)), ("saom", ("classifier.",)), ("promptable", ("mask_decoder.",))]
 
+# %% ../../nbs/lib/72_segment.models.ipynb #4f43ceb2
 def _tensor_names(path: Path) -> list[str]:
     from safetensors import safe_open
     from sam_nb.weights import read_state_dict
@@ -41,6 +42,7 @@ def _tensor_names(path: Path) -> list[str]:
     if file.suffix != ".safetensors" or not file.is_file(): return list(read_state_dict(path))
     with safe_open(file, "pt") as f: return list(f.keys())
 
+# %% ../../nbs/lib/72_segment.models.ipynb #af16fd96
 def _method_of(path: Path) -> str | None:  # None: no method of the workbench
     "The method that a saved folder or a file is of."
     if (path.parent / "run.json").is_file(): return read_json(path.parent / "run.json")["method"]
@@ -57,6 +59,7 @@ def _find(name: str) -> Path:
     raise CheckpointError(f"there is no model {name!r}", remedy=f"{did_you_mean(name, known)}\n  a model is a run (`sam_nb runs`, or 'last'), "
                           "a folder of save_pretrained, a weights file, or a published name (`sam_nb fetch`)")
 
+# %% ../../nbs/lib/72_segment.models.ipynb #8e0a6506
 def _load(name: str) -> tuple[Any, Job]:
     "A model, on the CPU, and the card of its method."
     path = _find(name)
@@ -103,6 +106,7 @@ class Segmenter:
             digest.update(value.detach().cpu().contiguous().flatten().view(dtype=_byte(value)).numpy().data)
         return digest.hexdigest()[:16]
 
+# %% ../../nbs/lib/72_segment.models.ipynb #1b92348c
 def _byte(value: Tensor) -> Any:
     import torch
     return torch.uint8 if value.dtype != torch.bool else torch.bool
@@ -118,6 +122,7 @@ def _everything(model: Any, about: _About) -> Segmenter:
 
 def _bands(model: Any) -> int: return getattr(getattr(model, "switches", model), "in_channels", 3)
 
+# %% ../../nbs/lib/72_segment.models.ipynb #d00e804b
 @dataclass(frozen=True)
 class _About:
     "What a segmenter shall do."
@@ -128,6 +133,7 @@ class _About:
 # %% ../../nbs/lib/72_segment.models.ipynb #1aa71079
 _AT_ONCE = 16  # prompts decoded together
 
+# %% ../../nbs/lib/72_segment.models.ipynb #23d0a61e
 def _prompted(model: Any, about: _About) -> Segmenter:
     def answer(image: np.ndarray, prompts: Sequence[Mapping[str, Any]] | None) -> Found:
         embedded, rows = model.embed(image) if prompts else None, {}
@@ -154,6 +160,7 @@ def _alike(prompts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 def _points(prompt: Mapping[str, Any]) -> list[Sequence[float]]:
     return list(prompt.get("points", ())) + ([prompt["point"]] if "point" in prompt else [])
 
+# %% ../../nbs/lib/72_segment.models.ipynb #0ccd2629
 def _arguments(prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:  # of `EmbeddedImage.segment`
     chosen = {"boxes": [p["box"] for p in prompts]} if "box" in prompts[0] else {}
     if not _points(prompts[0]): return chosen
@@ -171,6 +178,7 @@ def _by_text(model: Any, about: _About) -> Segmenter:
                           for w in _pieces(said.masks[k], smallest)])
     return Segmenter("text", tuple(sentences), 3, model.image_size, model, answer)
 
+# %% ../../nbs/lib/72_segment.models.ipynb #a4a558c4
 def _pieces(mask: np.ndarray, smallest: float) -> Iterator[Window]:
     "The connected pieces of a mask that are large enough."
     numbers, boxes, areas = (t.numpy() for t in connected_components(mask))
@@ -187,6 +195,7 @@ def _instances(model: Any, about: _About) -> Segmenter:
         return _as_found([row for row in rows if row[0]])
     return Segmenter("instances", classes, _bands(model), _side(model), model, answer)
 
+# %% ../../nbs/lib/72_segment.models.ipynb #5fb5be58
 def _side(model: Any) -> int:
     switches = getattr(model, "switches", model)
     return next((getattr(of, name) for of in (model, switches) for name in ("image_size", "test_min") if hasattr(of, name)), 1024)
@@ -203,6 +212,7 @@ def _semantic(model: Any, about: _About) -> Segmenter:
         return found.float().cpu().numpy()
     return Segmenter("semantic", tuple(model.classes), _bands(model), _side(model), model, answer, partners)
 
+# %% ../../nbs/lib/72_segment.models.ipynb #13e83869
 def _by_names(model: Any, names: Sequence[str]) -> Segmenter:
     from sam_nb.earth_tasks import EarthTasks, class_names
     names, tasks = class_names(list(names)), EarthTasks(model, resize="bilinear")
@@ -215,6 +225,7 @@ def _by_names(model: Any, names: Sequence[str]) -> Segmenter:
 _TASKS: dict[str, Callable[[Any, _About], Segmenter]] = {
     "everything": _everything, "prompts": _prompted, "text": _by_text, "instances": _instances, "semantic": _semantic}
 
+# %% ../../nbs/lib/72_segment.models.ipynb #eb8503fc
 def _tasks_of(model: Any) -> tuple[str, ...]:  # its first choice first
     "What a model can do, by its methods."
     if hasattr(model, "answer") and hasattr(model, "embed"): return "text", "semantic"
@@ -222,6 +233,21 @@ def _tasks_of(model: Any) -> tuple[str, ...]:  # its first choice first
     found = [task for task, method in (("everything", "everything"), ("prompts", "embed")) if hasattr(model, method)]
     return tuple(found) or (("instances",) if hasattr(model, "segment") else ())
 
+# %% ../../nbs/lib/72_segment.models.ipynb #fae2a028
+_NEEDS = {"text": "a text needs RSAM or RemoteSAM, such as tiny_rsam", "prompts": "boxes and points need a SAM, such as sam2.1-b+",
+          "everything": "masks of everything need a SAM, such as sam2.1-b+"}
+
+# %% ../../nbs/lib/72_segment.models.ipynb #df3962bc
+def _choose(name: str, card: Job, can: Sequence[str], task: str | None, text: bool, prompts: bool) -> str:
+    "The task that is meant. Raises `ParameterError`."
+    if not can: raise ParameterError(f"{name} is {card.title}: it has no way to segment a picture", remedy="see docs/own_method.md for what it needs")
+    if text and prompts: raise ParameterError("a text and prompts", remedy="give one of them")
+    wanted = task or ("text" if text else "prompts" if prompts else can[0])
+    if wanted in can and (not text or wanted in ("text", "semantic")): return wanted
+    asked, does = "text" if text else wanted, " and ".join(can)
+    raise ParameterError(f"{name} is {card.title}: it cannot do {asked}, but {does}", remedy=_NEEDS.get(asked, f"leave it out for {does}"))
+
+# %% ../../nbs/lib/72_segment.models.ipynb #3353126d
 def open_segmenter(model: str,  # a run, "last", a saved folder, a weights file, or a published name
                    *, text: Sequence[str] = (),  # sentences; what each names is a class
                    prompts: bool = False,  # it will be given boxes or points
@@ -238,16 +264,3 @@ def open_segmenter(model: str,  # a run, "last", a saved folder, a weights file,
     segmenter = _TASKS[wanted](network.to(pick_device(device)).eval(), _About(tuple(text), score, options))
     if len(segmenter.classes) > 256: raise ParameterError(f"{len(segmenter.classes)} classes", remedy="at most 256 have room in a class map")
     return segmenter
-
-# %% ../../nbs/lib/72_segment.models.ipynb #fae2a028
-_NEEDS = {"text": "a text needs RSAM or RemoteSAM, such as tiny_rsam", "prompts": "boxes and points need a SAM, such as sam2.1-b+",
-          "everything": "masks of everything need a SAM, such as sam2.1-b+"}
-
-def _choose(name: str, card: Job, can: Sequence[str], task: str | None, text: bool, prompts: bool) -> str:
-    "The task that is meant. Raises `ParameterError`."
-    if not can: raise ParameterError(f"{name} is {card.title}: it has no way to segment a picture", remedy="see docs/own_method.md for what it needs")
-    if text and prompts: raise ParameterError("a text and prompts", remedy="give one of them")
-    wanted = task or ("text" if text else "prompts" if prompts else can[0])
-    if wanted in can and (not text or wanted in ("text", "semantic")): return wanted
-    asked, does = "text" if text else wanted, " and ".join(can)
-    raise ParameterError(f"{name} is {card.title}: it cannot do {asked}, but {does}", remedy=_NEEDS.get(asked, f"leave it out for {does}"))

@@ -27,6 +27,13 @@ class Readable(Protocol):
     def read(self, region: Box | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         "uint8 [h, w, C], and which pixels are valid (bool [h, w]; None: all)."
 
+# %% ../../nbs/lib/72_segment.tiles.ipynb #07f8fdea
+def _starts(length: int, tile: int, overlap: float) -> list[int]:
+    "Multiples of an eighth of a tile, and the border."
+    step = int(8 * (1 - overlap)) * (tile // 8)
+    return [*range(0, length - tile, step), max(length - tile, 0)]
+
+# %% ../../nbs/lib/72_segment.tiles.ipynb #8a277562
 def tiles_of(size: tuple[int, int],  # (H, W) of the picture
              side: int,  # of the model's square
              tile: int | None = None,  # pixels a side; 0: one piece; None: what suits the picture
@@ -41,30 +48,10 @@ def tiles_of(size: tuple[int, int],  # (H, W) of the picture
     height, width = (min(tile or n, n) for n in size)
     return [(x, y, x + width, y + height) for y in _starts(size[0], tile or max(size), overlap) for x in _starts(size[1], tile or max(size), overlap)]
 
-def _starts(length: int, tile: int, overlap: float) -> list[int]:
-    "Multiples of an eighth of a tile, and the border."
-    step = int(8 * (1 - overlap)) * (tile // 8)
-    return [*range(0, length - tile, step), max(length - tile, 0)]
-
-# %% ../../nbs/lib/72_segment.tiles.ipynb #050fbc50
-def tiled_objects(segmenter: Segmenter, picture: Readable,
-                  tile: int | None = None, overlap: float = 0.25,  # see `tiles_of`
-                  prompts: Sequence[Mapping[str, Any]] | None = None,  # of a segmenter of prompts, in pixels of the picture
-                  progress: Callable[[int, int], None] | None = None,  # gets the tiles done, and all
-                  ) -> Found:
-    "The objects of a picture, joined over the seams of its tiles; with prompts, one for each, in their order."
-    tiles = tiles_of(picture.size, segmenter.side, tile, overlap, _is_map(picture))
-    if segmenter.task == "prompts": return _prompted(segmenter, picture, tiles, prompts or [], progress)
-    found = []
-    for done, tile in enumerate(tiles):
-        seen = _seen(segmenter, picture, tile)
-        found.append(seen[seen.areas > 0])
-        if progress: progress(done + 1, len(tiles))
-    return join(tiles, found, picture.size, by_class=segmenter.by_class)
-
 # %% ../../nbs/lib/72_segment.tiles.ipynb #096e5e92
 _MOST = 4  # sides of the model's square: a larger window is read smaller
 
+# %% ../../nbs/lib/72_segment.tiles.ipynb #13e83891
 def _seen(segmenter: Segmenter, picture: Readable, window: Box, prompts: Sequence[Mapping[str, Any]] | None = None) -> Found:
     "The objects of a window, in pixels of the picture."
     factor = math.ceil(max(window[2] - window[0], window[3] - window[1]) / (_MOST * segmenter.side))
@@ -75,6 +62,7 @@ def _seen(segmenter: Segmenter, picture: Readable, window: Box, prompts: Sequenc
     if factor > 1: found.masks = [enlarged(w, factor) for w in found.masks]
     return found.moved(*window[:2])
 
+# %% ../../nbs/lib/72_segment.tiles.ipynb #f6fa7983
 def _read_smaller(picture: Readable, window: Box, factor: int) -> tuple[np.ndarray, np.ndarray | None]:
     "A window made smaller while it is read, strip by strip; up to factor - 1 columns and rows at its end are left out."
     x0, y0, x1, y1 = window
@@ -97,6 +85,7 @@ def _channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     raise ParameterError(f"a picture of {have} bands for a model of {channels}",
                          remedy=f"--bands {','.join(str(k + 1) for k in range(channels))} chooses {channels} of them, in this order")
 
+# %% ../../nbs/lib/72_segment.tiles.ipynb #4b6e1a23
 def _only_valid(found: Found, valid: np.ndarray | None) -> Found:
     "Without the pixels that hold no data."
     if valid is None or valid.all(): return found
@@ -113,6 +102,7 @@ def _extent(prompt: Mapping[str, Any]) -> Box:
     low, high = np.min(points, 0), np.max(points, 0)
     return int(np.floor(low[0])), int(np.floor(low[1])), int(np.ceil(high[0])), int(np.ceil(high[1]))
 
+# %% ../../nbs/lib/72_segment.tiles.ipynb #3670ed0c
 def _window_for(box: Box, tiles: np.ndarray,  # int64 [T, 4]
                 size: tuple[int, int]) -> Box | None:  # None: outside the picture
     "The window in which a prompt is answered."
@@ -130,20 +120,7 @@ def _window_for(box: Box, tiles: np.ndarray,  # int64 [T, 4]
     left, top = start(x0, x1, w, width), start(y0, y1, h, height)
     return left, top, left + w, top + h
 
-# %% ../../nbs/lib/72_segment.tiles.ipynb #05c3fb62
-def _prompted(segmenter: Segmenter, picture: Readable, tiles: Sequence[Box], prompts: Sequence[Mapping[str, Any]],
-              progress: Callable[[int, int], None] | None) -> Found:
-    windows: dict[Box, list[int]] = {}
-    for k, prompt in enumerate(prompts):
-        window = _window_for(_extent(prompt), np.array(tiles), picture.size)
-        if window: windows.setdefault(window, []).append(k)
-    every = Found.of([EMPTY] * len(prompts), np.zeros(len(prompts)), [int(p.get("label", -1)) for p in prompts])
-    for done, (window, numbers) in enumerate(sorted(windows.items(), key=lambda w: (w[0][1], w[0][0]))):
-        found = _seen(segmenter, picture, window, [prompts[k] for k in numbers])
-        for k, mask, score in zip(numbers, found.masks, found.scores, strict=True): every.masks[k], every.scores[k] = mask, score
-        if progress: progress(done + 1, len(windows))
-    return every
-
+# %% ../../nbs/lib/72_segment.tiles.ipynb #bd76bb27
 def _moved(prompt: Mapping[str, Any], x: int, y: int, factor: int) -> dict[str, Any]:
     "A prompt in pixels of a window whose corner lies at x, y, and that is smaller by a factor."
     def shift(point: Sequence[float]) -> tuple[float, float]: return (point[0] - x) / factor, (point[1] - y) / factor
@@ -153,31 +130,50 @@ def _moved(prompt: Mapping[str, Any], x: int, y: int, factor: int) -> dict[str, 
     if "points" in prompt: moved["points"] = [shift(p) for p in prompt["points"]]
     return moved
 
+# %% ../../nbs/lib/72_segment.tiles.ipynb #05c3fb62
+def _prompted(segmenter: Segmenter, picture: Readable, tiles: Sequence[Box], prompts: Sequence[Mapping[str, Any]],
+              progress: Callable[[int, int], None] | None) -> Found:
+    windows, places = {}, np.array(tiles)
+    for k, prompt in enumerate(prompts):
+        window = _window_for(_extent(prompt), places, picture.size)
+        if window: windows.setdefault(window, []).append(k)
+    every = Found.of([EMPTY] * len(prompts), np.zeros(len(prompts)), [int(p.get("label", -1)) for p in prompts])
+    for done, (window, numbers) in enumerate(sorted(windows.items(), key=lambda w: (w[0][1], w[0][0]))):
+        found = _seen(segmenter, picture, window, [prompts[k] for k in numbers])
+        for k, mask, score in zip(numbers, found.masks, found.scores, strict=True): every.masks[k], every.scores[k] = mask, score
+        if progress: progress(done + 1, len(windows))
+    return every
+
+# %% ../../nbs/lib/72_segment.tiles.ipynb #050fbc50
+def tiled_objects(segmenter: Segmenter, picture: Readable,
+                  tile: int | None = None, overlap: float = 0.25,  # see `tiles_of`
+                  prompts: Sequence[Mapping[str, Any]] | None = None,  # of a segmenter of prompts, in pixels of the picture
+                  progress: Callable[[int, int], None] | None = None,  # gets the tiles done, and all
+                  ) -> Found:
+    "The objects of a picture, joined over the seams of its tiles; with prompts, one for each, in their order."
+    tiles = tiles_of(picture.size, segmenter.side, tile, overlap, _is_map(picture))
+    if segmenter.task == "prompts": return _prompted(segmenter, picture, tiles, prompts or [], progress)
+    found = []
+    for done, tile in enumerate(tiles):
+        seen = _seen(segmenter, picture, tile)
+        found.append(seen[seen.areas > 0])
+        if progress: progress(done + 1, len(tiles))
+    return join(tiles, found, picture.size, by_class=segmenter.by_class)
+
 # %% ../../nbs/lib/72_segment.tiles.ipynb #3ae7ccfc
 def _weights(h: int, w: int) -> np.ndarray:  # float32 [h, w]
     "A pyramid that does not reach zero at the rim."
     y, x = (np.clip(1 - np.abs(np.linspace(-1, 1, n + 2)[1:-1]), 0.05, None) for n in (h, w))
     return (y[:, None] * x[None]).astype(np.float32)
 
-def tiled_labels(segmenter: Segmenter, picture: Readable, tile: int | None, overlap: float,
-                 write: Callable[[Box, np.ndarray, np.ndarray | None], None],  # window, labels uint8 [h, w], valid bool [h, w] or None
-                 partners: Mapping[str, Readable] | None = None,  # such as "thermal", of the same size
-                 progress: Callable[[int, int], None] | None = None) -> None:
-    "The class map of a picture, written strip by strip from top to bottom. Raises `ParameterError`."
-    tiles, partners, width = tiles_of(picture.size, segmenter.side, tile, overlap, _is_map(picture)), partners or {}, picture.size[1]
-    _check_partners(segmenter, picture, partners)
-    tops = sorted({t[1] for t in tiles})
-    above = np.zeros((len(segmenter.classes) + 1, 0, width), np.float32)  # sums and weights of the rows that the last row of tiles saw too
-    for top, end in zip(tops, [*tops[1:], picture.size[0]], strict=True):
-        row = [t for t in tiles if t[1] == top]
-        labels, valid = np.zeros((end - top, width), np.uint8), np.ones((end - top, width), bool)
-        below = np.zeros((len(above), row[0][3] - end, width), np.float32)
-        for columns, sums, real in _columns(segmenter, picture, partners, row, above):
-            labels[:, columns] = sums[:-1, :end - top].argmax(0)
-            below[..., columns], valid[:, columns] = sums[:, end - top:], real[:end - top]
-            if progress: progress(tiles.index(row[0]) + sum(t[0] <= columns.start for t in row), len(tiles))
-        write((0, top, width, end), labels, None if valid.all() else valid)
-        above = below
+# %% ../../nbs/lib/72_segment.tiles.ipynb #7499f488
+def _check_partners(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Readable]) -> None:
+    for name, p in partners.items():
+        if tuple(p.size) != tuple(picture.size):
+            raise ParameterError(f"the {name} picture has {p.size[1]} x {p.size[0]} pixels, its partner {picture.size[1]} x {picture.size[0]}",
+                                 remedy="both must be aligned, pixel by pixel")
+    missing = [name for name in segmenter.partners if name not in partners]
+    if missing: raise ParameterError(f"the model needs a {missing[0]} picture beside each picture", remedy="or a model trained with modalities=rgb")
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #3bc10752
 def _columns(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Readable], row: Sequence[Box],
@@ -198,10 +194,23 @@ def _columns(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Rea
         yield slice(x0, end), sums[..., :end - x0], valid[:, :end - x0]
         sums, valid, left = sums[..., end - x0:], valid[:, end - x0:], end
 
-def _check_partners(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Readable]) -> None:
-    for name, p in partners.items():
-        if tuple(p.size) != tuple(picture.size):
-            raise ParameterError(f"the {name} picture has {p.size[1]} x {p.size[0]} pixels, its partner {picture.size[1]} x {picture.size[0]}",
-                                 remedy="both must be aligned, pixel by pixel")
-    missing = [name for name in segmenter.partners if name not in partners]
-    if missing: raise ParameterError(f"the model needs a {missing[0]} picture beside each picture", remedy="or a model trained with modalities=rgb")
+# %% ../../nbs/lib/72_segment.tiles.ipynb #49441690
+def tiled_labels(segmenter: Segmenter, picture: Readable, tile: int | None, overlap: float,
+                 write: Callable[[Box, np.ndarray, np.ndarray | None], None],  # window, labels uint8 [h, w], valid bool [h, w] or None
+                 partners: Mapping[str, Readable] | None = None,  # such as "thermal", of the same size
+                 progress: Callable[[int, int], None] | None = None) -> None:
+    "The class map of a picture, written strip by strip from top to bottom. Raises `ParameterError`."
+    tiles, partners, width = tiles_of(picture.size, segmenter.side, tile, overlap, _is_map(picture)), partners or {}, picture.size[1]
+    _check_partners(segmenter, picture, partners)
+    tops = sorted({t[1] for t in tiles})
+    above = np.zeros((len(segmenter.classes) + 1, 0, width), np.float32)  # sums and weights of the rows that the last row of tiles saw too
+    for top, end in zip(tops, [*tops[1:], picture.size[0]], strict=True):
+        row = [t for t in tiles if t[1] == top]
+        labels, valid = np.zeros((end - top, width), np.uint8), np.ones((end - top, width), bool)
+        below = np.zeros((len(above), row[0][3] - end, width), np.float32)
+        for columns, sums, real in _columns(segmenter, picture, partners, row, above):
+            labels[:, columns] = sums[:-1, :end - top].argmax(0)
+            below[..., columns], valid[:, columns] = sums[:, end - top:], real[:end - top]
+            if progress: progress(tiles.index(row[0]) + sum(t[0] <= columns.start for t in row), len(tiles))
+        write((0, top, width, end), labels, None if valid.all() else valid)
+        above = below
