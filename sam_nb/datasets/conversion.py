@@ -22,7 +22,7 @@ from .coco_masks import split_names
 from .mask_outlines import runs_of_crop
 from .object_masks import IdMap, MaskSet, RunLengths
 from .objects import Objects, load_objects, splits_on_disk
-from .pictures import Picture, file_error, turned
+from .pictures import Picture, Problem, file_error, turned
 from .referring import Referring, load_referring, referring_splits
 from .writers import WRITERS, Labelled, Written
 
@@ -93,7 +93,7 @@ def labelled(data: Objects, split: str = "",
     "The pictures of a dataset of objects or expressions with their masks, one at a time."
     names, lost = [] if names is None else names, Counter() if lost is None else lost
     category = _Classes(names, data.classes)
-    for problem in data.problems: lost[f"of the source, not used: {problem.kind}"] += 1
+    _note_problems(data.problems, lost)
     for index in range(len(data)):
         try: picture = _as_labelled(data, index, split, category)
         except DatasetError as error:
@@ -101,6 +101,9 @@ def labelled(data: Objects, split: str = "",
             failed.append(error)
             continue
         yield _targets_once(picture, lost) if isinstance(data, Referring) else picture
+
+def _note_problems(problems: Iterable[Problem], lost: Counter) -> None:
+    for p in problems: lost[f"{'not used of' if p.severity == 'error' else 'noticed in'} the source: {p.kind}"] += 1
 
 def _as_labelled(data: Objects, index: int, split: str, category: Callable[[int], int]) -> Labelled:
     entry, masks = data.entries[index], data.masks(index)
@@ -194,7 +197,7 @@ def _open_pairs(found: Any, wanted: Sequence[str] | None, components: bool) -> _
     if not all(data.labelled for data in opened.values()):
         raise DatasetError("these pictures have no labels: there is nothing to convert", file=found.folder, remedy="take the labelled pictures")
     source = _Source(found.folder, sum(map(len, opened.values())), (), [])
-    for problem in (p for data in opened.values() for p in data.problems): source.lost[f"of the source, not used: {problem.kind}"] += 1
+    for data in opened.values(): _note_problems(data.problems, source.lost)
     source.pictures = (p for split, data in opened.items() for p in _of_maps(_pair_maps(data, source), split, source, data.classes, 0, components))
     return source
 
@@ -231,6 +234,9 @@ def _open_cover(found: Any, wanted: Sequence[str] | None, components: bool) -> _
     "The label maps of an Earth-observation dataset. Raises `DatasetError` where there are none."
     from sam_nb.datasets.earth import earth_kind
     kind = earth_kind(found.prepare())
+    if not kind:
+        inside = ", ".join(sorted(f.name for f in found.folder.iterdir() if f.is_dir())[:8])
+        raise DatasetError(f"several datasets in one folder: {inside}", file=found.folder, remedy="convert one of these folders")
     if kind in _WHAT:
         remedy = "boxes in a COCO or GeoJSON file are prompts: sam_nb segment MODEL PICTURES OUT --prompts FILE makes masks of them"
         if "box" not in _WHAT[kind]: remedy = "sam_nb segment MODEL PICTURES OUT makes masks"

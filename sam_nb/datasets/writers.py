@@ -124,19 +124,20 @@ def _yolo_yaml(splits: Sequence[str], names: Sequence[str]) -> str:
 
 # %% ../../nbs/lib/12_datasets.writers.ipynb #8492f1f4
 def _painted(made: WrittenFolder, picture: Labelled, kept: Sequence[int], most: int,  # objects that the map can number
-             ) -> tuple[np.ndarray, list[int]]:  # int32 [H, W]: 0, or 1 + place in the list; the list: places in `masks`
+             ) -> tuple[np.ndarray, list[int]]:  # unsigned [H, W]: 0, or 1 + place in the list; the list: places in `masks`
     "Objects as one map, the smaller ones on top."
     areas = {k: int(coco.area(picture.masks[k])) for k in kept}
     drawn = sorted(kept, key=lambda k: -areas[k])
     made.lose(f"objects beyond {most} in a picture: the smallest are left out", len(drawn) - len(drawn[:most]))
     drawn = sorted(drawn[:most])
-    number, ids = {k: i for i, k in enumerate(drawn, 1)}, np.zeros(picture.size, np.int32)
-    for k in sorted(drawn, key=lambda k: -areas[k]):
-        x, y, crop = crop_of_runs(picture.masks[k])
-        np.copyto(ids[y:y + crop.shape[0], x:x + crop.shape[1]], number[k], where=crop.view(bool))
-    seen = np.bincount(ids.ravel(), minlength=len(drawn) + 1)[1:]
-    made.lose("objects partly under smaller ones", sum(0 < s < areas[k] for s, k in zip(seen, drawn, strict=True)))
-    made.lose("objects wholly under smaller ones", int((seen == 0).sum()))
+    number = {k: i for i, k in enumerate(drawn, 1)}
+    ids = np.zeros(picture.size, np.min_scalar_type(len(drawn)))
+    crops = {k: crop_of_runs(picture.masks[k]) for k in drawn}
+    windows = {k: np.s_[y:y + crop.shape[0], x:x + crop.shape[1]] for k, (x, y, crop) in crops.items()}
+    for k in sorted(drawn, key=lambda k: -areas[k]): np.copyto(ids[windows[k]], ids.dtype.type(number[k]), where=crops[k][2].view(bool))
+    seen = {k: np.count_nonzero(ids[windows[k]] == number[k]) for k in drawn}
+    made.lose("objects partly under smaller ones", sum(0 < seen[k] < areas[k] for k in drawn))
+    made.lose("objects wholly under smaller ones", sum(not seen[k] for k in drawn))
     return ids, drawn
 
 # %% ../../nbs/lib/12_datasets.writers.ipynb #312f7168
@@ -147,7 +148,7 @@ def _voc_palette() -> list[int]:
 
 def _save_palette(path: Path, ids: np.ndarray) -> None:
     from PIL import Image
-    picture = Image.fromarray(ids.astype(np.uint8), "L")
+    picture = Image.fromarray(ids.astype(np.uint8, copy=False), "L")
     picture.putpalette(_voc_palette())
     picture.save(path)
 
@@ -159,14 +160,14 @@ def _voc_maps(made: WrittenFolder, picture: Labelled, name: str) -> None:
     made.lose("groups (crowd): drawn as void (255)", len(groups))
     made.about.objects -= len(groups)
     ids, drawn = _painted(made, picture, [k for k in kept if k not in groups], 254)
-    void = np.zeros(picture.size, bool)
+    categories = np.array([0, *(1 + made.category(picture.categories[k]) for k in drawn)])
+    if categories.max() > 254: raise ParameterError(f"class {categories.max()}: the maps of VOC hold 254 classes", remedy="--to coco or instance")
+    planes = {"SegmentationObject": ids, "SegmentationClass": categories.astype(np.uint8)[ids]}
     for k in groups:
         x, y, crop = crop_of_runs(picture.masks[k])
-        void[y:y + crop.shape[0], x:x + crop.shape[1]] |= crop.view(bool)
-    categories = np.array([0, *(1 + made.category(picture.categories[k]) for k in drawn)], np.int32)
-    if categories.max() > 254: raise ParameterError(f"class {categories.max()}: the maps of VOC hold 254 classes", remedy="--to coco or instance")
-    for folder, values in (("SegmentationObject", ids), ("SegmentationClass", categories[ids])):
-        _save_palette(made.path(f"{folder}/{name}.png"), np.where(void & (ids == 0), 255, values))
+        window = np.s_[y:y + crop.shape[0], x:x + crop.shape[1]]
+        for plane in planes.values(): np.copyto(plane[window], np.uint8(255), where=crop.view(bool) & (plane[window] == 0))
+    for folder, plane in planes.items(): _save_palette(made.path(f"{folder}/{name}.png"), plane)
 
 # %% ../../nbs/lib/12_datasets.writers.ipynb #a45e42bc
 def write_voc(pictures: Iterable[Labelled], classes: Sequence[str], out: str | Path, *, copy: bool | str = True, overwrite: bool = False) -> Written:
@@ -190,16 +191,17 @@ def _write_lists(made: WrittenFolder, pictures: Iterable[Labelled], images: str,
 # %% ../../nbs/lib/12_datasets.writers.ipynb #621cdc56
 def _instance_maps(made: WrittenFolder, picture: Labelled, name: str) -> None:
     ids, drawn = _painted(made, picture, made.kept(picture), 2**31 - 1)
-    categories = np.array([0, *(1 + picture.categories[k] for k in drawn)], np.int32)
+    categories = np.array([0, *(1 + picture.categories[k] for k in drawn)])
+    categories = categories.astype(np.uint8 if categories.max() < 255 else np.uint16)
     _save_map(made, f"instance/{name}", ids, np.uint16)
-    _save_map(made, f"labels/{name}", categories[ids], np.uint8 if categories.max() < 255 else np.uint16)
+    _save_map(made, f"labels/{name}", categories[ids], categories.dtype)
 
 def _save_map(made: WrittenFolder, name: str, ids: np.ndarray, type: Any) -> None:
     if ids.max(initial=0) > np.iinfo(type).max:
         import tifffile
         return tifffile.imwrite(made.path(f"{name}.tif"), ids.astype(np.uint32), compression="zlib")
     from PIL import Image
-    Image.fromarray(ids.astype(type)).save(made.path(f"{name}.png"))
+    Image.fromarray(ids.astype(type, copy=False)).save(made.path(f"{name}.png"))
 
 def write_instance(pictures: Iterable[Labelled], classes: Sequence[str], out: str | Path, *, copy: bool | str = True,
                    overwrite: bool = False) -> Written:

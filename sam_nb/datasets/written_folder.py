@@ -203,6 +203,9 @@ class WrittenFolder:
     def kept(self, picture: Labelled, holds: str = "",  # words of: scores crowd parts
              ) -> list[int]:
         "The objects that can be written: places in `masks`."
+        if wrong := next((m for m in picture.masks if tuple(m["size"]) != tuple(picture.size)), None):
+            fact = f"a mask of {wrong['size'][0]} x {wrong['size'][1]} for the picture {picture.name!r} of {picture.size[0]} x {picture.size[1]}"
+            raise ParameterError(fact, remedy="give masks of the whole picture")
         areas = [int(coco.area(m)) for m in picture.masks]
         self.lose("masks without a pixel: left out", areas.count(0))
         kept = [k for k, area in enumerate(areas) if area]

@@ -1,4 +1,6 @@
 """`sam_nb convert` on what people bring: names, interrupts, full disks, folders that are taken, round trips."""
+import base64
+import io
 import json
 import resource
 import signal
@@ -36,6 +38,15 @@ def maps(folder: Path, names=("a", "b"), ending: str = ".jpg") -> Path:
     return folder
 
 
+def shapes() -> np.ndarray:  # uint8 [5, H, W]
+    "A ring, the disc in it, a thing in two pieces with a hole in one, a diagonal line, one pixel."
+    y, x = np.mgrid[:H, :W]
+    distance, pieces = np.hypot(x - 20, y - 20), np.zeros((H, W), bool)
+    pieces[5:12, 40:50] = pieces[25:35, 45:58] = True
+    pieces[28:31, 48:52] = False
+    return np.stack([(distance < 15) & (distance >= 9), distance < 5, pieces, (x == y + 19) & (y > 3), (x == 59) & (y == 0)]).astype(np.uint8)
+
+
 def found(folder: Path, **options) -> dict[str, list[bytes]]:
     return {p.name: sorted(m["counts"] for m in p.masks) for p in open_source(folder, **options)}
 
@@ -53,6 +64,26 @@ def test_masks_come_back(tmp_path, to):
     else: assert before == after
     reports = [check_objects(tmp_path / "out", split) for split in splits_on_disk(tmp_path / "out") or [None]]
     assert not any(r.errors for r in reports), [str(r) for r in reports]
+
+
+def unpacked(text: str) -> dict:
+    "A LabelMe file with its masks as pixels: the bytes of a PNG differ between versions of Pillow."
+    said = json.loads(text)
+    for s in said["shapes"]: s["mask"] = s["mask"] and np.array(Image.open(io.BytesIO(base64.b64decode(s["mask"])))).tolist()
+    return said
+
+
+@pytest.mark.parametrize("to, file, lines", [("yolo", "labels/train/a.txt", 13), ("labelme", "a.json", 0)])
+def test_the_tools_draw_the_masks_that_were_written(tmp_path, to, file, lines):
+    "Ultralytics and LabelMe drew the golden files, and the writers write these files still."
+    runs = [coco.encode(np.asfortranarray(p)) for p in shapes()]
+    WRITERS[to]([Labelled("a", None, (H, W), runs, [0, 1, 0, 1, 0])], ["cup", "plate"], tmp_path / "out")
+    golden = Path(__file__).parents[1] / "golden/formats/written"
+    written, known = (tmp_path / "out" / file).read_text(), (golden / f"{to}{Path(file).suffix}").read_text()
+    assert written == known if to == "yolo" else unpacked(written) == unpacked(known)
+    objects = json.loads((golden / f"{to}_drawn.json").read_text())["objects"]
+    drawn = [np.repeat(np.arange(len(o["runs"])) % 2, o["runs"]).reshape(H, W) for o in objects]
+    assert [int((d != p).sum()) for d, p in zip(drawn, shapes(), strict=True)] == [0, 0, lines, 0, 0]  # the line between two pieces
 
 
 @pytest.mark.parametrize("to", sorted(set(WRITERS) - {"yolo"}))
