@@ -149,6 +149,44 @@ def test_in_tiles_as_in_one_piece(tmp_path):
     assert sorted(f["properties"]["pixels"] for f in tiled) == sorted(f["properties"]["pixels"] for f in whole)
 
 
+def classes(partners: tuple[str, ...] = ()) -> Segmenter:
+    "Dark, bright; and hot, where a second camera's picture is bright."
+    def answer(image, more):
+        bright = (image[..., 0] > 128).astype(np.float32)
+        hot = (more["thermal"][..., 0] > 128).astype(np.float32) * 2 if partners else bright * 0
+        return np.stack([1 - bright, bright, hot])
+    return Segmenter("semantic", ("dark", "bright", "hot"), 3, 512, torch.nn.Linear(1, 1), answer, partners=partners)
+
+
+def test_classes_of_pixels(tmp_path):
+    write_tiff(tmp_path / "in/a.tif", "EPSG:32633", PLACES["EPSG:32633"])
+    summary = segment(tmp_path / "in", tmp_path / "out", model=classes(), to="labels,coco,geojson", sheet=3)
+    bright = picture()[..., 0] > 128
+    with rasterio.open(tmp_path / "out/labels/a.tif") as file:
+        assert (file.read(1) == bright).all() and file.crs.to_epsg() == 32633 and file.tags()["class_1"] == "bright"
+    assert summary.counts == {"dark": int((~bright).sum()), "bright": int(bright.sum())}
+    regions = features(summary.written["geojson"])
+    assert sorted(f["properties"]["class"] for f in regions) == ["bright"] * 3 + ["dark"] * 2  # the ground, and what is seen through the hole
+    notes = json.loads((tmp_path / "out/coco/annotations/instances.json").read_text())["annotations"]
+    assert [a["area"] for a in notes] == [summary.counts["dark"], summary.counts["bright"]]
+    with pytest.raises(ParameterError, match="finds classes"): segment(tmp_path / "in", tmp_path / "new", model=classes(), to="yolo")
+
+
+def test_rgb_thermal(tmp_path):
+    thermal = np.zeros((180, 280), np.uint8)
+    thermal[:40, :50] = 255
+    for folder, pixels in (("Visible", picture()), ("Infrared", thermal), ("Label", thermal)):
+        (tmp_path / "fmb/test" / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / f"fmb/test/{folder}/1.png")
+    Image.fromarray(np.dstack([picture(), thermal])).save(tmp_path / "four.png")
+    for k, what in enumerate((tmp_path / "fmb", tmp_path / "fmb/test", tmp_path / "four.png")):
+        summary = segment(what, tmp_path / f"out{k}", model=classes(("thermal",)), sheet=2)
+        assert (summary.pictures, summary.counts["hot"]) == (1, 40 * 50), str(summary)
+    summary = segment(tmp_path / "fmb/test/Visible", tmp_path / "out3", model=classes(("thermal",)))
+    assert "no thermal picture" in summary.failures[0].fact and "--thermal" in summary.failures[0].remedy
+    assert segment(tmp_path / "fmb/test/Visible", tmp_path / "out4", model=classes(("thermal",)), thermal=tmp_path / "fmb/test/Infrared").ok
+
+
 # ---- prompts -------------------------------------------------------------------------------------------------------------------------------
 
 def test_boxes_outside(tmp_path):
