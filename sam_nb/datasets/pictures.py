@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ def _read(self: Picture, region: tuple[int, int, int, int] | None,  # as stored
     if mask is not None and not mask.all():
         lost = ~mask if lost is None else lost | ~mask
         pixels = pixels * mask[..., None].view(np.uint8)
-    if pixels.shape[-1] < 3: pixels = pixels[..., :1].repeat(3, -1)
+    if pixels.shape[-1] < 3: pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., 0]), cv2.COLOR_GRAY2RGB)
     return np.ascontiguousarray(turned(pixels, self.turn)), None if lost is None else np.ascontiguousarray(turned(~lost, self.turn))
 
 Picture.read, Picture._read = _read_picture, _read
@@ -141,7 +142,6 @@ Picture._bounds, Picture._kept = _bounds, None
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #d5dea12b
 def _thumbnail(self: Picture, side: int) -> np.ndarray:  # uint8 [h, w, C], the longer side at most `side`
     "The picture made small; of a large raster only every n-th pixel is read."
-    import cv2
     step = max(1, max(self.size) // (2 * side))
     pixels = self._read(None, step)[0]
     scale = min(1.0, side / max(pixels.shape[:2]))

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -48,10 +48,10 @@ class RasterFile:
 # %% ../../nbs/lib/10_datasets.rasters.ipynb #d755de7a
 @contextmanager
 def _gdal() -> Iterator[Any]:
-    "rasterio with a small cache; other files of the folder are not listed."
+    "rasterio with a cache of 256 MiB (rasterio takes bytes, GDAL megabytes); other files of the folder are not listed."
     import rasterio
     _keep_quiet()
-    with rasterio.Env(GDAL_CACHEMAX=256, GDAL_DISABLE_READDIR_ON_OPEN="TRUE", GTIFF_HONOUR_NEGATIVE_SCALEY="YES"): yield rasterio
+    with rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"): yield rasterio
 
 @cache
 def _keep_quiet() -> None:
@@ -183,29 +183,22 @@ def _read(self: OpenRaster, region: tuple[int, int, int, int] | None = None,  # 
           ) -> np.ndarray:  # [h, w, C] of the stored type
     "Pixels of a window."
     bands = list(bands or range(1, self.file.bands + 1))
+    window, shape = _window(self.file.size, region, step)
     with self.reading() as rasterio:
         if not self.file.stack:
-            def read(w, shape): return np.moveaxis(self._dataset.read(bands, window=w, out_shape=(len(bands), *shape)), 0, -1)
-            return _every(self, read, region, step)
-        window, shape = _window(region or (0, 0, *self.file.size[::-1]), step)
+            return np.moveaxis(self._dataset.read(bands, window=window, out_shape=(len(bands), *shape)), 0, -1)
         pixels = np.empty((*shape, len(bands)), self.file.dtype)
         for k, band in enumerate(bands):
             with rasterio.open(f"GTIFF_DIR:{self.file.stack[band - 1]}:{self._source}") as page:
                 pixels[..., k] = page.read(1, window=window, out_shape=shape)
     return pixels
 
-def _window(region: tuple[int, int, int, int], step: int) -> tuple[Any, tuple[int, int]]:  # rows and columns; size of the result
-    x0, y0, x1, y1 = region
+def _window(size: tuple[int, int], region: tuple[int, int, int, int] | None,
+            step: int) -> tuple[Any, tuple[int, int]]:  # rows and columns; size of the result
+    x0, y0, x1, y1 = region or (0, 0, *size[::-1])
     return ((y0, y1), (x0, x1)), (-(-(y1 - y0) // step), -(-(x1 - x0) // step))
 
-# %% ../../nbs/lib/10_datasets.rasters.ipynb #0ddb415d
-def _every(self: OpenRaster, read: Callable[[Any, tuple[int, int]], np.ndarray], region: tuple[int, int, int, int] | None, step: int) -> np.ndarray:
-    "Every step-th pixel of a window: by GDAL where it has overviews or short strips, else of rows of tiles."
-    x0, y0, x1, y1 = region or (0, 0, *self.file.size[::-1])
-    if step == 1 or self.thins_out(step): return read(*_window((x0, y0, x1, y1), step))
-    rows = -(-self._dataset.block_shapes[0][0] // step) * step
-    return np.concatenate([read(*_window((x0, y, x1, min(y + rows, y1)), 1))[::step, ::step].copy() for y in range(y0, y1, rows)])
-
+# %% ../../nbs/lib/10_datasets.rasters.ipynb #9e3afbca
 def _thins_out(self: OpenRaster, step: int) -> bool:
     "Whether GDAL reads every step-th pixel without decoding the others."
     return self._dataset.block_shapes[0][0] <= step or any(1 < factor <= step for factor in self._dataset.overviews(1))
@@ -224,10 +217,11 @@ def _spread(self: OpenRaster, most: int) -> tuple[list[tuple[int, int, int, int]
 def _read_mask(self: OpenRaster, region: tuple[int, int, int, int] | None = None, step: int = 1) -> np.ndarray | None:  # bool [h, w]
     "Valid pixels by the file's own mask or alpha band; None: it has none."
     if not self.file.masked: return None
+    window, shape = _window(self.file.size, region, step)
     with self.reading():
-        if self.file.alpha: return _every(self, lambda w, shape: self._dataset.read(self.file.alpha, window=w, out_shape=shape) > 0, region, step)
+        if self.file.alpha: return self._dataset.read(self.file.alpha, window=window, out_shape=shape) > 0
         bands = [1] if self._dataset.mask_flag_enums[0] else list(range(1, self.file.bands + 1))  # one mask for all, or one each
-        return _every(self, lambda w, shape: self._dataset.read_masks(bands, window=w, out_shape=(len(bands), *shape)).any(0), region, step)
+        return self._dataset.read_masks(bands, window=window, out_shape=(len(bands), *shape)).any(0)
 
 OpenRaster.read, OpenRaster.read_mask, OpenRaster.thins_out, OpenRaster.spread = _read, _read_mask, _thins_out, _spread
 
