@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..core import DatasetError
 from .coco_segmentations import sound_segmentation
-from .layouts import Evidence, Layout
+from .layouts import Evidence, Layout, listed
 from .mask_pictures import ids_of, sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths
 from .pictures import Problem, file_error, read_map
@@ -160,13 +161,22 @@ _GET = "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into one
 
 def cityscapes_splits(root: str | Path) -> list[str]:
     "The splits of a folder in Cityscapes' layout; none: another layout."
-    images, truth = Path(root) / _IMAGES, Path(root) / _TRUTH
-    return sorted(f.name for f in images.iterdir() if f.is_dir() and (truth / f.name).is_dir()) if images.is_dir() and truth.is_dir() else []
+    images, truth = (_part_of(root, name) for name in (_IMAGES, _TRUTH))
+    return [s for s in listed(images)[1] if s in listed(truth)[1]] if images and truth else []
 
-def _by_base(folder: Path, ending: str) -> dict[str, str]:  # base -> file
-    "The files of all cities, by what their names begin with."
-    files = [os.path.join(city.path, name) for city in os.scandir(folder) if city.is_dir() for name in os.listdir(city.path)]
-    return {os.path.basename(f).removesuffix(ending): f for f in sorted(files) if f.endswith(ending)}
+def _part_of(root: str | Path, name: str) -> Path | None:
+    "leftImg8bit or gtFine, in the folder or in that of its archive (leftImg8bit_trainvaltest/leftImg8bit)."
+    folders = listed(root)[1]
+    found = [Path(root, f, name) for f in folders if f.startswith(f"{name}_") and name in listed(Path(root, f))[1]]
+    return Path(root, name) if name in folders else next(iter(found), None)
+
+_ENDS = {"images": re.compile(rf"(_{_IMAGES})?\.(png|jpe?g)$"), "polygons": re.compile(r"(_gt[A-Z][a-z]+)?_polygons\.json$"),
+         **{k: re.compile(rf"(_gt[A-Z][a-z]+)?_{k}\.png$") for k in ("instanceIds", "labelIds")}}
+
+def _by_base(folder: Path, kind: str) -> dict[str, str]:  # base -> file
+    "The files of all cities, or of a split without cities, by what their names begin with."
+    places = [folder, *(folder / city for city in listed(folder)[1])]
+    return {name[:end.start()]: str(p / name) for p in places for name in listed(p)[0] if (end := _ENDS[kind].search(name))}
 
 # %% ../../nbs/lib/10_datasets.cityscapes.ipynb #531a72b1
 def open_cityscapes(root: str | Path, split: str,
@@ -174,9 +184,9 @@ def open_cityscapes(root: str | Path, split: str,
                     exact: bool = False,  # the pixels of instanceIds.png instead of polygons
                     ) -> FolderContents:
     "The images and masks of a split in Cityscapes' layout. Raises `DatasetError`."
-    folder, truth = Path(root) / _IMAGES / split, Path(root) / _TRUTH / split
-    images = _by_base(folder, f"_{_IMAGES}.png")
-    polygons, id_maps, labels = (_by_base(truth, f"_{_TRUTH}_{kind}") for kind in ("polygons.json", "instanceIds.png", "labelIds.png"))
+    folder, truth = ((_part_of(root, name) or Path(root, name)) / split for name in (_IMAGES, _TRUTH))
+    images = _by_base(folder, "images")
+    polygons, id_maps, labels = (_by_base(truth, kind) for kind in ("polygons", "instanceIds", "labelIds"))
     outlined = bool(polygons) and not (exact and id_maps)
     chosen = polygons if outlined else id_maps
     _require_files(folder, truth, images, chosen, labels)
@@ -202,7 +212,7 @@ def _require_files(folder: Path, truth: Path, images: Mapping[str, str], chosen:
 
 # %% ../../nbs/lib/10_datasets.cityscapes.ipynb #9c30ec9a
 def _find(root: Path) -> Evidence | None:
-    there = cityscapes_splits(root) if root.is_dir() else []
+    there = [s for s in cityscapes_splits(root) if any(_by_base(_part_of(root, _TRUTH) / s, k) for k in ("instanceIds", "polygons"))]
     usual = [s for s in ("train", "val", "test") if s in there]
     return Evidence(f"{_IMAGES} beside {_TRUTH}", tuple(usual or there)) if there else None
 

@@ -124,7 +124,7 @@ def is_mask_name(name: str) -> bool:
     "Whether a name begins or ends with a word for masks; a number may follow."
     words = words_of(name.rpartition("/")[2])
     while len(words) > 1 and words[-1].isdigit() and words[0] not in ANY_MASK_WORDS: words.pop()
-    return len(words_of(name.rpartition("/")[2])) > 1 and (words[-1] in ANY_MASK_WORDS or words[0] in ANY_MASK_WORDS)
+    return bool(words) and (words[-1] in ANY_MASK_WORDS or words[0] in ANY_MASK_WORDS)
 
 # %% ../../nbs/lib/10_datasets.pairing.ipynb #a9f58848
 def split_names_in_two(names: Collection[str]) -> Pairing | None:
@@ -132,5 +132,6 @@ def split_names_in_two(names: Collection[str]) -> Pairing | None:
     masks = [n for n in names if is_mask_name(n)]
     if not masks or len(masks) == len(names): return None
     images = [n for n in names if not is_mask_name(n)]
+    if len(images) == 1: return Pairing({images[0]: masks}, (), "the only image of a folder")
     found = pair_names(images, masks)
     return found if 10 * len(found.orphans) <= len(masks) else None
