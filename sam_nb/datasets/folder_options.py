@@ -23,7 +23,7 @@ class FolderChoices(BaseModel):
     "How the images and masks of a folder are read; None: recognised, or as usual (in an evaluation: as in the run)."
     model_config = ConfigDict(extra="forbid", strict=True)
     annotations: str | None = Field(None, description="file or folder of the masks; None: looked for")
-    kind: str | None = Field(None, description="format of the masks (coco, instance, label, binary, labelme, yolo ...); None: recognised")
+    kind: str | None = Field(None, description="format of the masks (coco, instance, label, binary, negative, labelme, yolo ...); None: recognised")
     components: bool | None = Field(None, description="each connected piece of a mask is an object; None: in label maps only")
     bands: str | int | list[int] | None = Field(None, description="bands of the images, from 1, in the order wanted ('4,3,2'); None: all")
     nodata: float | None = Field(None, description="value of pixels that hold no data; None: as the file says")

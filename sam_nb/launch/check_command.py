@@ -141,10 +141,12 @@ def _head(checked: _Checked, reports: Mapping[str, Any]) -> list[str]:
         first, *more = data.found.notes or (info.title,)
         return [f"{where}: {first}", *(f"  {note}" for note in (f"kind: {data.kind}", *more))]
     if info.task == "semantic" and checked.root is not None and (pairs := find_pairs(checked.root)):
-        return [f"{where}: {info.title}", f"  {pairs.why}"]
+        what = info.title if pairs.name else f"RGB-thermal pairs, {info.num_classes} classes ({info.title})"
+        return [f"{where}: {what}", f"  {pairs.why}"]
     if info.task == "earth" and data is not None: return [f"{where}: {_earth_title(data.kind)}", f"  {len(data.classes)} classes"]
     if info.task == "referring" and data is not None:
-        return [f"{where}: {info.title}", *(f"  {note}" for note in (f"layout: {data.kind}", *data.found.notes))]
+        layout = {"risors": "RISORS", "refer": "REFER (RefCOCO, RRSIS-D)", "refsegrs": "RefSegRS"}.get(data.kind, data.kind)
+        return [f"{where}: images with referring expressions, laid out as {layout}", *(f"  {note}" for note in data.found.notes)]
     return [f"{where}: {info.title}"]
 
 def _taken_for(checked: _Checked) -> str:
@@ -229,7 +231,7 @@ def _read(checked: _Checked, splits: Sequence[str] | None, sample: int | None) -
 # %% ../../nbs/lib/80_launch.check_command.ipynb #6713b304
 _HOW = {
     "images": "folder of the images; None: looked for", "annotations": "file or folder of the masks; None: looked for",
-    "kind": "format of the masks (coco, instance, label, binary, labelme, yolo ...); None: recognised",
+    "kind": "format of the masks (coco, instance, label, binary, negative, labelme, yolo ...); None: recognised",
     "crowd": "keep masks of groups of objects", "components": "each connected piece of a mask is an object; None: in label maps only",
     "bands": "bands of the images, from 1, in the order wanted ('4,3,2'); None: all",
     "nodata": "value of pixels that hold no data; None: as the file says",

@@ -180,7 +180,7 @@ def _underscored(word: str, parameters: Mapping[str, Parameter]) -> str:
     return f"--{plain}{sign}{value}" if name.startswith("--") and plain in parameters else word
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #1a1433c8
-_PATHS = ("data_root", "checkpoint", "text_checkpoint", "bert", "before")
+_PATHS = ("data_root", "images", "annotations", "unlabelled", "checkpoint", "text_checkpoint", "bert", "before")
 
 def absolute_paths(values: Mapping[str, Any],  # name -> value
                    ) -> dict[str, Any]:

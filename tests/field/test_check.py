@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from sam_nb.cli import main
+from sam_nb.contract import job
+from sam_nb.datasets.pictures import read_image
 
 # folder of the samples -> what the first line says, exit code, method of the last line
 SAMPLES = {
@@ -106,3 +108,49 @@ def test_what_a_folder_is_not(tmp_path, capsys):
     for words, fact in (((tmp_path,), "no known layout"), ((tmp_path / "nowhere",), "there is no such folder"), (("demo", "--kind", "coco"), "does nothing for a generated demo")):
         code, lines = checked(capsys, *words)
         assert code == 1 and fact in " ".join(lines), lines
+
+
+@pytest.fixture
+def aerial(tmp_path) -> Path:
+    "Four bands in TIFF, the fourth marked as alpha, and black-and-white masks of two squares each, in folders of unusual names."
+    import rasterio
+    for name in ("survey/tiles", "survey/outlines"): (tmp_path / name).mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for k in range(6):
+        with rasterio.open(tmp_path / f"survey/tiles/{k}.tif", "w", driver="GTiff", width=64, height=48, count=4, dtype="uint8") as out:
+            out.write(noise.integers(9, 240, (4, 48, 64), dtype=np.uint8))
+        mask = np.zeros((48, 64), np.uint8)
+        mask[4:20, 4:24], mask[26:44, 30:60] = 255, 255
+        cv2.imwrite(str(tmp_path / f"survey/outlines/{k}.png"), mask)
+    return tmp_path
+
+
+def trained(lines: list[str], root: Path, monkeypatch, **more) -> dict:
+    "Run the command of the last line of a check, in this process, for two steps; what its notebook defined."
+    from sam_nb.launch.parameters import find_notebook, read_command, read_parameters
+    from tests.test_bad_input import do_job
+    method, *words = shlex.split(lines[-1].removeprefix("to train: "))[2:]
+    values = read_command("train", method, words, read_parameters(find_notebook("train", method)))[1]
+    return do_job(f"train_{method}", root, monkeypatch, **{**values, "steps": 2, "device": "cpu", "workers": 0, "test_images": 1, "checkpoint": "scratch", **more})
+
+
+def test_what_check_calls_good_trains_and_is_evaluated_alike(aerial, capsys, monkeypatch):
+    words = ["--images", "survey/tiles", "--annotations", "survey/outlines", "--components", "true", "--bands", "4,2,1"]
+    monkeypatch.chdir(aerial)
+    code, lines = checked(capsys, "survey", *words)
+    assert code == 0 and "6 of 6 images read, 12 objects" in " ".join(lines), lines
+    assert "--bands 4,2,1" in lines[-1] and "--components true" in lines[-1]
+    done = trained(lines, aerial, monkeypatch, run_name="bands", image_size=64)
+    data, wanted = done["data"]["train"], read_image(done["data"]["train"].entries[0].image, bands=(4, 2, 1))
+    assert (data[0]["image"] == wanted).all() and len(data[0]["masks"]) == 2
+    how = job("promptable").evaluators["clicks"]
+    recipe = how.check({"run": "bands", "device": "cpu"})
+    again = how.open(recipe, how.plan(recipe))[1]
+    assert again.reading["bands"] == (4, 2, 1) and (again[0]["image"] == read_image(again.entries[0].image, bands=(4, 2, 1))).all() and len(again[0]["masks"]) == 2
+
+
+def test_an_option_that_does_nothing_is_refused_by_name(aerial, monkeypatch, capsys):
+    monkeypatch.chdir(aerial)
+    for words in (["train", "promptable", "--bands", "1,2,3", "--dry_run"], ["train", "saom", "--kind", "coco", "--dry_run"], ["train", "s4m", "--nodata", "0", "--dry_run"]):
+        assert main(words) == 1
+        assert f"{words[2][2:]}=" in (said := capsys.readouterr().err) and "does nothing for a generated demo" in said and f"leave {words[2][2:]} out" in said
