@@ -165,7 +165,8 @@ def shares(found: Found, reference: Found, tiles: list[Box], size: tuple[int, in
     ahead, back = found_in(small[0], reference, size), found_in(small[1], found, size)
     cut = crossing(small[1], tiles, size)
     return {"objects": len(small[0]), "reference": len(small[1]), "found in tiles %": 100 * back.mean(), "of those on seams %": 100 * back[cut].mean(),
-            "others %": 100 * back[~cut].mean(), "right of tiles' %": 100 * ahead.mean(), "larger": len(found) - len(small[0])}
+            "others %": 100 * back[~cut].mean() if (~cut).any() else float("nan"), "right of tiles' %": 100 * ahead.mean(),
+            "larger": len(found) - len(small[0]), "found at IoU 0.5 %": 100 * found_in(small[1], found, size, 0.5).mean()}
 
 
 # ---- a model that knows the truth -----------------------------------------------------------------------------------------------------------------------

@@ -81,9 +81,9 @@ def _channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     "One band as often as the model has channels. Raises `ParameterError` where bands do not fit."
     have = pixels.shape[2]
     if have == channels: return pixels
-    if have == 1 or (have == 3 and channels == 1): return pixels[..., :1].repeat(channels, 2)
-    raise ParameterError(f"a picture of {have} bands for a model of {channels}",
-                         remedy=f"--bands {','.join(str(k + 1) for k in range(channels))} chooses {channels} of them, in this order")
+    if have == 1 or (channels == 1 and (pixels == pixels[..., :1]).all()): return pixels[..., :1].repeat(channels, 2)
+    bands = ",".join(str(k % have + 1) for k in range(channels))
+    raise ParameterError(f"a picture of {have} bands for a model of {channels}", remedy=f"--bands {bands} chooses which, and in which order")
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #4b6e1a23
 def _only_valid(found: Found, valid: np.ndarray | None) -> Found:
