@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 
 from ..core import ParameterError
 from .mask_outlines import coco_polygons, crop_of_runs, fill_rings, one_path, rings
-from .written_folder import Labelled, Written, WrittenFolder, written_folder
+from .written_folder import Labelled, Written, WrittenFolder, kept_objects, save_picture, written_folder
 
 # %% auto #0
 __all__ = ['WRITERS', 'write_coco', 'write_yolo', 'write_voc', 'write_instance', 'write_labelme', 'Labelled', 'Written']
@@ -52,7 +52,7 @@ class _CocoFile:
 # %% ../../nbs/lib/12_datasets.writers.ipynb #2302009c
 def _coco_annotations(made: WrittenFolder, picture: Labelled, image: int, number: int) -> list[dict[str, Any]]:
     "The annotations of a picture, numbered from `number`."
-    kept = made.kept(picture, "scores crowd parts")
+    kept = kept_objects(made, picture, "scores crowd parts")
     numbers = {k: number + i for i, k in enumerate(kept)}
     rows = []
     for k in kept:
@@ -79,7 +79,7 @@ def write_coco(pictures: Iterable[Labelled], classes: Sequence[str],  # read at 
                 file = made.path(f"annotations/instances{split and f'_{split}'}.json").open("wb")
                 files[split] = _CocoFile(file, tempfile.TemporaryFile(dir=made.folder))
             folder, first = split or "images", made.about.objects + 1
-            name = made.image(picture, f"{folder}/{made.name(picture, folder)}", upright=True).removeprefix(f"{folder}/")
+            name = save_picture(made, picture, f"{folder}/{made.name(picture, folder)}", upright=True).removeprefix(f"{folder}/")
             image = {"id": number, "file_name": name, "height": int(picture.size[0]), "width": int(picture.size[1])}
             files[split].add(image, _coco_annotations(made, picture, number, first))
         for file in files.values(): file.end(made.names())
@@ -110,12 +110,13 @@ def write_yolo(pictures: Iterable[Labelled], classes: Sequence[str], out: str | 
             split = picture.split or "train"
             splits[split] = None
             name = made.name(picture, split).replace("images/", "images_/")  # the last folder called images is exchanged for labels
-            made.image(picture, f"images/{split}/{name}", opens=_OPENCV, tool="Ultralytics")
-            lines = [_yolo_line(made, picture.masks[k], made.category(picture.categories[k])) for k in made.kept(picture)]
+            save_picture(made, picture, f"images/{split}/{name}", opens=_OPENCV, tool="Ultralytics")
+            lines = [_yolo_line(made, picture.masks[k], made.category(picture.categories[k])) for k in kept_objects(made, picture)]
             made.write(f"labels/{split}/{name}.txt", "".join(lines))
         made.write("data.yaml", _yolo_yaml(list(splits), made.names()))
     return made.about
 
+# %% ../../nbs/lib/12_datasets.writers.ipynb #769e1bb1
 def _yolo_yaml(splits: Sequence[str], names: Sequence[str]) -> str:
     import yaml
     known = splits if "train" in splits and "val" in splits else [*splits, *(s for s in ("train", "val") if s not in splits)]
@@ -155,7 +156,7 @@ def _save_palette(path: Path, ids: np.ndarray) -> None:
 # %% ../../nbs/lib/12_datasets.writers.ipynb #c5bf608e
 def _voc_maps(made: WrittenFolder, picture: Labelled, name: str) -> None:
     "Draw the two maps of a picture."
-    kept = made.kept(picture, "crowd")
+    kept = kept_objects(made, picture, "crowd")
     groups = [k for k in kept if picture.crowd and picture.crowd[k]]
     made.lose("groups (crowd): drawn as void (255)", len(groups))
     made.about.objects -= len(groups)
@@ -177,25 +178,27 @@ def write_voc(pictures: Iterable[Labelled], classes: Sequence[str], out: str | P
         made.write("class_names.txt", "".join(f"{n}\n" for n in ("_background_", *made.names())))
     return made.about
 
+# %% ../../nbs/lib/12_datasets.writers.ipynb #01501cfb
 def _write_lists(made: WrittenFolder, pictures: Iterable[Labelled], images: str, lists: str, whole: str, maps: Callable, **opens: Any) -> None:
     "Pictures in one folder, their maps, and a list of names for each split."
     listed: dict[str, TextIO] = {}
     for picture in pictures:
         name, split = made.name(picture, flat=True), picture.split or whole
         if split and split not in listed: listed[split] = made.path(f"{lists}{split}.txt").open("w", encoding="utf-8")
-        made.image(picture, f"{images}/{name}", upright=True, **opens)
+        save_picture(made, picture, f"{images}/{name}", upright=True, **opens)
         maps(made, picture, name)
         if split: listed[split].write(f"{name}\n")
     for file in listed.values(): file.close()
 
 # %% ../../nbs/lib/12_datasets.writers.ipynb #621cdc56
 def _instance_maps(made: WrittenFolder, picture: Labelled, name: str) -> None:
-    ids, drawn = _painted(made, picture, made.kept(picture), 2**31 - 1)
+    ids, drawn = _painted(made, picture, kept_objects(made, picture), 2**31 - 1)
     categories = np.array([0, *(1 + picture.categories[k] for k in drawn)])
     categories = categories.astype(np.uint8 if categories.max() < 255 else np.uint16)
     _save_map(made, f"instance/{name}", ids, np.uint16)
     _save_map(made, f"labels/{name}", categories[ids], categories.dtype)
 
+# %% ../../nbs/lib/12_datasets.writers.ipynb #40a494f8
 def _save_map(made: WrittenFolder, name: str, ids: np.ndarray, type: Any) -> None:
     if ids.max(initial=0) > np.iinfo(type).max:
         import tifffile
@@ -203,6 +206,7 @@ def _save_map(made: WrittenFolder, name: str, ids: np.ndarray, type: Any) -> Non
     from PIL import Image
     Image.fromarray(ids.astype(type, copy=False)).save(made.path(f"{name}.png"))
 
+# %% ../../nbs/lib/12_datasets.writers.ipynb #028832dd
 def write_instance(pictures: Iterable[Labelled], classes: Sequence[str], out: str | Path, *, copy: bool | str = True,
                    overwrite: bool = False) -> Written:
     "Write maps of objects and of classes. Raises `SamNbError`."
@@ -219,6 +223,7 @@ def _fill_pillow(parts: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndar
     for part in parts: ImageDraw.Draw(plane).polygon([tuple(p) for p in part.tolist()], outline=1, fill=1)
     return np.asarray(plane)
 
+# %% ../../nbs/lib/12_datasets.writers.ipynb #b8f26504
 def _labelme_shapes(rle: Mapping[str, Any], label: str, group: int, **more: Any) -> list[dict[str, Any]]:
     "The shapes of an object."
     x, y, crop = crop_of_runs(rle)
@@ -245,9 +250,9 @@ def write_labelme(pictures: Iterable[Labelled], classes: Sequence[str], out: str
     with written_folder("LabelMe", out, classes, copy, overwrite) as made:
         for picture in pictures:
             name = "/".join(filter(None, (picture.split, made.name(picture, picture.split))))
-            image = made.image(picture, name, opens=_QT, tool="LabelMe")
+            image = save_picture(made, picture, name, opens=_QT, tool="LabelMe")
             shapes = []
-            for k in made.kept(picture, "scores"):
+            for k in kept_objects(made, picture, "scores"):
                 category, score = made.category(picture.categories[k]), {} if picture.scores is None else {"score": float(picture.scores[k])}
                 shapes += _labelme_shapes(picture.masks[k], made.names()[category], k, **score)
             where = str(Path(picture.image).resolve()) if picture.image and not copy else image.rpartition("/")[2]

@@ -24,7 +24,7 @@ from .pictures import Picture, file_error
 from .rasters import raster_file
 
 # %% auto #0
-__all__ = ['UNNAMED', 'Labelled', 'Written', 'safe_name', 'check_out', 'written_folder', 'WrittenFolder', 'place']
+__all__ = ['Labelled', 'Written', 'safe_name', 'written_folder', 'WrittenFolder', 'kept_objects', 'save_picture']
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #19209d4f
 _NOTE, _FIRST = "conversion.txt", "Written by sam_nb. "
@@ -72,7 +72,7 @@ def safe_name(name: str) -> str:
     return "/".join(parts)
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #6a8df45c
-def check_out(out: str | Path, overwrite: bool = False,  # a folder written earlier may be replaced
+def _check_out(out: str | Path, overwrite: bool = False,  # a folder written earlier may be replaced
               ) -> Path:
     "The folder to write. Raises `ParameterError` where something else is there."
     out = Path(os.path.abspath(os.path.expanduser(out)))
@@ -84,6 +84,7 @@ def check_out(out: str | Path, overwrite: bool = False,  # a folder written earl
     if not overwrite: raise ParameterError(f"{out} holds an earlier result", remedy="overwrite=True (--overwrite) replaces it; or give a new folder")
     return out
 
+# %% ../../nbs/lib/12_datasets.written_folder.ipynb #61dc9805
 def _remove_unfinished(out: Path, start: str) -> None:
     "Remove what processes of this machine that no longer run left beside a folder."
     for folder in out.parent.glob(f"{start}*"):
@@ -95,7 +96,7 @@ def _remove_unfinished(out: Path, start: str) -> None:
 def written_folder(format: str, out: str | Path, classes: Sequence[str],  # read when needed: it may grow while pictures come
                    copy: bool | str, overwrite: bool) -> Iterator[WrittenFolder]:
     "A folder that appears as `out` when the block ends well."
-    out = check_out(out, overwrite)
+    out = _check_out(out, overwrite)
     if copy not in (True, False, "link"): raise ParameterError(f"copy={copy!r}", remedy="True, 'link' or False")
     start = f".{out.name}.unfinished-{socket.gethostname()}-"
     with disk_errors(out):
@@ -113,24 +114,27 @@ def written_folder(format: str, out: str | Path, classes: Sequence[str],  # read
             for folder in (aside, aside.with_name(aside.name + ".old")): shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #0ce59141
-def _is_deep(file: str, header: Any) -> bool:
-    "Whether a picture has more than 8 bits a value."
-    if header.kind in ("TIFF", "JPEG2000"): return raster_file(file).dtype != "uint8"
-    return header.bits > 8 or header.mode[:1] in ("I", "F")
-
-UNNAMED = "object"
-_TURNED = "pictures that keep a turn (EXIF): tools that ignore it show them otherwise than their masks"
+_UNNAMED = "object"
 
 class WrittenFolder:
-    "Names, pictures and files of a folder while it is written, and the count of what is lost."
+    "A folder while it is written: its names and files, and the count of what is lost."
     def __init__(self, about: Written, folder: Path, classes: Sequence[str], copy: bool | str):
-        self.about, self.folder, self.classes, self.copy = about, folder, classes, copy
+        self.about, self.folder, self.copy = about, folder, copy
+        self.classes = classes if isinstance(classes, list) else list(classes)
         self.lost: Counter[str] = Counter()
         self.taken: set[str] = set()
-        self.unnamed = False
 
     def lose(self, fact: str, count: int = 1) -> None:
         if count: self.lost[fact] += count
+
+    def path(self, name: str) -> Path:
+        "The path of a new file, its folder made."
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.about.files += 1
+        return path
+
+    def write(self, name: str, text: str) -> None: self.path(name).write_text(text, encoding="utf-8")
 
     def finish(self) -> None:
         "Write the note."
@@ -139,16 +143,15 @@ class WrittenFolder:
         self.about.write_note(self.folder)
 
     def names(self) -> list[str]:
-        "The classes on one line each, and at the end the one of objects without a class."
-        named = [" ".join(name.split()) or f"class {k}" for k, name in enumerate(self.classes)]
-        return [*named, *([UNNAMED] if self.unnamed and UNNAMED not in self.classes else [])]
+        "The classes, on one line each."
+        return [" ".join(name.split()) or f"class {k}" for k, name in enumerate(self.classes)]
 
     def category(self, category: int) -> int:
         "The index of a class; objects without one get a class of their own."
         if category >= 0: return category
-        self.unnamed = True
-        self.lose(f"objects without a class: they are called {UNNAMED!r}")
-        return self.classes.index(UNNAMED) if UNNAMED in self.classes else len(self.classes)
+        self.lose(f"objects without a class: they are called {_UNNAMED!r}")
+        if _UNNAMED not in self.classes: self.classes.append(_UNNAMED)
+        return self.classes.index(_UNNAMED)
 
     def name(self, picture: Labelled, place: str = "",  # the folder whose names must differ
              flat: bool = False,  # no folders in names
@@ -162,63 +165,66 @@ class WrittenFolder:
         self.about.pictures += 1
         return name
 
-    def path(self, name: str) -> Path:
-        "The path of a new file, its folder made."
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.about.files += 1
-        return path
-
-    def write(self, name: str, text: str) -> None: self.path(name).write_text(text, encoding="utf-8")
-
-    def image(self, picture: Labelled, name: str,  # without ending
-              upright: bool = False,  # turn pictures whose note says so, for tools that ignore it
-              opens: Sequence[str] | None = None,  # endings that the format's tool opens; None: all
-              tool: str = "other tools") -> str:  # the name with its ending
-        "Copy or link the picture, unless it stays where it is. Raises `DatasetError` for one that cannot be read."
-        if picture.image is None: return name
-        ending, header = os.path.splitext(picture.image)[1].lower(), Picture(picture.image).header
-        if opens and ending not in opens: self.lose(f"pictures that {tool} does not open ({ending})")
-        if header.bands > 4 or _is_deep(picture.image, header):
-            self.lose(f"pictures of more than 8 bits or 4 bands, as they are: {tool} may not show them")
-        if header.turn > 1 and upright and not self.copy: self.lose(_TURNED)
-        if not self.copy: return name + ending
-        target = self.path(name + ending)
-        if not (upright and header.turn > 1 and self._upright(picture.image, target)): place(picture.image, target, self.copy == "link")
-        return name + ending
-
-    def _upright(self, source: str, target: Path) -> bool:
-        "Store a picture turned as it is shown; False where Pillow cannot."
-        from PIL import Image, ImageOps
-        try:
-            with Image.open(source) as stored: shown, kind = ImageOps.exif_transpose(stored), stored.format
-        except OSError:
-            self.lose(_TURNED)
-            return False
-        options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
-        shown.save(target, format=kind, icc_profile=shown.info.get("icc_profile"), **options)
-        self.lose(f"pictures with a turn (EXIF): stored turned{', encoded anew as JPEG' if options else ''}")
-        return True
-
-    def kept(self, picture: Labelled, holds: str = "",  # words of: scores crowd parts
-             ) -> list[int]:
-        "The objects that can be written: places in `masks`."
-        if wrong := next((m for m in picture.masks if tuple(m["size"]) != tuple(picture.size)), None):
-            fact = f"a mask of {wrong['size'][0]} x {wrong['size'][1]} for the picture {picture.name!r} of {picture.size[0]} x {picture.size[1]}"
-            raise ParameterError(fact, remedy="give masks of the whole picture")
-        areas = [int(coco.area(m)) for m in picture.masks]
-        self.lose("masks without a pixel: left out", areas.count(0))
-        kept = [k for k, area in enumerate(areas) if area]
-        if "crowd" not in holds and picture.crowd:
-            self.lose("groups (crowd): left out", sum(bool(picture.crowd[k]) for k in kept))
-            kept = [k for k in kept if not picture.crowd[k]]
-        if "scores" not in holds and picture.scores is not None: self.lose("scores", len(kept))
-        if "parts" not in holds and picture.part_of: self.lose("marks of what an object is a part of", sum(picture.part_of[k] >= 0 for k in kept))
-        self.about.objects += len(kept)
-        return kept
+# %% ../../nbs/lib/12_datasets.written_folder.ipynb #8aa96163
+def kept_objects(made: WrittenFolder, picture: Labelled,
+                 holds: str = "",  # what the format holds, words of: scores crowd parts
+                 ) -> list[int]:  # places in `masks`
+    "The objects that can be written; counts what is lost of them. Raises `ParameterError` for a mask of another size."
+    if wrong := next((m for m in picture.masks if tuple(m["size"]) != tuple(picture.size)), None):
+        fact = f"a mask of {wrong['size'][0]} x {wrong['size'][1]} for the picture {picture.name!r} of {picture.size[0]} x {picture.size[1]}"
+        raise ParameterError(fact, remedy="give masks of the whole picture")
+    areas = [int(coco.area(m)) for m in picture.masks]
+    made.lose("masks without a pixel: left out", areas.count(0))
+    kept = [k for k, area in enumerate(areas) if area]
+    if "crowd" not in holds and picture.crowd:
+        made.lose("groups (crowd): left out", sum(bool(picture.crowd[k]) for k in kept))
+        kept = [k for k in kept if not picture.crowd[k]]
+    if "scores" not in holds and picture.scores is not None: made.lose("scores", len(kept))
+    if "parts" not in holds and picture.part_of: made.lose("marks of what an object is a part of", sum(picture.part_of[k] >= 0 for k in kept))
+    made.about.objects += len(kept)
+    return kept
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #0a83f8db
-def place(source: str | Path, target: Path, link: bool = False) -> None:
+def save_picture(made: WrittenFolder, picture: Labelled, name: str,  # without ending
+                 upright: bool = False,  # turn pictures whose note says so, for tools that ignore it
+                 opens: Sequence[str] | None = None,  # endings that the format's tool opens; None: all
+                 tool: str = "other tools") -> str:  # the name with its ending
+    "Copy or link the picture, unless it stays where it is. Raises `DatasetError` for one that cannot be read."
+    if picture.image is None: return name
+    ending, header = os.path.splitext(picture.image)[1].lower(), Picture(picture.image).header
+    if opens and ending not in opens: made.lose(f"pictures that {tool} does not open ({ending})")
+    if header.bands > 4 or _is_deep(picture.image, header):
+        made.lose(f"pictures of more than 8 bits or 4 bands, as they are: {tool} may not show them")
+    if header.turn > 1 and upright and not made.copy: made.lose(_TURNED)
+    if not made.copy: return name + ending
+    target = made.path(name + ending)
+    if not (upright and header.turn > 1 and _save_upright(made, picture.image, target)): _place(picture.image, target, made.copy == "link")
+    return name + ending
+
+# %% ../../nbs/lib/12_datasets.written_folder.ipynb #d152de7e
+def _is_deep(file: str, header: Any) -> bool:
+    "Whether a picture has more than 8 bits a value."
+    if header.kind in ("TIFF", "JPEG2000"): return raster_file(file).dtype != "uint8"
+    return header.bits > 8 or header.mode[:1] in ("I", "F")
+
+# %% ../../nbs/lib/12_datasets.written_folder.ipynb #2ffbd198
+_TURNED = "pictures that keep a turn (EXIF): tools that ignore it show them otherwise than their masks"
+
+def _save_upright(made: WrittenFolder, source: str, target: Path) -> bool:
+    "Store a picture turned as it is shown; False where Pillow cannot."
+    from PIL import Image, ImageOps
+    try:
+        with Image.open(source) as stored: shown, kind = ImageOps.exif_transpose(stored), stored.format
+    except OSError:
+        made.lose(_TURNED)
+        return False
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    shown.save(target, format=kind, icc_profile=shown.info.get("icc_profile"), **options)
+    made.lose(f"pictures with a turn (EXIF): stored turned{', encoded anew as JPEG' if options else ''}")
+    return True
+
+# %% ../../nbs/lib/12_datasets.written_folder.ipynb #b9baf9cb
+def _place(source: str | Path, target: Path, link: bool = False) -> None:
     "Copy or link a file."
     if link:
         with contextlib.suppress(OSError): return os.link(os.path.realpath(source), target)

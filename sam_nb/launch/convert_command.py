@@ -13,10 +13,10 @@ from ..core import ParameterError
 from .parameters import shown_path
 
 # %% auto #0
-__all__ = ['FORMATS', 'add_convert_command']
+__all__ = ['add_convert_command']
 
 # %% ../../nbs/lib/80_launch.convert_command.ipynb #5d148358
-FORMATS = ("coco", "yolo", "voc", "instance", "labelme")
+_FORMATS = ("coco", "yolo", "voc", "instance", "labelme")
 
 def _with_bar(pictures: Iterable[Any], total: int) -> Iterator[Any]:
     "The pictures, with a bar in a terminal: how many, how many a second, how long still."
@@ -40,7 +40,7 @@ def add_convert_command(command: Callable[[str, str, Callable], argparse.Argumen
     made = command("convert", "write a dataset with masks for another tool: COCO, YOLO-seg, VOC, instance maps, LabelMe", _do_convert)
     made.add_argument("folder", metavar="FOLDER", help="images with masks, label maps or expressions; an annotation file; or a name of the catalog")
     made.add_argument("out", metavar="OUT", help="a new folder")
-    made.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
+    made.add_argument("--to", choices=_FORMATS, required=True, help="the format to write")
     made.add_argument("--split", action="append", help="only this split (may be repeated)")
     made.add_argument("--images", metavar="FOLDER", help="the images, where they are not found")
     made.add_argument("--annotations", metavar="PATH", help="the annotation file or the folder of masks, where it is not found")
