@@ -20,7 +20,7 @@ import numpy as np
 from ..core import ParameterError
 from .picture_files import file_format, named_format, npy_header, open_file, refuse_size, turned_back, unreadable
 from .problems import file_error
-from .rasters import OpenRaster
+from .rasters import OpenRaster, gdal
 
 # %% auto #0
 __all__ = ['PictureHeader', 'pillow_pixels', 'decode', 'WholePicture', 'without_data', 'RasterPicture', 'open_source']
@@ -118,11 +118,11 @@ _JPEG_AS_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION if hasattr(c
 def _gdal_pixels(path: str | Path, header: PictureHeader) -> np.ndarray | None:  # [H, W, C]
     "The pixels of a plain 8-bit PNG by GDAL, which inflates it in two thirds of libpng's time; None for any other."
     if header.kind != "PNG" or header.bits != 8 or header.bands != _BANDS_OF_PLAIN.get(header.mode) or not _ends_whole(path): return None
-    import rasterio
+    from rasterio.errors import RasterioError
     try:
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path, driver="PNG") as image:
+        with gdal(alone=True) as rasterio, rasterio.open(path, driver="PNG") as image:
             return np.ascontiguousarray(np.moveaxis(image.read(), 0, -1))
-    except rasterio.errors.RasterioError: return None  # whatever is wrong with it, OpenCV and Pillow find out
+    except RasterioError: return None  # whatever is wrong with it, OpenCV and Pillow find out
 
 def _ends_whole(path: str | Path) -> bool:
     "Whether a PNG has its last chunk: of one that was cut off, GDAL returns what is there."

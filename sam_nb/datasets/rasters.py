@@ -24,7 +24,7 @@ from .picture_files import format_of, named_format, open_file, refuse_size, tiff
 from .problems import file_error
 
 # %% auto #0
-__all__ = ['RasterFile', 'OpenRaster', 'palette_of', 'raster_file', 'read_bands', 'check_bands', 'check_region']
+__all__ = ['RasterFile', 'gdal', 'OpenRaster', 'palette_of', 'raster_file', 'read_bands', 'check_bands', 'check_region']
 
 # %% ../../nbs/lib/10_datasets.rasters.ipynb #130edb11
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class RasterFile:
 
 # %% ../../nbs/lib/10_datasets.rasters.ipynb #d755de7a
 @contextmanager
-def _gdal() -> Iterator[Any]:
-    "rasterio with a cache of 256 MiB (rasterio takes bytes, GDAL megabytes); other files of the folder are not listed."
+def gdal(alone: bool = False,  # without files that may lie beside it: coordinates, masks, overviews
+         ) -> Iterator[Any]:
+    "rasterio with a cache of 256 MiB (rasterio takes bytes, GDAL megabytes); the other files of the folder are not listed."
     import rasterio
     _keep_quiet()
-    with rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"): yield rasterio
+    with rasterio.Env(GDAL_CACHEMAX=2**28, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR" if alone else "TRUE"): yield rasterio
 
 @cache
 def _keep_quiet() -> None:
@@ -110,7 +111,7 @@ class OpenRaster:
         "rasterio with this file open, for one thread at a time; its errors become a `DatasetError` that gives the reason."
         import rasterio
         try:
-            with self._lock, _gdal():
+            with self._lock, gdal():
                 if self._dataset is None or self._process != os.getpid(): self._open(rasterio)
                 yield rasterio
         except rasterio.errors.RasterioError as error: raise _reason(self.name, self._memory, error) from None
