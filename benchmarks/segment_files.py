@@ -1,10 +1,10 @@
 """`sam_nb segment` on a folder against the model alone, and its peak memory on a 20,000 x 20,000 GeoTIFF.
 
-    python -m benchmarks.segment_files speed [--pictures 200] [--side 512] [--tile 512] [--grid 16] [--rounds 3] [--workers 2]
+    python -m benchmarks.segment_files speed [--pictures 200] [--side 512] [--tile 512] [--grid 16] [--rounds 3] [--workers 2] [--to coco]
     python -m benchmarks.segment_files memory [--side 20000] [--tile 2048] [--grid 4]
 
 speed: the same pictures, the same opened model. "model alone" hands arrays that are in memory to `tiled_objects`; "end to end" is `segment_folder`: reading PNG files,
-segmenting, and writing results, COCO, instance maps, polygons and the contact sheet. In turns, each round with a new OUT; the model is opened before.
+segmenting, and writing results, formats and the contact sheet. In turns, each round with a new OUT; the model is opened before.
 memory: a tiled, compressed GeoTIFF of demo scenes is generated block by block; a process of its own segments it and reports its peak resident memory.
 """
 from __future__ import annotations
@@ -22,8 +22,6 @@ import numpy as np
 
 from benchmarks.sartm import machine
 
-FORMATS = "coco,instances,geojson"
-
 
 def scenes(count: int, side: int) -> list[np.ndarray]:  # uint8 [side, side, 3]
     "Aerial scenes of the demo world; every further eighth is one of the first, mirrored or turned."
@@ -33,7 +31,7 @@ def scenes(count: int, side: int) -> list[np.ndarray]:  # uint8 [side, side, 3]
     return [np.ascontiguousarray(turns[i // len(first) % 8](first[i % len(first)])) for i in range(count)]
 
 
-def speed(pictures: int, side: int, tile: int, grid: int, rounds: int, workers: int) -> None:
+def speed(pictures: int, side: int, tile: int, grid: int, rounds: int, workers: int, to: str) -> None:
     from PIL import Image
 
     from sam_nb.segment.models import open_segmenter
@@ -60,14 +58,14 @@ def speed(pictures: int, side: int, tile: int, grid: int, rounds: int, workers: 
         seconds["model alone"].append(time.perf_counter() - started)
         cpu["model alone"].append(time.process_time() - busy)
         started, busy = time.perf_counter(), time.process_time()
-        summary = segment_folder(segmenter, place / "pictures", place / f"out{k}", to=FORMATS, tile=tile, workers=workers, progress=False)
+        summary = segment_folder(segmenter, place / "pictures", place / f"out{k}", to=to, tile=tile, workers=workers, progress=False)
         seconds["end to end"].append(time.perf_counter() - started)
         cpu["end to end"].append(time.process_time() - busy)
         objects["end to end"] = sum(summary.counts.values())
         print(f"round {k + 1}: {compared(seconds, k)}; processor time: {compared(cpu, k)}", flush=True)
     assert objects["model alone"] == objects["end to end"], objects
     middle, busy = ({name: [statistics.median(s)] for name, s in both.items()} for both in (seconds, cpu))
-    print(f"{pictures} pictures of {side} x {side}, tiny_sam2, tiles of {tile}, grid {grid}, {objects['end to end']} objects, to {FORMATS}, {workers} workers, medians "
+    print(f"{pictures} pictures of {side} x {side}, tiny_sam2, tiles of {tile}, grid {grid}, {objects['end to end']} objects, to {to}, {workers} workers, medians "
           f"of {rounds}: {compared(middle)}; processor time: {compared(busy)}")
 
 
@@ -125,9 +123,10 @@ def main() -> None:
     parser.add_argument("--tile", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--to", default="coco", help="formats of speed (default: coco, as the command's)")
     o = parser.parse_args()
     print(machine(argparse.Namespace(device="cpu", precision="fp32", compile=False)))
-    if o.what == "speed": speed(o.pictures, o.side or 512, o.tile or 512, o.grid or 16, o.rounds, o.workers)
+    if o.what == "speed": speed(o.pictures, o.side or 512, o.tile or 512, o.grid or 16, o.rounds, o.workers, o.to)
     else: memory(o.side or 20_000, o.tile or 2048, o.grid or 4)
 
 

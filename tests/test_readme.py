@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXPECTED = {  # what a block prints, by a name in it
     "EarthTasks(": r"ship.* \[145, 115, 182, 151\]\n.*planes", "answer = image.segment(points": r"\(1, 3, 256, 256\)", "Everything(": r"\d+ \d+", "find_run(": r"\(128, 128\)", "RSAM.from_pretrained": r"\(2, 256, 256\) \(2,\) \(2, 4\)",
-    "DataBrowser(": "samples read", "MaskView(": "", "SARTM.from_released": "",
+    "DataBrowser(": "samples read", "MaskView(": "", "SARTM.from_released": "", "segment_folder(": "objects +object",
 }
 
 
@@ -54,8 +54,8 @@ def test_commands_exist(words):
     elif words[1] == "fetch":
         assert set(words[2:]) <= set(ZOO)
     else:
-        assert words[1] in ("runs", "check", "shares", "demo-data", "saom-data", "referring-data")
-        if words[1] in ("check", "shares") or words[1].endswith("-data"): main_parser().parse_args(words[1:])
+        assert words[1] in ("runs", "check", "shares", "convert", "segment", "demo-data", "saom-data", "referring-data")
+        if len(words) > 2 and (words[1] in ("check", "shares", "convert", "segment") or words[1].endswith("-data")): main_parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
