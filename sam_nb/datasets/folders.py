@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from .layouts import Choices, listed, read_list
+from .layouts import Choices, listed, once, read_list
 from .pairing import (ANY_MASK_WORDS, IMAGE_WORDS, INSTANCE_WORDS, LABEL_WORDS, MASK_WORDS, Pairing, pair_names,
                                      split_names_in_two, words_of)
 from .picture_files import is_picture
@@ -210,10 +210,9 @@ def _in_one_folder(folders: Sequence[PictureFolder]) -> Pair | None:
     images, masks = [], []
     for f in folders:
         if f.role not in (None, "image") or len(f.files) < 2: continue
-        stems = {os.path.splitext(n)[0] for n in f.files}
-        found = split_names_in_two(stems)
-        drawn = {m for ms in found.matched.values() for m in ms} | set(found.orphans) if found else None
-        if drawn is None: continue
+        found = split_names_in_two(dict.fromkeys(os.path.splitext(n)[0] for n in f.files))
+        if found is None: continue
+        drawn = set(found[1])
         images.append(_of(f, [n for n in f.files if os.path.splitext(n)[0] not in drawn]))
         masks.append(_of(f, [n for n in f.files if os.path.splitext(n)[0] in drawn]))
     if not images: return None
@@ -236,7 +235,7 @@ def _named(folder: str | Path, extra: str | None, masks: bool, but: str | Path |
 def pair_of(root: Path, choices: Choices, extra: str | None = None) -> Pair | None:
     "The images and masks of a folder, or of the folders that the user names. Raises `DatasetError`."
     images, masks = choices.images, choices.annotations
-    if not images and not masks: return find_pair(picture_folders(root, extra), choices.kind)
+    if not images and not masks: return once(("pair", root, extra, choices.kind), lambda: find_pair(picture_folders(root, extra), choices.kind))
     if images and masks and os.path.realpath(images) == os.path.realpath(masks):
         return _in_one_folder([replace(f, role=None) for f in picture_folders(images, extra)])
     here = picture_folders(root, extra) if not (images and masks) else []

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core import ParameterError, did_you_mean
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING: from sam_nb.datasets.object_masks import FolderContents
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'KINDS', 'MASK_PICTURES', 'ORIENTATIONS', 'Choices', 'Evidence', 'Layout', 'known_layouts', 'one_listing',
-           'listed', 'read_list']
+           'once', 'listed', 'read_list']
 
 # %% ../../nbs/lib/10_datasets.layouts.ipynb #4d2c4d9f
 LAYOUTS = ("sam_nb.datasets.coco_masks:COCO", "sam_nb.datasets.coco_masks:PANOPTIC", "sam_nb.datasets.sa1b:SA1B", "sam_nb.datasets.labelme:LABELME",
@@ -82,9 +81,8 @@ def known_layouts(kind: str | None = None,  # one of KINDS; None: all
     "The layouts in the order tried."
     for place in LAYOUTS:
         module, name = place.split(":")
-        if find_spec(module) is None: continue
-        layout = getattr(import_module(module), name, None)
-        if layout is not None and kind in (None, layout.kind, *(MASK_PICTURES if layout.kind == "folders" else ())): yield layout
+        layout = getattr(import_module(module), name)
+        if kind in (None, layout.kind, *(MASK_PICTURES if layout.kind == "folders" else ())): yield layout
 
 # %% ../../nbs/lib/10_datasets.layouts.ipynb #167141f4
 _JUNK = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "__pycache__", "lost+found"))
@@ -97,6 +95,14 @@ def one_listing() -> Iterator[None]:
     try: yield
     finally:
         if token is not None: _LISTED.reset(token)
+
+# %% ../../nbs/lib/10_datasets.layouts.ipynb #ef8a6853
+def once(key: Any, make: Callable[[], Any]) -> Any:
+    "A value that is made once in a block of `one_listing`."
+    known = _LISTED.get()
+    if known is None: return make()
+    if key not in known: known[key] = make()
+    return known[key]
 
 # %% ../../nbs/lib/10_datasets.layouts.ipynb #531dc28b
 def listed(folder: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:  # names of files, names of folders, sorted

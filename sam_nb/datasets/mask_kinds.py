@@ -16,8 +16,8 @@ import numpy as np
 from ..core import DatasetError
 from .earth_classes import ISAID_COLOURS
 from .mask_pictures import ids_of, leave_out
-from .object_masks import alpha_is_mask, grey_levels
-from .pictures import read_map, read_pixels
+from .object_masks import alpha_is_mask, grey_levels, mask_levels
+from .pictures import read_map
 
 # %% auto #0
 __all__ = ['MaskLook', 'is_soft', 'far_pieces', 'MaskKind', 'kind_of_masks', 'colour_names']
@@ -36,7 +36,7 @@ class MaskLook:
     @classmethod
     def of(cls, file: str) -> MaskLook:
         "Raises `DatasetError` for a file that cannot be read."
-        pixels, ids, error = read_pixels(file), None, None
+        pixels, ids, error = mask_levels(file), None, None
         try: ids_of(ids := read_map(file), file)
         except DatasetError as problem: ids, error = None, problem
         step = max(1, -(-max(pixels.shape[:2]) // _SIDE))
@@ -145,7 +145,7 @@ def _black_and_white(looks: Sequence[MaskLook]) -> str:  # "": no
     if 2 * cut > n: return f"the alpha channel is the mask in {cut} of {n} masks looked at: each file is an object"
     if all(x.ids is not None and len(x.values) <= 1 for x in looks): return f"one value beside 0 in {n} masks looked at: each file is an object"
     soft = [x for x in looks if is_soft(x)]
-    plain = [x for x in looks if x.ids is not None and len(x.values) <= 1]
+    plain = [x for x in looks if x.ids is not None and len(x.values) <= 1 or _lossy(x) and x.pixels.max(initial=0) < 50]  # or black
     if not soft or 10 * len({x.file for x in (*soft, *plain)}) < 9 * n: return ""
     levels = int(np.median([len(np.unique(x.grey)) for x in soft]))
     return f"black and white with soft edges ({levels} grey levels) in {len(soft)} of {n} masks looked at: each file is an object, cut at half"
@@ -179,19 +179,34 @@ def _looks_inverted(plane: np.ndarray) -> bool:
 
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #c00962ef
 def _as_map(looks: Sequence[MaskLook], folder: str, kind: str | None, video: bool) -> MaskKind:
-    leave = _void(looks)
+    leave, ground = _void(looks), _background(looks)
     counts, different = _pieces(looks, leave)
     apart = sum(c > 1 for c in counts)
     share = apart / max(1, len(counts))
     colours = any(x.ids.dtype.itemsize > 2 and x.pixels.ndim == 3 for x in looks)
     what = f"{different} {'colours' if colours else 'values'}, {100 * share:.0f} % of them in pieces far apart, in {len(looks)} masks looked at"
     kind, why, found = (kind, "as given", []) if kind else _objects_or_classes(looks, folder, leave, video, share, what, different, colours)
-    voids = [x for x in looks if {int(v) for v in x.values} & set(leave) - {0}]
-    if voids: why += f"; {', '.join(map(str, sorted(set(leave) - {0})))} is void, in {len(voids)} of {len(looks)}"
+    if kind == "instance" and ground is not None:
+        leave, why = (*leave, ground), f"{why}; {ground} is the background, no object: no pixel is 0, and it covers most of the border of the masks"
+    here = [{int(v) for v in x.values} & set(leave) - {0, ground} for x in looks]
+    if any(here): why += f"; {', '.join(map(str, sorted(set().union(*here))))} is void, in {sum(map(bool, here))} of {len(looks)}"
     if kind == "instance" and share > 0.5 and different > 1 and not found:
         found = [("objects in far pieces", f"{what}: each value is one object", "if the values are classes: --kind label")]
     codes = tuple(sorted({int(v) for x in looks for v in x.values} - set(leave))) if colours and kind == "label" else ()
     return MaskKind(kind, why, leave=leave, see_through=any(x.see_through for x in looks), codes=codes, suspicions=tuple(found))
+
+def _background(looks: Sequence[MaskLook]) -> int | None:
+    "A value other than 0 that is the background: 0 is nowhere, and it is most of the border and of the area."
+    if any((x.ids == 0).any() or x.see_through for x in looks): return None
+    commonest = {_most(x.ids) for x in looks}
+    if len(commonest) != 1: return None
+    value = commonest.pop()
+    border = [np.concatenate([x.ids[0], x.ids[-1], x.ids[:, 0], x.ids[:, -1]]) == value for x in looks]
+    return value if min(b.mean() for b in border) > 0.5 and np.mean([(x.ids == value).mean() for x in looks]) > 0.5 else None
+
+def _most(ids: np.ndarray) -> int:
+    values, counts = np.unique(ids, return_counts=True)
+    return int(values[counts.argmax()])
 
 def _void(looks: Sequence[MaskLook]) -> tuple[int, ...]:
     "Values that are no object; the only value beside 0 is one."

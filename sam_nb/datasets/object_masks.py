@@ -18,14 +18,14 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from ..core import ParameterError
-from .pictures import Problem, read_pixels, file_error
+from .pictures import Problem, read_map, read_pixels, file_error
 from .transforms import AugmentParams, Normalise, as_size, fit_size, jitter_colour, place, resize_picture
 from ..masks import rle_area
 
 # %% auto #0
-__all__ = ['PARTS', 'RunLengths', 'IdMap', 'MaskFiles', 'alpha_is_mask', 'grey_levels', 'read_binary', 'MaskSet', 'Crop',
-           'whole_frame', 'candidates', 'ObjectTransform', 'random_crop', 'crop_image', 'collate_objects', 'Entry',
-           'FolderContents']
+__all__ = ['PARTS', 'RunLengths', 'IdMap', 'MaskFiles', 'alpha_is_mask', 'mask_levels', 'grey_levels', 'read_binary', 'MaskSet',
+           'Crop', 'whole_frame', 'candidates', 'ObjectTransform', 'random_crop', 'crop_image', 'collate_objects',
+           'Entry', 'FolderContents']
 
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #7e20848e
 class RunLengths:
@@ -113,6 +113,17 @@ def alpha_is_mask(pixels: np.ndarray) -> bool:  # [H, W, C] with alpha last
     colours = len(np.unique(inside[:: max(1, len(inside) // 5000)], axis=0))
     return colours == 1 or colours > _FEW_COLOURS
 
+def mask_levels(path: str) -> np.ndarray:
+    "The pixels of a mask; the indices of a palette in colours, whose brightness says nothing."
+    pixels = read_pixels(path)
+    coloured = str(path).lower().endswith(".png") and pixels.ndim == 3 and not (pixels[..., :3] == pixels[..., :1]).all()
+    return read_map(path) if coloured and _has_palette(path) else pixels
+
+def _has_palette(path: str) -> bool:
+    "Whether a PNG file holds a palette: its colour type is 3."
+    with open(path, "rb") as file: head = file.read(26)
+    return head[:4] == b"\x89PNG" and head[25:26] == b"\x03"
+
 def grey_levels(pixels: np.ndarray) -> np.ndarray:  # [H, W]
     "What a binary mask is cut from: grey levels, the highest channel, or alpha."
     if pixels.ndim == 2: return pixels
@@ -127,7 +138,7 @@ def read_binary(path: str,
                 negative: bool = False,  # the object is black
                 ) -> np.ndarray:  # uint8 [H, W], 0 and 1
     "A binary image as a mask. Raises `DatasetError` for another size than its image's."
-    pixels = grey_levels(read_pixels(path))
+    pixels = grey_levels(mask_levels(path))
     if size is not None and pixels.shape != tuple(size):
         fact = f"mask is {pixels.shape[0]} x {pixels.shape[1]}, image is {size[0]} x {size[1]}"
         remedy = "export the mask at the size of its image; an image turned by its EXIF note has its sides exchanged"

@@ -127,11 +127,10 @@ def is_mask_name(name: str) -> bool:
     return bool(words) and (words[-1] in ANY_MASK_WORDS or words[0] in ANY_MASK_WORDS)
 
 # %% ../../nbs/lib/10_datasets.pairing.ipynb #a9f58848
-def split_names_in_two(names: Collection[str]) -> Pairing | None:
+def split_names_in_two(names: Collection[str]) -> tuple[list[str], list[str]] | None:  # of images, of masks
     "Images and masks in one folder, told apart by their names; None: not such a folder."
-    masks = [n for n in names if is_mask_name(n)]
-    if not masks or len(masks) == len(names): return None
-    images = [n for n in names if not is_mask_name(n)]
-    if len(images) == 1: return Pairing({images[0]: masks}, (), "the only image of a folder")
-    found = pair_names(images, masks)
-    return found if 10 * len(found.orphans) <= len(masks) else None
+    images, masks = ([n for n in names if is_mask_name(n) == wanted] for wanted in (False, True))
+    if not masks or not images: return None
+    few = masks[:: max(1, len(masks) // 100)]
+    if len(images) == 1 or 10 * len(pair_names(images, few).orphans) <= len(few): return images, masks
+    return None
