@@ -40,7 +40,7 @@ def _runs_of(masks: MaskSet) -> list[dict[str, Any]]:
                 for (x0, y0, x1, y1), value in zip(boxes, source.values.tolist(), strict=True)]
     return [runs_of_crop(0, 0, source.planes([k])[0], masks.size) for k in range(len(masks))]
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #0b4dd005
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #c2207b24
 def _pieces(ids: np.ndarray,  # integers [H, W]
             values: Iterable[int],  # classes that are objects
             components: bool) -> Iterator[tuple[int, dict[str, Any]]]:  # class, run lengths
@@ -78,7 +78,7 @@ class _Classes:
         if place >= len(self.own): return self.index(str(category))
         return place if self.same else self.index(self.own[place])
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #f2bb4cca
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #ffb93c71
 def _plain_name(name: str, split: str = "") -> str:
     "A name below the folder of its split; of a path that leaves its folder, the last part."
     parts = name.replace("\\", "/").split("/")
@@ -104,9 +104,11 @@ def labelled(data: Objects, split: str = "",
             continue
         yield _targets_once(picture, lost) if isinstance(data, Referring) else picture
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #84f638fc
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #a46010d6
 def _note_problems(problems: Iterable[Problem], lost: Counter) -> None:
-    for p in problems: lost[f"{'not used of' if p.severity == 'error' else 'noticed in'} the source: {p.kind}"] += 1
+    for p in problems:
+        fact = f"{'not used of' if p.severity == 'error' else 'noticed in'} the source: {p.kind}"
+        lost["pictures of the source without masks: left out" if p.kind == "image without masks" else fact] += 1
 
 def _as_labelled(data: Objects, index: int, split: str, category: Callable[[int], int]) -> Labelled:
     entry, masks = data.entries[index], data.masks(index)
@@ -115,7 +117,7 @@ def _as_labelled(data: Objects, index: int, split: str, category: Callable[[int]
                        crowd=masks.crowd.tolist(), part_of=[ids.get(int(w), -1) if w >= 0 else -1 for w in masks.part_of])
     return picture if data.reading.get("orientation", "shown") == "shown" else _shown(picture)
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #e0307797
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #0e61dbad
 def _shown(picture: Labelled) -> Labelled:
     "Masks that were drawn on the stored pixels, turned as the picture is shown."
     header = Picture(picture.image)
@@ -149,7 +151,7 @@ class _Source:
         yield first
         yield from pictures
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #989c3d44
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #331eccd3
 def _open_all(root: Path, splits: Sequence[tuple[str, str]],  # name in the output, name to open
               load: Callable[[str], Any]) -> tuple[_Source, dict[str, Any]]:
     "Open splits; one that cannot be opened is counted, unless all are."
@@ -172,7 +174,7 @@ def _chosen(there: Sequence[str], wanted: Sequence[str] | None, root: Path) -> l
     chosen = [s for s in there if not wanted or s in wanted]
     return [(s, "all" if s == "train" and "val" not in there else s) for s in chosen] or [("", "all")]
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #67e2c098
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #34970fa4
 def _open_objects(root: Path, wanted: Sequence[str] | None, load: Callable[[str], Objects], there: Sequence[str]) -> _Source:
     source, opened = _open_all(root, _chosen(there, wanted, root), load)
     first: dict[frozenset[str], str] = {}
@@ -196,7 +198,7 @@ def _pair_splits(found: Any) -> dict[str, Any]:
         if "held out" not in data.note: there[split] = data
     return there or {"train": found.open("train")}
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #38539bcc
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #181fd1b5
 def _open_pairs(found: Any, wanted: Sequence[str] | None, components: bool) -> _Source:
     "The label maps of an RGB-thermal dataset. Raises `DatasetError` where there are none."
     there = _pair_splits(found)
@@ -208,7 +210,7 @@ def _open_pairs(found: Any, wanted: Sequence[str] | None, components: bool) -> _
     source.pictures = (p for split, data in opened.items() for p in _of_maps(_pair_maps(data, source), split, source, data.classes, 0, components))
     return source
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #4b859fe5
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #23d5065b
 def _pair_maps(data: Any, source: _Source) -> Iterator[tuple[str, str, Callable[[], np.ndarray]]]:
     for pair in data.pairs:
         source.lost["thermal pictures" if pair.thermal else "pictures whose fourth channel is thermal: copied as they are"] += 1
@@ -238,7 +240,7 @@ def _fitting(ids: np.ndarray, image: str) -> np.ndarray:
 _WHAT = {"dota": "oriented boxes", "dior": "boxes", "counts": "counts", "rsvg": "sentences with boxes", "captions": "captions",
          "scenes": "classes of whole pictures"}
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #1236eac1
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #876b7264
 def _open_cover(found: Any, wanted: Sequence[str] | None, components: bool) -> _Source:
     "The label maps of an Earth-observation dataset. Raises `DatasetError` where there are none."
     from sam_nb.datasets.earth import earth_kind
@@ -267,7 +269,7 @@ def _open_file(file: Path, wanted: Sequence[str] | None, options: Mapping[str, A
         return _open_objects(file, wanted, lambda split: load_saom_metadata(file, "train" if split == "all" else split), there)
     return _open_objects(file, wanted, lambda split: load_objects(file.parent, split, annotations=file, **options), [])
 
-# %% ../../nbs/lib/12_datasets.conversion.ipynb #6b25efac
+# %% ../../nbs/lib/12_datasets.conversion.ipynb #08e863d0
 def open_source(what: str | Path,  # a folder, an annotation file, or a name of the catalog
                 splits: Sequence[str] | None = None,  # only these
                 components: bool | None = None,  # connected pieces are the objects; None: in label maps only
