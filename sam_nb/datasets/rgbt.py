@@ -169,7 +169,7 @@ class _PictureReader:
         (h, w), (y, x) = image.shape[-2:], thermal.shape[-2:]
         if (h, w) == (y, x): return image, thermal
         if self.resize_thermal: return image, as_tensor(cv2.resize(thermal.permute(1, 2, 0).contiguous().numpy(), (w, h)))
-        remedy = "register the two cameras and store one size; resize_thermal=True if they only differ in scale"
+        remedy = 'register the two cameras and store one size; "resize_thermal": true in dataset.json if they only differ in scale'
         raise file_error("thermal size differs", f"thermal is {y} x {x}, RGB is {h} x {w}", pair.thermal, remedy)
 
 # %% ../../nbs/lib/10_datasets.rgbt.ipynb #7caba7a4
@@ -287,7 +287,7 @@ def _open_split(cls: type[RGBTDataset], root: str | Path, split: str = "train", 
     found = _find_split(root, split, {**PAIR_FOLDERS, **folders}, val_is_test, every, sequence, suffixes)
     label = found.files.get("label") if labels is not False else None
     if label is None and labels:
-        remedy = f"a folder called {' or '.join(PAIR_FOLDERS['label'][:3])} beside RGB; or labels=False to do without"
+        remedy = f"a folder called {' or '.join(PAIR_FOLDERS['label'][:3])} beside RGB; or \"labels\": false in dataset.json to do without"
         raise file_error("folder missing", "no folder of labels", root, remedy)
     pairs, problems = _pair_up(found.names, found.files["rgb"], found.files.get("thermal"), label)
     _complete(pairs, problems, root, split, strict)
@@ -369,7 +369,8 @@ def _look(dataset: RGBTDataset, pair: Pair) -> _Look:
     if pair.label is None: return found
     try:
         found.ids = _levels(dataset.read_semantic(pair, found.size))
-        if not found.ids[:255].any(): found.warn("everything ignored", "no labelled pixel", pair.label, "set label_values if 255 is a class here")
+        remedy = 'set "label_values" in dataset.json if 255 is a class here'
+        if not found.ids[:255].any(): found.warn("everything ignored", "no labelled pixel", pair.label, remedy)
     except DatasetError as error: found.problems.append(error.problem)
     return found
 
