@@ -207,7 +207,7 @@ def image_array(image: Any,  # path, bytes, PIL image, uint8 array [H, W] or [H,
     return np.ascontiguousarray(array)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #054b02b9
-def read_pixels(path: str | Path) -> np.ndarray:  # [H, W] or [H, W, C] of the stored type, as shown; colours in BGR order, alpha last
+def read_pixels(path: Any) -> np.ndarray:  # [H, W] or [H, W, C] of the stored type, as shown; colours in BGR order, alpha last
     "Decode one picture without scaling its values; raises `DatasetError` if it is missing, empty, damaged or no picture."
     source = open_source(path)
     pixels = turned(source.read()[0], source.header.turn)
@@ -215,22 +215,22 @@ def read_pixels(path: str | Path) -> np.ndarray:  # [H, W] or [H, W, C] of the s
     return np.ascontiguousarray(np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1))
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #45d8a6c6
-def read_rgb(path: str | Path) -> Tensor:  # uint8 [3, H, W]
+def read_rgb(path: Any) -> Tensor:  # path, bytes or PIL image -> uint8 [3, H, W]
     "A colour image as RGB: `read_image` without a fourth band. Raises `DatasetError` where there are more."
     image = read_image(path)
     if len(image) > 4:
         fact = f"{len(image)} bands, where red, green and blue are expected"
-        raise file_error("not a colour picture", fact, path, "export three bands as PNG or TIFF")
+        raise file_error("not a colour picture", fact, path if isinstance(path, (str, Path)) else "this picture", "export three bands as PNG or TIFF")
     return image[:3]
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #050dffdc
-def read_thermal(path: str | Path,
+def read_thermal(path: Any,  # path, bytes or PIL image
                  thermal_range: tuple[float, float] | str | None = None,  # raw counts for 0 and 255; "auto": 1st and 99th percentile of each picture
                  ) -> Tensor:  # uint8 [3, H, W]
-    "A thermal image as three channels."
+    "A thermal image as three channels, turned as its note says; pixels without data are 0."
     source = open_source(path)
     pixels, wrong = source.read(nodata=source.header.nodata)
-    if pixels.dtype != np.uint8: pixels = _to_grey_levels(pixels, wrong, thermal_range, path)
+    if pixels.dtype != np.uint8: pixels = _to_grey_levels(pixels, wrong, thermal_range, source.header.name)
     pixels = np.ascontiguousarray(turned(pixels, source.header.turn))
     return as_tensor(pixels[..., :1]).expand(3, -1, -1) if pixels.shape[2] < 3 else as_tensor(pixels[..., :3])
 

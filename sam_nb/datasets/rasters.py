@@ -24,7 +24,7 @@ from .picture_files import format_of, named_format, open_file, refuse_size, tiff
 from .problems import file_error
 
 # %% auto #0
-__all__ = ['RasterFile', 'gdal', 'OpenRaster', 'palette_of', 'raster_file', 'read_bands', 'check_bands', 'check_region']
+__all__ = ['RasterFile', 'gdal', 'OpenRaster', 'raster_file', 'read_bands', 'check_bands', 'check_region']
 
 # %% ../../nbs/lib/10_datasets.rasters.ipynb #130edb11
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _read_mask(self: OpenRaster, region: tuple[int, int, int, int] | None = None
 
 OpenRaster.read, OpenRaster.read_mask, OpenRaster.thins_out, OpenRaster.spread = _read, _read_mask, _thins_out, _spread
 
-def palette_of(self: OpenRaster) -> np.ndarray | None:  # uint8 [levels, 3]
+def _palette(self: OpenRaster) -> np.ndarray | None:  # uint8 [levels, 3]
     "The colours of a palette image; None: its values are no palette indices."
     if self.file.bands != 1 or self._dataset.colorinterp[0].name != "palette": return None
     table = self._dataset.colormap(1)
@@ -234,7 +234,7 @@ def palette_of(self: OpenRaster) -> np.ndarray | None:  # uint8 [levels, 3]
     for index, colour in table.items(): colours[index] = colour[:3]
     return colours
 
-OpenRaster.palette, OpenRaster.jpeg = palette_of, property(lambda self: getattr(self._dataset.compression, "name", "") == "jpeg")
+OpenRaster.palette, OpenRaster.jpeg = _palette, property(lambda self: getattr(self._dataset.compression, "name", "") == "jpeg")
 
 # %% ../../nbs/lib/10_datasets.rasters.ipynb #bcf7e478
 def raster_file(path: str | Path) -> RasterFile:

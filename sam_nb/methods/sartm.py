@@ -228,11 +228,11 @@ class Segmentation:
 # %% ../../nbs/lib/60_methods.sartm.ipynb #35bccab1
 def _rgb_array(picture: Any) -> np.ndarray:
     from sam_nb.datasets.rgbt import read_rgb
-    return image_array(read_rgb(picture) if isinstance(picture, (str, Path)) else picture)
+    return image_array(read_rgb(picture) if isinstance(picture, (str, Path, bytes)) else picture)
 
 def _thermal_array(picture: Any, thermal_range: tuple[float, float] | str | None) -> np.ndarray:
     from sam_nb.datasets.rgbt import read_thermal
-    if isinstance(picture, (str, Path)): return read_thermal(picture, thermal_range).permute(1, 2, 0).numpy()
+    if isinstance(picture, (str, Path, bytes)) or hasattr(picture, "getbands"): return read_thermal(picture, thermal_range).permute(1, 2, 0).numpy()
     if isinstance(picture, Tensor) and picture.ndim == 3 and len(picture) == 3: picture = picture.permute(1, 2, 0)
     array = np.asarray(picture)
     if array.dtype != np.uint8 and thermal_range is None:

@@ -286,7 +286,7 @@ def image_message(name: str, image: Any,  # path, PIL image, or array: uint8 [H,
                   ) -> dict[str, Any]:  # with `size`: height, width
     "The traits of an image that the page gets. Raises `ParameterError` for two or more than four channels."
     from pathlib import Path
-    pixels = _read(image) if isinstance(image, (str, Path)) else to_array(image)
+    pixels = _read(image) if isinstance(image, (str, Path)) or hasattr(image, "getbands") else to_array(image)
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) and pixels.shape[2] not in (1, 3, 4): pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1: pixels = pixels[..., 0]
     if pixels.ndim == 2 and pixels.dtype != bool: return {"name": name, "size": list(pixels.shape), **_values(pixels)}
@@ -297,9 +297,8 @@ def image_message(name: str, image: Any,  # path, PIL image, or array: uint8 [H,
 
 def _read(path: Any) -> np.ndarray:
     from sam_nb.datasets.pictures import read_pixels
-    import cv2
     pixels = read_pixels(path)
-    return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return pixels if pixels.ndim == 2 else np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1)
 
 # %% ../../nbs/lib/71_view.mask_layers.ipynb #cc26f2ad
 def _values(pixels: np.ndarray) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _first(image: Any) -> Any: return next(iter(image.values())) if isinstance(i
 def display_pixels(image: Any) -> np.ndarray:  # uint8 [H, W, 3]
     "An image for a static picture; other ranges than 8 bits are stretched."
     from sam_nb.datasets.pictures import image_array
-    if isinstance(image, (str, Path)): return image_array(image)[..., :3]
+    if isinstance(image, (str, Path)) or hasattr(image, "getbands"): return image_array(image)[..., :3]
     pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
     return to_image(pixels if pixels.dtype == np.uint8 or pixels.dtype.kind == "f" and pixels.max(initial=0) <= 1 else _stretched(pixels))
 
