@@ -19,7 +19,7 @@ from ..core import DatasetError
 from .coco_segmentations import NO_MASK, SHARES, sound_segmentation, whole_number  # noqa: F401
 from .coco_tables import read_coco  # noqa: F401
 from .coco_tables import Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_images, segmentations_of
-from .json_files import JsonFile, entries_of, json_kind
+from .json_files import JsonFile, entries_of, json_kind, paused_collector
 from .layouts import Choices, Evidence, Layout, listed
 from .mask_pictures import sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths
@@ -30,20 +30,20 @@ from .pictures import Picture, Problem, file_error
 __all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'lone_coco_file', 'open_coco', 'open_panoptic', 'sound_segmentation',
            'read_coco', 'split_names']
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e44bfda8
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #dd3bb978
 _all_ = ["sound_segmentation", "read_coco", "split_names"]
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ed1bae18
 def _is_coco(file: Path) -> bool:
-    "Whether a file is an object with lists of images and annotations, mostly by its first and last bytes."
+    "Whether a file is an object with lists of images or annotations as COCO has them, by its first and last bytes."
     with open(file, "rb") as f:
         text = f.read(1 << 16)
         f.seek(max(f.tell(), os.path.getsize(file) - (1 << 16)))
         text += f.read()
     if text[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in text[:4]: return json_kind(file)[0] in ("coco", "panoptic")
     there = [re.search(rb'"%s"\s*:\s*\[' % key, text) is not None for key in (b"images", b"annotations")]
-    if not any(there) or not text.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"): return False
-    return all(there) or json_kind(file)[0] in ("coco", "panoptic")
+    if not text.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"): return False
+    return all(there) or there[0] and b'"file_name"' in text or there[1] and b'"image_id"' in text
 
 def _file_in(folder: Path, name: str) -> Path | None:
     "A file of a folder, perhaps in other letters."
@@ -127,7 +127,7 @@ def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str 
     remedy = remedy or _REMEDIES.get(kind, _MEND)
     problems.append(Problem(kind, fact, str(file), remedy, "warning" if kind in _HARMLESS else "error"))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ce168f59
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #c2675c26
 def _refuse_useless(table: Annotations, usable: np.ndarray, file: Path) -> None:
     "Raise `DatasetError` for boxes without masks, and for polygons between 0 and 1."
     count = {kind: int((table.wrong == k).sum()) for k, kind in enumerate(table.kinds)}
@@ -179,7 +179,7 @@ def _settle(table: Annotations, keys: Sequence[Any], file: Path, problems: list[
         table.part_of[row] = -1
     return table
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8733cbdc
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #d1639049
 def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
     if len(found.rivals) > 1:
         return f"several pictures could be it: {', '.join(found.rivals[:3])}", "keep one of them, or write its folder into file_name"
@@ -188,20 +188,20 @@ def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
 
 def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth: Sequence[Any], problems: list[Problem]) -> list[Entry]:
     "Entries of existing images that have a mask; `truth` has a length for each image."
-    entries, base, seen = [], str(folder), set()
+    entries, base, seen = [], str(folder).rstrip("/"), set()
     for name, picture, own, size in zip(images.names, found, truth, images.sizes.tolist(), strict=True):
         if not picture.file:
             fact, remedy = _missing(picture)
             _note(problems, "image missing", fact, os.path.join(base, os.path.basename(name) if ".." in name else name), remedy)
             continue
-        path = os.path.join(base, picture.file)
+        path = f"{base}/{picture.file}"
         if picture.file in seen: _note(problems, "picture twice", "two images of the list name this picture", path, "give each image its own picture")
         seen.add(picture.file)
         if not len(own): _note(problems, "image without masks", "no usable mask for this image", path, "annotate it, or leave it out")
         else: entries.append(Entry(os.path.splitext(picture.file)[0], path, own, tuple(size) if size[0] else None))
     return entries
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #3fc2afb1
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #99cb905d
 def _fill_sizes(images: Images, found: Sequence[NamedPicture], folder: Path) -> tuple[str, ...]:  # notes
     "Sizes that the file lacks, from the pictures."
     unknown = np.flatnonzero((images.sizes[:, 0] == 0) & [bool(f.file) for f in found]).tolist()
@@ -225,6 +225,7 @@ def _by_number(opened: JsonFile) -> dict[Any, str]:
     return {n: str(n) for n in sorted(numbers - {None})}
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #726c0b36
+@paused_collector()
 def open_coco(file: str | Path, root: str | Path, split: str = "", images: str | Path | None = None,  # folder; None: looked for
               crowd: bool = False,  # keep masks of groups
               parts: bool = True,  # keep masks of parts of other objects, and their classes
@@ -244,7 +245,7 @@ def open_coco(file: str | Path, root: str | Path, split: str = "", images: str |
     reader, classes = _CocoReader(opened, table), tuple(categories.values())
     return FolderContents("coco", entries, reader, classes, str(folder), str(file), (*notes, *said), tuple(problems))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #9ae9b634
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #67b9b367
 def _open_images(file: Path, root: Path, split: str, images: str | Path | None,
                  ) -> tuple[JsonFile, Images, Path, list[NamedPicture], tuple[str, ...]]:  # the file, its images, their folder, their pictures, notes
     opened = open_tables(file)
@@ -295,7 +296,7 @@ def _segments(annotation: Mapping[str, Any], maps: PictureNames, order: Ids, cro
     name = maps.find(annotation["file_name"]).file or os.path.basename(annotation["file_name"])
     return (str(maps.folder / name), *columns) if kept else ()
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #12fa6b7f
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #9761243f
 def _find(place: Path, prefix: str) -> Evidence | None:
     "COCO's files of splits, or the only file of a folder that is like one."
     if place.is_file():
@@ -307,7 +308,7 @@ def _find(place: Path, prefix: str) -> Evidence | None:
     lone = lone_coco_file(place) if prefix == "instances" else None
     return Evidence(f"{os.path.relpath(lone, place)} is the only file like COCO's", files=1) if lone and _is_coco(lone) else None
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #af755f59
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #779f7508
 def _file_of(root: Path, split: str, choices: Choices, prefix: str) -> Path:
     "The file of a split. Raises `DatasetError`."
     named = Path(choices.annotations) if choices.annotations else root
