@@ -186,3 +186,15 @@ def test_a_folder_of_boxes_is_told(tmp_path):
     write(tmp_path / "annotations.xml", f"<annotations><version>1.1</version>{box}</annotations>")
     data = load_objects(tmp_path, "all")
     assert areas(data) == [[30 * 40]] and [(p.kind, p.severity) for p in data.problems] == [("boxes as masks", "warning")]
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["drawn on the picture as shown", "drawn on the pixels as stored"])
+def test_masks_follow_a_turned_picture(shown, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    Image.new("RGB", (W, H), (90, 120, 60)).save(tmp_path / "a.jpg", exif=exif)
+    size = {"imageHeight": W, "imageWidth": H} if shown else {"imageHeight": H, "imageWidth": W}
+    write(tmp_path / "a.json", labelme("a.jpg", **size))
+    image, masks = load_objects(tmp_path, "all").read(0)
+    assert tuple(image.shape[-2:]) == masks.size == (W, H)
+    assert masks.boxes[0].tolist() == ([10, 20, 40, 60] if shown else [H - 1 - 60, 10, H - 1 - 20, 40])
