@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from ..core import DatasetError
 from .layouts import Choices, listed, once, read_list
 from .pairing import (ANY_MASK_WORDS, IMAGE_WORDS, INSTANCE_WORDS, LABEL_WORDS, MASK_WORDS, Pairing, pair_names,
                                      split_names_in_two, words_of)
@@ -211,13 +214,29 @@ def _in_one_folder(folders: Sequence[PictureFolder]) -> Pair | None:
     for f in folders:
         if f.role not in (None, "image") or len(f.files) < 2: continue
         found = split_names_in_two(dict.fromkeys(os.path.splitext(n)[0] for n in f.files))
-        if found is None: continue
-        drawn = set(found[1])
-        images.append(_of(f, [n for n in f.files if os.path.splitext(n)[0] not in drawn]))
-        masks.append(_of(f, [n for n in f.files if os.path.splitext(n)[0] in drawn]))
+        drawn = set(found[1]) if found else set()
+        there = [n for n in f.files if os.path.splitext(n)[0] in drawn] if found else _drawn_beside(f)
+        if not there: continue
+        images.append(_of(f, sorted(set(f.files) - set(there))))
+        masks.append(_of(f, there))
     if not images: return None
     i, m = _without_lead(Side(tuple(images)), Side(tuple(masks)))
     return Pair(i, m, True)
+
+def _drawn_beside(folder: PictureFolder) -> list[str]:
+    "Masks of their images' names: 1.jpg and 1.png, where the second has few colours."
+    photos = {os.path.splitext(n)[0] for n in folder.files if _ending(n) in (".jpg", ".jpeg")}
+    others = [n for n in folder.files if _ending(n) not in (".jpg", ".jpeg")]
+    beside = [n for n in others if os.path.splitext(n)[0] in photos]
+    if len(beside) < 0.9 * max(len(others), len(photos), 1): return []
+    return beside if all(_few_colours(os.path.join(folder.path, n)) for n in (beside[0], beside[-1])) else []
+
+def _few_colours(file: str, most: int = 256) -> bool:
+    from sam_nb.datasets.pictures import read_pixels
+    try: pixels = read_pixels(file)
+    except DatasetError: return False
+    flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
+    return len(np.unique(flat[:: max(1, len(flat) // 50_000)], axis=0)) <= most
 
 def _of(folder: PictureFolder, files: Sequence[str]) -> PictureFolder: return replace(folder, files=tuple(files))
 

@@ -192,8 +192,23 @@ def _as_map(looks: Sequence[MaskLook], folder: str, kind: str | None, video: boo
     if any(here): why += f"; {', '.join(map(str, sorted(set().union(*here))))} is void, in {sum(map(bool, here))} of {len(looks)}"
     if kind == "instance" and share > 0.5 and different > 1 and not found:
         found = [("objects in far pieces", f"{what}: each value is one object", "if the values are classes: --kind label")]
+    if mixed := [x for x in looks if _has_mixtures(x)]:
+        most = max(len(x.values) for x in mixed)
+        fact = (f"{len(mixed)} of {len(looks)} masks looked at have up to {most} values, most of them along edges: they were smoothed "
+                "or resized, and each mixture counts as a value")
+        remedy = "export them without smoothing (nearest neighbour), or name other masks: --annotations FOLDER"
+        found = [*found, ("values mixed along edges", fact, remedy)]
     codes = tuple(sorted({int(v) for x in looks for v in x.values} - set(leave))) if colours and kind == "label" else ()
     return MaskKind(kind, why, leave=leave, see_through=any(x.see_through for x in looks), codes=codes, suspicions=tuple(found))
+
+def _has_mixtures(look: MaskLook) -> bool:
+    "Whether most values are thin lines between a few that cover nearly everything."
+    values, where, counts = np.unique(look.ids, return_inverse=True, return_counts=True)
+    rare = counts < look.ids.size / 200
+    if len(values) < 12 or rare.sum() < 3 * (~rare).sum() or counts[rare].sum() > look.ids.size / 4: return False
+    thin, inner = rare[where].reshape(look.ids.shape), look.ids[1:-1, 1:-1]
+    same = [inner == n for n in (look.ids[2:, 1:-1], look.ids[:-2, 1:-1], look.ids[1:-1, 2:], look.ids[1:-1, :-2])]
+    return bool((np.logical_and.reduce(same) & thin[1:-1, 1:-1]).sum() < 0.05 * thin.sum())
 
 def _background(looks: Sequence[MaskLook]) -> int | None:
     "A value other than 0 that is the background: 0 is nowhere, and it is most of the border and of the area."

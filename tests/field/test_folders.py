@@ -56,7 +56,8 @@ NAMES = {
     "one folder": ("train/{}_sat.jpg", "train/{}_mask.png"), "one folder at the root": ("{}.jpg", "{}_seg.png"), "one folder, prefixes": ("all/img_{}.jpg", "all/mask_{}.png"),
     "beside": ("{}.jpg", "masks/{}.png"), "tiles": ("tiles/{}.png", "annotation/{}.png"), "below": ("images/north/a/{}.png", "masks/north/a/{}.png"),
     "other endings": ("images/{}.webp", "masks/{}.bmp"), "upper endings": ("images/{}.PNG", "masks/{}.PNG"),
-    "a folder each": ("images/{}.png", "masks/{}/all.png"), "cases": ("case{}/image.png", "case{}/mask.png")}
+    "a folder each": ("images/{}.png", "masks/{}/all.png"), "cases": ("case{}/image.png", "case{}/mask.png"), "one name": ("all/{}.jpg", "all/{}.png"),
+    "numbered": ("all/image{}.png", "all/label{}.png")}
 
 
 @pytest.mark.parametrize("name", NAMES)
