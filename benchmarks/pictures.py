@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.pictures [--before d7089c1] [--pictures 10000] [--polygons 100000] [--rounds 3]
 
 Pictures and polygons are made in a temporary folder. Each measurement is a process of its own; the two trees take turns.
-`open` is `load_objects`, `check` is `check_objects` (it opens, too). Seconds on the clock without the imports;
-memory is the peak above what the imports need. Areas and ids of every 97th picture are compared first.
+`open` is `load_objects`, `check` is `check_objects` (it opens, too). Seconds on the clock and of the processor without the
+imports, which tell the load of the machine apart; memory is the peak above what the imports need. Areas and ids of every 97th picture are compared first.
 """
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ except ImportError: from sam_nb.datasets.objects import check_objects
 def memory(key): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024
 def reset(): open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from here
 task, folder = sys.argv[1:]
-gc.collect(); reset(); before, started = memory("VmRSS"), time.perf_counter()
+gc.collect(); reset(); before, started, processor = memory("VmRSS"), time.perf_counter(), time.process_time()
 if task == "check": found = check_objects(folder, "all").objects
 else: data = load_objects(folder, "all"); found = len(data)
-seconds, peak = time.perf_counter() - started, memory("VmHWM") - before
+seconds, processor, peak = time.perf_counter() - started, time.process_time() - processor, memory("VmHWM") - before
 held = memory("VmRSS") - before
 if task == "facts":
     read = [data.read(k)[1] for k in range(0, len(data), 97)]
     found = [len(data), list(data.classes), [[m.ids.tolist(), m.categories.tolist(), m.areas.tolist(), m.boxes.tolist()] for m in read]]
-print(json.dumps({"seconds": seconds, "peak": peak, "held": held, "found": found}))
+print(json.dumps({"seconds": seconds, "processor": processor, "peak": peak, "held": held, "found": found}))
 """
 
 
@@ -104,12 +104,12 @@ def compare(trees: dict[str, Path], folder: Path, options: argparse.Namespace) -
     print(f"{options.pictures} pictures, {options.polygons} polygons, medians of {options.rounds}; {platform.machine()}, {os.cpu_count()} cores, "
           f"load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
           + ", ".join(f"{p} {version(p)}" for p in ("numpy", "opencv-python", "orjson", "pycocotools", "torch")))
-    print(f"{'':<22}{'seconds':>9}{'peak MB':>9}{'held MB':>9}")
+    print(f"{'':<22}{'seconds':>9}{'processor':>11}{'peak MB':>9}{'held MB':>9}")
     for task in ("open", "check"):
-        middle = {who: [statistics.median(t[key] for t in taken[task, who]) for key in ("seconds", "peak", "held")] for who in trees}
-        for who, row in middle.items(): print(f"{task + ', ' + who:<22}{row[0]:>9.2f}{row[1]:>9.0f}{row[2]:>9.0f}")
+        middle = {who: [statistics.median(t[key] for t in taken[task, who]) for key in ("seconds", "processor", "peak", "held")] for who in trees}
+        for who, row in middle.items(): print(f"{task + ', ' + who:<22}{row[0]:>9.2f}{row[1]:>11.2f}{row[2]:>9.0f}{row[3]:>9.0f}")
         before, here = middle.values()
-        print(f"{'ratio':<22}" + "".join(f"{b / a if a else 0:>9.2f}" for a, b in zip(before, here)))
+        print(f"{'ratio':<22}" + "".join(f"{b / a if a else 0:>{9 + 2 * (k == 1)}.2f}" for k, (a, b) in enumerate(zip(before, here, strict=True))))
 
 
 if __name__ == "__main__": main()

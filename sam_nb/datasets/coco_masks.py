@@ -30,7 +30,7 @@ from .pictures import Picture, Problem, file_error
 __all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'lone_coco_file', 'open_coco', 'open_panoptic', 'sound_segmentation',
            'read_coco', 'split_names']
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #dd3bb978
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #64ca085d
 _all_ = ["sound_segmentation", "read_coco", "split_names"]
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ed1bae18
@@ -127,7 +127,7 @@ def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str 
     remedy = remedy or _REMEDIES.get(kind, _MEND)
     problems.append(Problem(kind, fact, str(file), remedy, "warning" if kind in _HARMLESS else "error"))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #c2675c26
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #de308f8b
 def _refuse_useless(table: Annotations, usable: np.ndarray, file: Path) -> None:
     "Raise `DatasetError` for boxes without masks, and for polygons between 0 and 1."
     count = {kind: int((table.wrong == k).sum()) for k, kind in enumerate(table.kinds)}
@@ -179,7 +179,7 @@ def _settle(table: Annotations, keys: Sequence[Any], file: Path, problems: list[
         table.part_of[row] = -1
     return table
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #d1639049
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8743a2b8
 def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
     if len(found.rivals) > 1:
         return f"several pictures could be it: {', '.join(found.rivals[:3])}", "keep one of them, or write its folder into file_name"
@@ -201,7 +201,7 @@ def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth:
         else: entries.append(Entry(os.path.splitext(picture.file)[0], path, own, tuple(size) if size[0] else None))
     return entries
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #99cb905d
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #459ca02c
 def _fill_sizes(images: Images, found: Sequence[NamedPicture], folder: Path) -> tuple[str, ...]:  # notes
     "Sizes that the file lacks, from the pictures."
     unknown = np.flatnonzero((images.sizes[:, 0] == 0) & [bool(f.file) for f in found]).tolist()
@@ -245,7 +245,7 @@ def open_coco(file: str | Path, root: str | Path, split: str = "", images: str |
     reader, classes = _CocoReader(opened, table), tuple(categories.values())
     return FolderContents("coco", entries, reader, classes, str(folder), str(file), (*notes, *said), tuple(problems))
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #67b9b367
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #f9e13abf
 def _open_images(file: Path, root: Path, split: str, images: str | Path | None,
                  ) -> tuple[JsonFile, Images, Path, list[NamedPicture], tuple[str, ...]]:  # the file, its images, their folder, their pictures, notes
     opened = open_tables(file)
@@ -296,7 +296,7 @@ def _segments(annotation: Mapping[str, Any], maps: PictureNames, order: Ids, cro
     name = maps.find(annotation["file_name"]).file or os.path.basename(annotation["file_name"])
     return (str(maps.folder / name), *columns) if kept else ()
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #9761243f
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e1270fbe
 def _find(place: Path, prefix: str) -> Evidence | None:
     "COCO's files of splits, or the only file of a folder that is like one."
     if place.is_file():
@@ -308,7 +308,7 @@ def _find(place: Path, prefix: str) -> Evidence | None:
     lone = lone_coco_file(place) if prefix == "instances" else None
     return Evidence(f"{os.path.relpath(lone, place)} is the only file like COCO's", files=1) if lone and _is_coco(lone) else None
 
-# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #779f7508
+# %% ../../nbs/lib/10_datasets.coco_masks.ipynb #9eeda9a7
 def _file_of(root: Path, split: str, choices: Choices, prefix: str) -> Path:
     "The file of a split. Raises `DatasetError`."
     named = Path(choices.annotations) if choices.annotations else root

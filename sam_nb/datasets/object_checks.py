@@ -23,7 +23,6 @@ from .object_masks import MaskSet, ObjectTransform, candidates, whole_frame
 from .objects import Objects, count_problems, load_objects
 from .picture_files import missing_bytes
 from .pictures import Picture, Problem, file_error, problem_lines, problem_table
-from .turned_masks import oriented_masks
 
 # %% auto #0
 __all__ = ['describe_objects', 'ObjectsReport', 'check_objects', 'require_objects', 'check_info']
@@ -136,11 +135,8 @@ def _examine(data: Objects, index: int, notes: list) -> tuple[tuple[int, ...], t
     if type(data).read is not Objects.read:  # a dataset that reads in a way of its own
         image, masks = data.read(index, notes)
         return tuple(image.shape), (int(image.amin()), int(image.amax())), masks
-    entry = data.entries[index]
-    picture = Picture(entry.image, **data.reading)
-    span = _span(picture, entry.image)
-    notes += picture.notes
-    return (picture.channels, *picture.size), span, oriented_masks(data.found.read_masks, entry, picture, notes)
+    picture, masks = data.examine(index, notes)
+    return (picture.channels, *picture.size), _span(picture, data.entries[index].image), masks
 
 def _span(picture: Picture, file: str) -> tuple[int, int]:
     "The least and the greatest value. A JPEG is decoded at an eighth of its size, and again as a whole if it looks constant."

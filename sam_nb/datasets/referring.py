@@ -30,7 +30,6 @@ from .object_checks import ObjectsReport
 from .objects import Objects, choose_split, take_part
 from .object_checks import check_info as check_any
 from .pictures import Picture, Problem, read_rgb, file_error
-from .turned_masks import oriented_masks
 from .refer import Listed, find_refs, in_split, list_refer, read_refs, refer_images, refer_split
 
 # %% auto #0
@@ -223,10 +222,7 @@ class Referring(Objects):
              notes: list | None = None,  # what was noticed of the picture is appended: kind, fact, remedy
              ) -> tuple[Tensor, MaskSet]:
         "Image (uint8 [3, H, W]) and masks. Raises `DatasetError`."
-        entry = self.entries[index]
-        image, picture = read_rgb(entry.image), Picture(entry.image)
-        if notes is not None: notes += picture.notes
-        return image, oriented_masks(self.found.read_masks, entry, picture, notes)
+        return read_rgb(self.entries[index].image), self.examine(index, notes)[1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, masks = self.read(index)
