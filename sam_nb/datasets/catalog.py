@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core import DatasetError, ParameterError, did_you_mean, read_json, workspace
 from .catalog_entries import EARTH, REFERRING, REGISTRY, DatasetInfo, register_dataset
-from .folder_options import FolderOptions, folder_options
+from .folder_options import FolderOptions, folder_options, refuse_idle
 from .rgbt_folders import PAIR_FOLDERS, find_pairs, pair_splits
 
 # %% auto #0
@@ -288,6 +288,7 @@ def check(name: str, root: str | Path | None = None,
     options, folder = folder_options(choices or {}, found), found.prepare()
     if splits is None and info.task in _ANY_FOLDER: splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder, **options)
     reports = {split: resolve(info.checker)(info, split, folder, sample, **options) for split in splits or found.splits() or info.splits}
+    for data in (r.data for r in reports.values() if options and r.total): refuse_idle(options, data.kind)
     if sample is None and len(reports) > 1 and info.task in _ANY_FOLDER: _add_leakage(reports)
     return reports
 
@@ -313,6 +314,7 @@ def open_splits(found: FoundDataset,
                 **options) -> dict[str, Any]:  # train, val, test
     "The splits that a training takes; without a test split, `test` is the validation split. Raises `DatasetError`."
     splits = {split: found.open(split, **options) for split in ("train", "val")}
+    if found.info.task == "objects": refuse_idle(options, splits["train"].kind)
     return {**splits, "test": found.open("test", **options) if "test" in found.splits() else splits["val"]}
 
 # %% ../../nbs/lib/10_datasets.catalog.ipynb #a6859e6c

@@ -16,7 +16,7 @@ from ..core import ParameterError, did_you_mean
 from ..recipe import validated
 
 # %% auto #0
-__all__ = ['FolderChoices', 'FolderOptions', 'folder_options', 'require_channels', 'options_like_run']
+__all__ = ['FolderChoices', 'FolderOptions', 'folder_options', 'refuse_idle', 'require_channels', 'options_like_run']
 
 # %% ../../nbs/lib/10_datasets.folder_options.ipynb #2c786d61
 class FolderChoices(BaseModel):
@@ -78,6 +78,17 @@ def _located(name: str, path: str, folder: Path) -> str:
     for place in (Path(path).expanduser(), Path(folder) / path):
         if place.exists(): return os.fspath(place)
     raise ParameterError(f"{name}={path!r} is not there", file=Path(folder), remedy=f"{name}: a path from here, or from the dataset's folder")
+
+# %% ../../nbs/lib/10_datasets.folder_options.ipynb #04fdf8f7
+_KINDS_OF = {"components": ("binary", "negative", "label", "roboflow"), "crowd": ("coco", "panoptic", "cityscapes")}
+
+def refuse_idle(chosen: Mapping[str, Any],  # the choices that were made
+                kind: str) -> None:  # of the masks
+    "Raise `ParameterError` for a choice that does nothing for a kind of masks."
+    for name, kinds in _KINDS_OF.items():
+        if chosen.get(name) is not None and kind not in kinds:
+            remedy = f"leave {name} out: it is for the kinds {', '.join(kinds)}"
+            raise ParameterError(f"{name}={chosen[name]!r} does nothing for masks of the kind {kind!r}", remedy=remedy)
 
 # %% ../../nbs/lib/10_datasets.folder_options.ipynb #16271586
 def require_channels(data: Any,  # `Objects`

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..contract import Job
 from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, workspace
 from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
-from ..datasets.folder_options import FolderChoices, options_like_run
+from ..datasets.folder_options import FolderChoices, options_like_run, refuse_idle
 from .rows import Evaluation
 from ..recipe import check_recipe
 from ..training.runs import Run, find_run
@@ -223,7 +223,9 @@ def open_data(card: Job, plan: Plan,
     "The images of a plan; raises `DatasetError` or `ParameterError`."
     found = find_data(card, plan.dataset, plan.data_root, plan.split)
     kept = options_like_run(choices, plan.trained, found, plan.same_folder) if choices is not None else {}
-    return found.open(plan.split, **{**kept, **options})
+    data = found.open(plan.split, **{**kept, **options})
+    if choices is not None and kept: refuse_idle(choices.chosen(), data.kind)
+    return data
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #a3b217e7
 def save_evaluations(evaluations: Mapping[str, Evaluation], plan: Plan, recipe: EvalRecipe,

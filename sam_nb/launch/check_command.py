@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core import DatasetError
+from ..core import DatasetError, ParameterError
 
 if TYPE_CHECKING:
     from sam_nb.datasets.catalog import FoundDataset
@@ -39,7 +39,8 @@ def _resolve(options: argparse.Namespace) -> _Checked:
     from sam_nb.datasets.folder_options import FolderOptions
     from sam_nb.recipe import validated
     given = {name: getattr(options, name) for name in FolderOptions.model_fields}
-    choices = validated(FolderOptions, given)
+    try: choices = validated(FolderOptions, given)
+    except ParameterError as error: raise ParameterError(error.fact, remedy="sam_nb check --help lists the options") from None
     path = Path(options.data_root or options.dataset).expanduser()
     if path.is_file() and (options.data_root or options.dataset not in dataset_names()): return _of_file(path, choices)
     name, root = (options.dataset, Path(options.data_root)) if options.data_root else named_folder(options.dataset)

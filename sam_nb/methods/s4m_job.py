@@ -25,7 +25,7 @@ __all__ = ['JOB', 'show_step']
 def _data(recipe: S4mRecipe) -> dict[str, Any]:  # train: the labelled part; unlabelled, val, test
     "The splits. Raises `DatasetError`."
     from sam_nb.datasets.catalog import resolve_dataset
-    from sam_nb.datasets.folder_options import folder_options
+    from sam_nb.datasets.folder_options import folder_options, refuse_idle
     from sam_nb.datasets.label_shares import open_shares
     found = resolve_dataset(recipe.dataset, recipe.data_root, "objects", DEMO)
     names = {"train": "train", "val": "val", "test": "test" if "test" in found.splits() else "val"}
@@ -33,6 +33,7 @@ def _data(recipe: S4mRecipe) -> dict[str, Any]:  # train: the labelled part; unl
     def opened(split: str, crowd: bool) -> Any:
         return _with_classes(found.open(split, **{**chosen, "crowd": crowd or chosen.get("crowd", False)}), recipe, found.generated)
     splits = {name: opened(split, name != "train") for name, split in names.items()}
+    refuse_idle(chosen, splits["train"].kind)
     draw = dict(seed=recipe.share_seed, nested=recipe.nested, every_class=recipe.every_class)
     labelled, unlabelled = open_shares(splits["train"], recipe.share, unlabelled=recipe.unlabelled, **draw)
     seen, kept = _held_out(labelled, recipe)

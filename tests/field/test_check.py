@@ -154,3 +154,19 @@ def test_an_option_that_does_nothing_is_refused_by_name(aerial, monkeypatch, cap
     for words in (["train", "promptable", "--bands", "1,2,3", "--dry_run"], ["train", "saom", "--kind", "coco", "--dry_run"], ["train", "s4m", "--nodata", "0", "--dry_run"]):
         assert main(words) == 1
         assert f"{words[2][2:]}=" in (said := capsys.readouterr().err) and "does nothing for a generated demo" in said and f"leave {words[2][2:]} out" in said
+    folders = ["survey", "--images", "survey/tiles", "--annotations", "survey/outlines"]
+    for more, fact in ((["--crowd"], "crowd=True does nothing for masks of the kind 'binary'"), (["--kind", "binry"], "did you mean 'binary'?"), (["--bands", "9"], "band")):
+        code, lines = checked(capsys, *folders, *more)
+        assert code == 1 and fact in " ".join(lines), lines
+
+
+def test_mixed_channels_and_how_to_choose_bands(aerial, capsys, monkeypatch):
+    monkeypatch.chdir(aerial)
+    cv2.imwrite("survey/tiles/0.png", np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    np.save("survey/tiles/1.npy", np.random.default_rng(0).integers(0, 255, (48, 64, 6), np.uint8))
+    for name in ("0.tif", "1.tif"): os.remove(f"survey/tiles/{name}")
+    folders = ["survey", "--images", "survey/tiles", "--annotations", "survey/outlines"]
+    code, lines = checked(capsys, *folders)
+    assert code == 1 and "5 images of 3 channels and 1 images of 6 channels" in lines[-2] and "--bands 1,2,3" in lines[-1], lines
+    code, lines = checked(capsys, *folders, "--bands", "1,2,3")
+    assert code == 0 and "--bands 1,2,3" in lines[-1], lines
