@@ -292,9 +292,11 @@ def test_out_below_the_pictures_is_not_read(tmp_path):
 def test_names_that_lead_outside(tmp_path):
     write_tiff(tmp_path / "secret.tif")
     write_tiff(tmp_path / "in/a.tif")
-    (tmp_path / "in/list.txt").write_text(f"a.tif\n../secret.tif\n{tmp_path}/secret.tif\n")
-    summary = segment(tmp_path / "in/list.txt", tmp_path / "out")
-    assert summary.pictures == 1 and [r["fact"].split(", which ")[1].split()[0] for r in listed(tmp_path / "out")] == ["leads"] * 2
+    (tmp_path / "in/list.txt").write_text(f"a.tif\n../secret.tif\n{tmp_path}/secret.tif\nsub/../../a.png\n")  # the last one's name is taken
+    model = threshold()
+    summary = segment(tmp_path / "in/list.txt", tmp_path / "out", model=model)
+    assert summary.pictures == 1 and [r["fact"].split(", which ")[1].split()[0] for r in listed(tmp_path / "out")] == ["leads"] * 3
+    assert segment(tmp_path / "in/list.txt", tmp_path / "out", model=model).earlier == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out", "secret.tif"]
 
 
