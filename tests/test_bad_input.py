@@ -527,7 +527,7 @@ def test_a_mask_of_another_size_than_its_picture(tmp_path, capsys):
     folder = write_said(tmp_path / "said", "refsegrs")
     cv2.imwrite(str(folder / "masks/0.tif"), np.full((64, 48), 255, np.uint8))
     code, out = checked(capsys, str(folder))
-    assert code == 1 and "the image is 48 x 64, its masks are 64 x 48" in out and "images/0.tif" in out, out
+    assert code == 1 and "the image is 48 x 64, its annotations are for 64 x 48" in out and "images/0.tif" in out, out
 
 
 def test_splits_that_are_not_there_and_splits_of_nothing(tmp_path, capsys):

@@ -23,6 +23,7 @@ from .coco_segmentations import sound_segmentation
 from .layouts import Evidence, Layout, listed
 from .mask_pictures import ids_of, sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths
+from .picture_files import is_picture
 from .pictures import Problem, file_error, read_map
 from ..instance_metrics import CITYSCAPES_IDS
 
@@ -211,8 +212,12 @@ def _require_files(folder: Path, truth: Path, images: Mapping[str, str], chosen:
     raise file_error("no masks", fact, truth, "name both like <base>_leftImg8bit.png and <base>_gtFine_polygons.json")
 
 # %% ../../nbs/lib/10_datasets.cityscapes.ipynb #9c30ec9a
+def _pictures(folder: Path) -> bool: return any(is_picture(n) for p in (folder, *(folder / city for city in listed(folder)[1])) for n in listed(p)[0])
+
 def _find(root: Path) -> Evidence | None:
-    there = [s for s in cityscapes_splits(root) if any(_by_base(_part_of(root, _TRUTH) / s, k) for k in ("instanceIds", "polygons"))]
+    splits = cityscapes_splits(root) if root.is_dir() else []
+    there = [s for s in splits if any(_by_base(_part_of(root, _TRUTH) / s, k) for k in ("instanceIds", "polygons"))]
+    if not there and not any(_pictures(_part_of(root, _TRUTH) / s) for s in splits): there = splits  # opening says what is missing
     usual = [s for s in ("train", "val", "test") if s in there]
     return Evidence(f"{_IMAGES} beside {_TRUTH}", tuple(usual or there)) if there else None
 
