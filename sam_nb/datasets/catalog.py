@@ -301,7 +301,8 @@ def named_folder(name: str,  # of the catalog, or a path
                  ) -> tuple[str, Path | None]:  # a name of the catalog, and its folder if `name` was a path
     "The entry that reads a folder: its own where it has a dataset file, else by its layout `fmb`, `referring`, `earth`, `objects` or others."
     folder = Path(name).expanduser()
-    if name in dataset_names() or not folder.is_dir(): return name, None
+    if not folder.is_dir(): return name, None
+    if name in dataset_names() and (REGISTRY.get(name, EARTH).generator or dataset_folder(name).is_dir()): return name, None
     file = next((folder / f for f in DATASET_FILES if (folder / f).is_file()), None)
     if file is None:
         if pairs := find_pairs(folder): return pairs.name or folder.resolve().name, folder
