@@ -314,6 +314,7 @@ class Everything:
         self.family, self.options = family_of(self.model), replace(options or EverythingOptions(), **changes)
         self.classify = classify or getattr(model, "classify", None)
         self.image_size = prompt_encoder_of(self.model).input_image_size[0]
+        self.channels = getattr(getattr(model, "switches", None), "in_channels", 3)  # of the images
 
     def generate(self, image: Any,  # path, PIL image, uint8 array [H, W, 3]
                  output_mode: str = "binary_mask", **changes: Any) -> list[dict[str, Any]]:
@@ -325,12 +326,12 @@ class Everything:
         return self.candidates(image, **changes).select(replace(self.options, **changes))
 
     @torch.no_grad()
-    def candidates(self, image: Any,  # path, PIL image, uint8 array [H, W, 3]
+    def candidates(self, image: Any,  # path, PIL image, uint8 array [H, W, C]
                    progress: bool = False,  # show a bar
                    encoded: tuple[ImageFeatures, tuple[int, int]] | None = None,  # of the whole image, if it is there already
                    **changes: Any) -> Candidates:
         "All masks above the thresholds, before non-maximum suppression; `select` takes stricter thresholds."
-        options, image = replace(self.options, **changes), image_array(image)
+        options, image = replace(self.options, **changes), image_array(image, self.channels)
         crops, layers = crop_boxes(image.shape[:2], options.crop_n_layers, options.crop_overlap_ratio)
         grids = [options.grid_of(layer) for layer in layers.tolist()]
         with _bar(sum(nx * ny for nx, ny in grids), progress) as bar:
@@ -361,7 +362,8 @@ class Everything:
 # %% ../../nbs/lib/30_heads.everything.ipynb #d24b8fb2
 def _encode(mode: Everything, parts: Sequence[np.ndarray]) -> list[tuple[ImageFeatures, tuple[int, int]]]:
     "Features of each part, with its height and width in the model's square."
-    frame = ResizeLongest(mode.image_size, by_pillow=True) if mode.family == "sam" else ResizeSquare(mode.image_size, in_float=True)
+    if mode.channels != 3: frame = mode.method.frame()
+    else: frame = ResizeLongest(mode.image_size, by_pillow=True) if mode.family == "sam" else ResizeSquare(mode.image_size, in_float=True)
     ready = [frame({"image": torch.from_numpy(part).permute(2, 0, 1)}) for part in parts]
     pixels = torch.stack([r["image"] for r in ready]).to(next(mode.model.parameters()).device)
     mode.method.eval()
@@ -373,7 +375,7 @@ def _generate_many(self: Everything, images: Iterable[Any],  # of any sizes
                    **changes: Any) -> Iterator[list[dict[str, Any]]]:
     "`generate` for each image, encoded in batches."
     images = iter(images)
-    while some := [image_array(i) for i in itertools.islice(images, batch_size)]:
+    while some := [image_array(i, self.channels) for i in itertools.islice(images, batch_size)]:
         with torch.no_grad(): encoded = _encode(self, some)
         for image, features in zip(some, encoded, strict=True):
             yield records(self.candidates(image, encoded=features, **changes).select(replace(self.options, **changes)), output_mode)
