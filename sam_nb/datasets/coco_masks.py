@@ -118,14 +118,12 @@ class _CocoReader:
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #af1bec63
 _MEND = "mend the annotation, or leave it out"
-_HARMLESS = ("crowd", "annotation of an unknown category", "annotation id twice", "mask twice", "part of nothing", "image without masks",
-             "picture twice", NO_MASK)
 _REMEDIES = {"crowd": "nothing to do; or keep masks of groups: crowd=True (--crowd true)", NO_MASK: "outline the object, or leave it out",
              SHARES: "multiply x by the width and y by the height of the image"}
 
 def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str = "") -> None:
     remedy = remedy or _REMEDIES.get(kind, _MEND)
-    problems.append(Problem(kind, fact, str(file), remedy, "warning" if kind in _HARMLESS else "error"))
+    problems.append(Problem(kind, fact, str(file), remedy, "error" if kind == "image missing" else "warning"))
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #de308f8b
 def _refuse_useless(table: Annotations, usable: np.ndarray, file: Path) -> None:

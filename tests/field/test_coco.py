@@ -16,6 +16,7 @@ from pycocotools import mask as coco
 
 from sam_nb.core import DatasetError
 from sam_nb.datasets.json_files import json_kind
+from sam_nb.datasets.object_checks import check_objects
 from sam_nb.datasets.objects import load_objects
 from sam_nb.datasets.referring import load_referring
 from sam_nb.datasets.referring_files import convert_referring
@@ -340,7 +341,16 @@ def test_damage_is_counted_and_the_rest_is_read(tmp_path):
         data["images"] += [{"id": 77, "file_name": "gone.png", "height": 60, "width": 80}, {"file_name": "no_id.png"}, None]
     changed(tmp_path, change)
     assert read(tmp_path)[1] == COUNT * EACH - 10
-    assert {"image missing", "annotation of an unknown image", "run lengths that do not fill the image"} <= {p.kind for p in load_objects(tmp_path, "all").problems}
+    problems = load_objects(tmp_path, "all").problems
+    assert {"image missing", "annotation of an unknown image", "run lengths that do not fill the image"} <= {p.kind for p in problems}
+    assert {p.kind for p in problems if p.severity == "error"} == {"image missing", "image without id or file name"}
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, [[]], [[1, 2, 3, 4]]])
+def test_a_single_broken_annotation_is_a_warning(tmp_path, nothing):
+    changed(tmp_path, lambda data: data["annotations"][4].update(segmentation=nothing))
+    report = check_objects(load_objects(tmp_path, "all"))
+    assert report.ok and report.objects == COUNT * EACH - 1 and len(report.problems) == 1, str(report)
 
 
 @pytest.mark.parametrize("how", [{"indent": 2}, {"ensure_ascii": False}, {"separators": (",", ":")}, {"sort_keys": True}])
