@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -110,11 +111,13 @@ def open_folders(root: Path, split: str, choices: Choices) -> FolderContents:
         raise file_error("no masks", "no masks that fit the images", choices.annotations or root, remedy)
     pairs = open_pairs(pair, root, split)
     pairs, variant = _one_variant(pairs)
-    found = kind_of_masks(pairs.masks, _called(pairs, root), kind=choices.kind, video=_is_video(pair))
+    ranked = _exact_first(pairs.masks)
+    found = kind_of_masks(ranked, _called(pairs, root), kind=choices.kind, video=_is_video(pair))
     reader, classes, notes = _reader(found, root, choices, pairs)
-    entries = [Entry(n, pairs.images[n], m if found.kind == "binary" else m[0]) for n, m in pairs.masks.items()]
+    entries = [Entry(n, pairs.images[n], m if found.kind == "binary" else ranked[n][0]) for n, m in pairs.masks.items()]
     suspicions = [s for s in found.suspicions if s[0] != "mask of many pieces" or choices.components is None]
-    problems = (*pairs.problems, *(Problem(kind, fact, pairs.folders[1], remedy, "warning") for kind, fact, remedy in suspicions))
+    unread = () if found.kind == "binary" else _unread(ranked)
+    problems = (*pairs.problems, *unread, *(Problem(kind, fact, pairs.folders[1], remedy, "warning") for kind, fact, remedy in suspicions))
     said = (found.why, f"paired by {pairs.rule}", *variant, *notes)
     return FolderContents(found.kind, entries, reader, classes, *pairs.folders, said, problems)
 
@@ -124,6 +127,20 @@ def _is_video(pair: Pair) -> bool:
     bases = {f.base for s in (pair.images, pair.masks) for f in s.folders}
     named = any("jpeg" in b[0] for b in bases if b) and any(b[0].startswith("annotations") for b in bases if b)
     return named and all(f.inner for f in pair.masks.folders)
+
+def _exact_first(masks: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    "The files of each image, the one that is called as those of other images first, then the shortest name."
+    def ending(name: str, file: str) -> str:
+        stem = os.path.splitext(os.path.basename(file))[0]
+        return stem[len(os.path.commonprefix([os.path.basename(name), stem])):]
+    common = Counter(ending(n, f) for n, files in masks.items() for f in files)
+    return {n: sorted(files, key=lambda f: (-common[ending(n, f)], len(f), f)) for n, files in masks.items()}
+
+def _unread(masks: Mapping[str, list[str]]) -> list[Problem]:
+    "Of several maps of an image one is read."
+    remedy = "move the others to another folder; if each file is one object: --kind binary"
+    return [Problem("several masks of an image", f"{len(m)} mask files for 1 image: {os.path.basename(m[0])} is taken", m[1], remedy, "warning")
+            for m in masks.values() if len(m) > 1]
 
 _VARIANTS = (INSTANCE_WORDS, LABEL_WORDS | {"ids"}, frozenset(("color", "colour", "rgb", "vis")))  # the first there is is read
 

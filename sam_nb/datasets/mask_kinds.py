@@ -116,10 +116,10 @@ def kind_of_masks(matched: Mapping[str, Sequence[str]],  # image -> files of its
                   video: bool = False,  # frames of videos, whose masks number the objects
                   ) -> MaskKind:
     "Which kind of masks a folder holds. Raises the first error where no mask can be read."
+    more = [f for files in matched.values() if len(files) > 1 for f in files[1:]]
     several = sum(len(files) > 1 for files in matched.values())
-    files = [files[0] for files in matched.values()]
-    looks = _looked_at(files[:: max(1, len(files) // look)][:look])
-    if several and kind in (None, *_BINARY):
+    looks = _looked_at(_some([files[0] for files in matched.values()], look))
+    if several and (kind in _BINARY or kind is None and _each_an_object(looks, _some(more, look), 2 * several > len(matched))):
         return _as_binary(looks, f"{several} images have several mask files: each file is an object", True, kind == "negative")
     if kind in _BINARY: return _as_binary(looks, "as given", negative=kind == "negative")
     if kind is None and (why := _black_and_white(looks)): return _as_binary(looks, why)
@@ -128,6 +128,14 @@ def kind_of_masks(matched: Mapping[str, Sequence[str]],  # image -> files of its
     return _as_map([x for x in looks if x.ids is not None], folder, kind, video)
 
 _BINARY = ("binary", "negative")
+
+def _some(files: Sequence[str], count: int) -> Sequence[str]: return files[:: max(1, len(files) // count)][:count]
+
+def _each_an_object(looks: Sequence[MaskLook], more: Sequence[str], common: bool) -> bool:
+    "Whether masks have one value beside 0: all, or nine of ten where most images have several files."
+    looks = [*looks, *_looked_at(more)]
+    one = sum(x.alpha or x.ids is not None and len(x.values) <= 1 or is_soft(x) for x in looks)
+    return 10 * one >= 9 * len(looks) if common else one == len(looks)
 
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #c604d9c8
 def _looked_at(files: Sequence[str]) -> list[MaskLook]:

@@ -309,3 +309,13 @@ def test_cityscapes_with_label_maps_alone(tmp_path):
         for what, drawn in (("labelIds", np.where(ids(k) > 0, 26, 7)), ("color", np.where(ids(k) > 0, 142, 128))): save(tmp_path / truth.format(s="train", k=k, what=what), drawn.astype(np.uint8))
     data = load_objects(tmp_path, "train")
     assert data.kind == "label" and "labelIds" in " ".join(data.found.notes)
+
+
+@pytest.mark.parametrize("folder, extra, kind", [("masks", "0_1", "instance"), ("masks", "0_old", "instance"), ("masks", "0 (1)", "instance"), ("labels", "0_color", "label")])
+def test_one_more_file_does_not_change_what_the_masks_are(tmp_path, folder, extra, kind):
+    write(tmp_path, "images/{}.png", folder + "/{}.png")
+    save(tmp_path / folder / f"{extra}.png", ids(1))
+    data = load_objects(tmp_path)
+    assert (data.kind, found_in(data), [p.kind for p in data.problems]) == (kind, areas(), ["several masks of an image"])
+    assert data.problems[0].fact == "2 mask files for 1 image: 0.png is taken"
+    assert load_objects(tmp_path, kind="binary").problems[-1:] == [] and len(load_objects(tmp_path, kind="binary").read(0)[1]) == 2
