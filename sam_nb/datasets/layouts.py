@@ -106,18 +106,24 @@ def once(key: Any, make: Callable[[], Any]) -> Any:
 
 # %% ../../nbs/lib/10_datasets.layouts.ipynb #531dc28b
 def listed(folder: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:  # names of files, names of folders, sorted
-    "What is in a folder, without hidden files and thumbnails; nothing where there is no such folder."
+    "What is in a folder, without hidden files, thumbnails, dead links and links to a folder above; nothing where there is no such folder."
     known, folder = _LISTED.get(), os.fspath(folder)
     if known is not None and folder in known: return known[folder]
     files, folders = [], []
     try:
         with os.scandir(folder) as entries:
             for e in entries:
-                if e.name[0] not in ".~" and e.name.lower() not in _JUNK: (folders if e.is_dir() else files).append(e.name)
+                if e.name[0] in ".~" or e.name.lower() in _JUNK or e.is_symlink() and _leads_nowhere(e.path): continue
+                (folders if e.is_dir() else files).append(e.name)
     except (FileNotFoundError, NotADirectoryError, PermissionError): pass
     found = tuple(sorted(files)), tuple(sorted(folders))
     if known is not None: known[folder] = found
     return found
+
+def _leads_nowhere(link: str) -> bool:
+    "Whether a link is dead, or leads back to a folder that it lies in."
+    real = os.path.realpath(link)
+    return not os.path.exists(real) or os.path.join(os.path.realpath(os.path.dirname(link)), "").startswith(os.path.join(real, ""))
 
 # %% ../../nbs/lib/10_datasets.layouts.ipynb #0ccf97a3
 def _decoded(data: bytes) -> str:

@@ -190,7 +190,23 @@ def _do_check(options: argparse.Namespace) -> int:  # 1: training would fail
     "sam_nb check DATASET, sam_nb check FOLDER, sam_nb check FILE"
     from sam_nb.datasets.catalog import dataset_names
     several = _datasets_in(Path(options.dataset)) if options.data_root is None and options.dataset not in dataset_names() else []
-    return max(_check_one(argparse.Namespace(**{**vars(options), "dataset": str(f)})) for f in several) if several else _check_one(options)
+    one = None if several or options.data_root or options.images or options.annotations or options.kind else _dataset_inside(options.dataset)
+    if one: print(f"{options.dataset} holds one dataset, {one}:")
+    return max(_check_one(argparse.Namespace(**{**vars(options), "dataset": str(f)})) for f in several or [one or options.dataset])
+
+def _dataset_inside(name: str) -> Path | None:
+    "The dataset of pairs, expressions or Earth observation that is the only thing in a folder, at most three folders down."
+    from sam_nb.datasets.catalog import named_folder
+    from sam_nb.datasets.layouts import listed
+    from sam_nb.datasets.picture_files import is_picture
+    folder = Path(name)
+    if named_folder(name)[0] != "objects" or not folder.is_dir(): return None
+    for _ in range(3):
+        files, folders = listed(folder)
+        if len(folders) != 1 or any(is_picture(f) or f.endswith(".json") for f in files): return None
+        folder = folder / folders[0]
+        if named_folder(str(folder))[0] != "objects": return folder
+    return None
 
 def _datasets_in(folder: Path) -> list[Path]:
     "The datasets in a folder of several Earth-observation datasets of different layouts; none where it is one dataset."

@@ -170,3 +170,18 @@ def test_mixed_channels_and_how_to_choose_bands(aerial, capsys, monkeypatch):
     assert code == 1 and "5 images of 3 channels and 1 images of 6 channels" in lines[-2] and "--bands 1,2,3" in lines[-1], lines
     code, lines = checked(capsys, *folders, "--bands", "1,2,3")
     assert code == 0 and "--bands 1,2,3" in lines[-1], lines
+
+
+@pytest.mark.parametrize("where, split, folders, title", [
+    ("FMB", "train", ("Visible", "Infrared", "Label"), "FMB"), ("archive/PST900_RGBT_Dataset", "train", ("rgb", "thermal", "labels"), "PST900"),
+    ("mine", "", ("rgb", "thermal", "labels"), "RGB-thermal pairs")])
+def test_a_dataset_one_folder_deeper_is_taken_for_what_it_is(tmp_path, capsys, where, split, folders, title):
+    inner = tmp_path / "r" / where
+    for part in ([split, "test"] if split else [""]):
+        for folder, shape in zip(folders, ((24, 32, 3), (24, 32), (24, 32)), strict=True):
+            (inner / part / folder).mkdir(parents=True)
+            for k in range(4): cv2.imwrite(str(inner / part / folder / f"00_rect_rgb_frame{k}.png"), np.full(shape, k, np.uint8))
+    (tmp_path / "r/__MACOSX").mkdir(); (tmp_path / "r/readme.txt").write_text("unpacked")
+    code, lines = checked(capsys, tmp_path / "r")
+    assert lines[0] == f"{tmp_path / 'r'} holds one dataset, {inner}:" and title in lines[1], lines
+    assert (f"train sartm --dataset {title.lower()} --data_root {inner}" in lines[-1]) if split else str(inner / "dataset.json") in lines[-1], lines

@@ -311,6 +311,13 @@ def test_cityscapes_with_label_maps_alone(tmp_path):
     assert data.kind == "label" and "labelIds" in " ".join(data.found.notes)
 
 
+def test_links_that_lead_back_or_nowhere_are_left_out(tmp_path):
+    root = write(tmp_path / "d", "images/{}.png", "masks/{}.png")
+    for name, to in {"again": root, "images/up": root, "images/gone.png": root / "nothing.png"}.items(): (root / name).symlink_to(to)
+    data = load_objects(root)
+    assert len(data) == 4 and not data.problems and "4 pictures in images, 4 masks in masks" in data.found.notes[0], data.found.notes
+
+
 @pytest.mark.parametrize("folder, extra, kind", [("masks", "0_1", "instance"), ("masks", "0_old", "instance"), ("masks", "0 (1)", "instance"), ("labels", "0_color", "label")])
 def test_one_more_file_does_not_change_what_the_masks_are(tmp_path, folder, extra, kind):
     write(tmp_path, "images/{}.png", folder + "/{}.png")
