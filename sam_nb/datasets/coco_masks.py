@@ -17,8 +17,8 @@ import numpy as np
 
 from ..core import DatasetError
 from .coco_segmentations import NO_MASK, SHARES, sound_segmentation, whole_number  # noqa: F401
-from .coco_tables import read_coco  # noqa: F401
-from .coco_tables import Annotations, Ids, Images, no_masks, open_tables, read_annotations, read_categories, read_images, segmentations_of
+from .coco_tables import compare_boxes, read_annotations, read_categories, read_coco, read_images, segmentations_of  # noqa: F401
+from .coco_tables import Annotations, Ids, Images, no_masks, open_tables
 from .json_files import JsonFile, entries_of, json_kind, paused_collector
 from .layouts import Choices, Evidence, Layout, listed
 from .mask_pictures import sized_map
@@ -237,6 +237,7 @@ def open_coco(file: str | Path, root: str | Path, split: str = "", images: str |
     if not parts: table, categories = _wholes_only(table, categories)
     problems = [*pictures.problems, *problems]
     table, said = _choose_rows(table, crowd, bool(categories), file, problems)
+    problems += compare_boxes(opened, pictures.sizes, table)
     table = _settle(table, pictures.keys, file, problems)
     edges = np.searchsorted(table.image, np.arange(len(pictures) + 1)).tolist()
     entries = _entries(pictures, found, folder, [range(a, b) for a, b in zip(edges, edges[1:], strict=False)], problems)

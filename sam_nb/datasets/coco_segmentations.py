@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 # %% auto #0
-__all__ = ['BAD_RUNS', 'NO_MASK', 'SHARES', 'sound_segmentation', 'whole_number', 'sound_strings']
+__all__ = ['BAD_RUNS', 'NO_MASK', 'SHARES', 'sound_segmentation', 'whole_number', 'mask_bounds', 'sound_strings']
 
 # %% ../../nbs/lib/10_datasets.coco_segmentations.ipynb #8ec6dda6
 def sound_segmentation(segmentation: Any,  # as in the JSON
@@ -105,6 +105,18 @@ def _packed(sound: Any, size: tuple[int, int]) -> list[dict[str, Any]]:  # compr
     if isinstance(sound, list): return coco.frPyObjects(sound, *size)
     if isinstance(sound["counts"], list): return [coco.frPyObjects(sound, *size)]
     return [sound] if sound_strings([sound["counts"]], [math.prod(size)])[0] else []
+
+# %% ../../nbs/lib/10_datasets.coco_segmentations.ipynb #3327ac60
+def mask_bounds(sound: Any,  # of `sound_segmentation`
+                size: tuple[int, int],  # height, width of the image
+                ) -> tuple[np.ndarray, np.ndarray]:  # float64 x, y, width, height: as stored; and as percent, or run lengths row by row
+    "The box of a segmentation, and its box if it was written in the other unit or order."
+    if isinstance(sound, Mapping):
+        turned = coco.toBbox(_packed({**sound, "size": list(size[::-1])}, size[::-1])[0])
+        return coco.toBbox(_packed(sound, size)[0]), turned[[1, 0, 3, 2]]
+    points = np.concatenate([np.asarray(p, np.float64).reshape(-1, 2) for p in sound])
+    box = np.concatenate([points.min(0), np.ptp(points, 0)])
+    return box, box * np.tile([size[1], size[0]], 2) / 100
 
 # %% ../../nbs/lib/10_datasets.coco_segmentations.ipynb #38f479c7
 def _string_runs(strings: Sequence[str],  # compressed counts

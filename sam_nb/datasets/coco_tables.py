@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco
 
-from .coco_segmentations import BAD_RUNS, sound_segmentation, sound_strings, whole_number
+from .coco_segmentations import BAD_RUNS, mask_bounds, sound_segmentation, sound_strings, whole_number
 from .json_files import JsonFile, entries_at, entries_of, is_list, json_kind, open_json
 from .pictures import Problem, file_error
 
 # %% auto #0
 __all__ = ['Ids', 'Images', 'stated_size', 'read_images', 'read_categories', 'Annotations', 'read_annotations',
-           'segmentations_of', 'open_tables', 'read_coco', 'no_masks']
+           'segmentations_of', 'compare_boxes', 'open_tables', 'read_coco', 'no_masks']
 
 # %% ../../nbs/lib/10_datasets.coco_tables.ipynb #df1adf48
 def _value(key: Any) -> Any:  # "1", "01" and 1.0 become 1
@@ -257,6 +258,39 @@ def segmentations_of(opened: JsonFile, table: Annotations, size: tuple[int, int]
 
 def _stored(segmentation: Any) -> Any:
     return segmentation if isinstance(segmentation, list) else {**segmentation, "counts": segmentation["counts"].encode("latin-1", "replace")}
+
+# %% ../../nbs/lib/10_datasets.coco_tables.ipynb #e4da8d12
+_BESIDE = "masks beside their boxes"
+
+def compare_boxes(opened: JsonFile, sizes: np.ndarray,  # int64 [n, 2] height, width of the images
+                  table: Annotations,  # usable rows
+                  look: int = 50) -> list[Problem]:  # a warning, or none
+    "Whether the masks of most annotations are where their boxes are, in a sample of them."
+    rows = table.take(np.unique(np.linspace(0, len(table) - 1, min(look, len(table))).round().astype(int)))
+    read = zip(entries_at(opened, rows.start, rows.end), sizes[rows.image].tolist(), strict=True)
+    seen = [found for a, size in read if (found := _boxes_of(a, tuple(size)))]
+    if len(seen) < 4: return []
+    box, corners, stored, other = map(np.stack, zip(*seen, strict=True))
+    wrong = np.maximum(_overlaps(stored, box), _overlaps(stored, corners)) < .5
+    if wrong.sum() * 2 <= len(seen): return []
+    meant = (_overlaps(other, box) >= .5)[wrong].mean() > .5
+    runs = any(isinstance(a["segmentation"], Mapping) for a in entries_at(opened, rows.start[:1], rows.end[:1]))
+    how = ("run lengths look written row by row" if runs else "coordinates look like percent") if meant else "one of the two is wrong"
+    remedy = (("encode them column by column, as COCO does" if runs else "multiply x by width / 100 and y by height / 100 of the image") if meant
+              else "look at a few; export again")
+    fact = f"{how}: in {opened.path.name}, {wrong.sum()} of {len(seen)} masks looked at overlap their bbox by less than half"
+    return [Problem(_BESIDE, fact, str(opened.path.parent), remedy, "warning")]
+
+# %% ../../nbs/lib/10_datasets.coco_tables.ipynb #895c4f02
+def _boxes_of(a: Mapping[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, ...] | None:  # None: nothing to compare
+    "The box of an annotation, the same read as two corners, and both boxes of its mask."
+    try: box = np.asarray(a.get("bbox"), np.float64)
+    except (TypeError, ValueError): return None
+    if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 2 or not all(size): return None
+    return box, np.append(box[:2], (box[2:] - box[:2]).clip(0)), *mask_bounds(sound_segmentation(a["segmentation"], size, box)[0], size)
+
+def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # IoU of each pair
+    return coco.iou(a, b, [0] * len(b)).diagonal()
 
 # %% ../../nbs/lib/10_datasets.coco_tables.ipynb #0f6b1169
 def open_tables(path: str | Path) -> JsonFile:

@@ -449,3 +449,22 @@ def test_a_copy_is_one_mask(tmp_path):
     changed(tmp_path, lambda data: data["annotations"].extend({**a, "id": 100 + a["id"]} for a in copy.deepcopy(data["annotations"])))
     read_whole(tmp_path)
     assert {p.kind for p in load_objects(tmp_path, "all").problems} == {"mask twice"}
+
+
+def in_percent(m: np.ndarray) -> list: return [(np.reshape(outline(m), (-1, 2)) / [SIZE[1], SIZE[0]] * 100).ravel().tolist()]
+
+
+def row_by_row(m: np.ndarray) -> dict: return {"size": list(SIZE), "counts": np.diff([0, *np.flatnonzero(np.diff(m.ravel(), prepend=0)), m.size]).tolist()}
+
+
+@pytest.mark.parametrize(("form", "words"), [(in_percent, "coordinates look like percent"), (row_by_row, "run lengths look written row by row")])
+def test_masks_beside_their_boxes_are_a_warning(tmp_path, form, words):
+    changed(tmp_path, segment(form))
+    problem, = (p for p in load_objects(tmp_path, "all").problems if p.kind == "masks beside their boxes")
+    assert problem.severity == "warning" and words in problem.fact and "masks looked at overlap their bbox by less than half" in problem.fact
+
+
+@pytest.mark.parametrize("box", [lambda a: [a[0], a[1], a[0] + a[2], a[1] + a[3]], lambda a: [0, 0, 0, 0], lambda a: [0, 0, 1, 1], lambda a: None, lambda a: "none"])
+def test_boxes_that_say_nothing_about_the_masks_are_no_problem(tmp_path, box):
+    changed(tmp_path, lambda data: [a.update(bbox=box(a["bbox"])) for a in data["annotations"]])
+    assert not load_objects(tmp_path, "all").problems
