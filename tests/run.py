@@ -64,7 +64,7 @@ def everything() -> list[str]:
     from nbdev.config import get_config
     from nbdev.doclinks import nbglob
     notebooks = sorted(Path(f).resolve().relative_to(ROOT).as_posix() for f in nbglob(get_config().nbs_path, as_path=True))
-    tests = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "tests").glob("test_*.py"))
+    tests = sorted(f.relative_to(ROOT).as_posix() for at in ("tests", "tests/field") for f in (ROOT / at).glob("test_*.py"))
     names = [*tests, *notebooks]
     return sorted(names, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
 

@@ -220,7 +220,7 @@ def _has_mixtures(look: MaskLook) -> bool:
 
 def _background(looks: Sequence[MaskLook]) -> int | None:
     "A value other than 0 that is the background: 0 is nowhere, and it is most of the border and of the area."
-    if any((x.ids == 0).any() or x.see_through for x in looks): return None
+    if len(looks) < 3 or any((x.ids == 0).any() or x.see_through for x in looks): return None  # one or two maps may be all object
     commonest = {_most(x.ids) for x in looks}
     if len(commonest) != 1: return None
     value = commonest.pop()
