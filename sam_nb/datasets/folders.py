@@ -183,7 +183,9 @@ def _share(images: Side, masks: Side, split: str) -> float:  # 0..1 of a few mas
     return 1 - len(pair_names((images.part(split) if split else images).files, few).orphans) / max(1, len(few))
 
 # %% ../../nbs/lib/10_datasets.folders.ipynb #f5d83609
-def find_pair(folders: Sequence[PictureFolder], kind: str | None = None) -> Pair | None:  # one of KINDS
+def find_pair(folders: Sequence[PictureFolder], kind: str | None = None,  # one of KINDS
+              look: bool = True,  # at the colours of files that share a name, such as 1.jpg and 1.png; False: names alone decide
+              ) -> Pair | None:
     "The images and masks among folders of pictures; None: there are no such two."
     masks = _sides(folders, ("instance", "mask", "label"))
     largest = sorted(_sides(folders, (None,)), key=lambda s: -sum(len(f.files) for f in s.folders))[:4] if masks else []
@@ -197,7 +199,7 @@ def find_pair(folders: Sequence[PictureFolder], kind: str | None = None) -> Pair
     best = max((share for share, *_ in found), default=0)
     fitting = [(rank, -share, k) for k, (share, rank, *_) in enumerate(found) if 2 * share >= best]
     both = Pair(*found[min(fitting)[2]][2:]) if fitting else None  # names that do not fit at all are an error that names them
-    if best == 0: return _in_one_folder(folders) or both
+    if best == 0: return _in_one_folder(folders, look) or both
     return None if _one_of_several(both, folders) else both
 
 def _one_of_several(pair: Pair, folders: Sequence[PictureFolder]) -> bool:
@@ -208,14 +210,14 @@ def _one_of_several(pair: Pair, folders: Sequence[PictureFolder]) -> bool:
     return bool(shared) and 2 * here < count
 
 # %% ../../nbs/lib/10_datasets.folders.ipynb #a1a48f07
-def _in_one_folder(folders: Sequence[PictureFolder]) -> Pair | None:
+def _in_one_folder(folders: Sequence[PictureFolder], look: bool = True) -> Pair | None:
     "Images and masks in the same folders."
     images, masks = [], []
     for f in folders:
         if f.role not in (None, "image") or len(f.files) < 2: continue
         found = split_names_in_two(dict.fromkeys(os.path.splitext(n)[0] for n in f.files))
         drawn = set(found[1]) if found else set()
-        there = [n for n in f.files if os.path.splitext(n)[0] in drawn] if found else _drawn_beside(f)
+        there = [n for n in f.files if os.path.splitext(n)[0] in drawn] if found else _drawn_beside(f) if look else []
         if not there: continue
         images.append(_of(f, sorted(set(f.files) - set(there))))
         masks.append(_of(f, there))

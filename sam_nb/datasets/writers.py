@@ -114,12 +114,21 @@ def write_yolo(pictures: Iterable[Labelled], classes: Sequence[str], out: str | 
             lines = [_yolo_line(made, picture.masks[k], made.category(picture.categories[k])) for k in kept_objects(made, picture)]
             made.write(f"labels/{split}/{name}.txt", "".join(lines))
         made.write("data.yaml", _yolo_yaml(list(splits), made.names()))
+        made.about.notes += _stand_ins(list(splits))
     return made.about
 
 # %% ../../nbs/lib/12_datasets.writers.ipynb #769e1bb1
+def _missing(splits: Sequence[str]) -> list[str]: return [s for s in ("train", "val") if s not in splits]
+
+def _stand_ins(splits: Sequence[str]) -> list[str]:
+    "What data.yaml says of splits that are not there."
+    missing = " and ".join(_missing(splits)) if splits else ""
+    remedy = "to divide the pictures, write train.txt and val.txt (names, one a line) into the folder that you convert, or change data.yaml"
+    return [f"there is no split {missing}: data.yaml names images/{splits[0]} instead; {remedy}"] if missing else []
+
 def _yolo_yaml(splits: Sequence[str], names: Sequence[str]) -> str:
     import yaml
-    known = splits if "train" in splits and "val" in splits else [*splits, *(s for s in ("train", "val") if s not in splits)]
+    known = [*splits, *_missing(splits)]
     where = {s: f"images/{s if s in splits else splits[0] if splits else 'train'}" for s in known}  # Ultralytics needs train and val
     return yaml.safe_dump({**where, "names": dict(enumerate(names))}, sort_keys=False, allow_unicode=True)  # relative to this file
 

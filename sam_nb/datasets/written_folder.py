@@ -51,11 +51,12 @@ class Written:
     pictures: int = 0
     objects: int = 0
     lost: dict[str, int] = field(default_factory=dict)  # fact -> count
+    notes: list[str] = field(default_factory=list)
     failed: list[SamNbError] = field(default_factory=list)  # a picture of the source that cannot be read, each
 
     def __str__(self) -> str:
         lines = [f"{self.format}: {self.pictures} pictures with {self.objects} objects in {self.files} files"]
-        lines += [f"  {n} x {fact}" for fact, n in self.lost.items()]
+        lines += [f"  {n} x {fact}" for fact, n in self.lost.items()] + [f"  note: {n}" for n in self.notes]
         if self.failed: lines += [f"  {len(self.failed)} x not readable, left out; the first:", str(self.failed[0]).replace("\n", "\n  ")]
         return "\n".join(lines)
 

@@ -162,7 +162,7 @@ def _told(folder: ResultFolder, results: Iterable[Result], to: Sequence[str], pr
     classes = folder.description["classes"]
     for r in results:
         counts.update(r.count(classes))
-        notes.update((kind, remedy) for kind, _, remedy in r.notes)
+        notes.update((kind, remedy) for kind, _, remedy in r.notes if kind != "turned")  # which speaks of masks drawn before
         places[r.crs if r.crs and r.transform else None] += 1
         asked.update(r.asked)
         failures += [DatasetError(f, file=r.path, remedy="correct the prompts, or leave them out") for f in r.faults]
@@ -232,7 +232,8 @@ def segment_folder(model: str | Segmenter,  # a run, a saved folder or a publish
     "Segment pictures and write the results to `out`. Raises `SamNbError` where nothing can begin."
     started = perf_counter()
     check_formats(to)
-    sources = pictures_of(pictures, images=images, leave_out=out)
+    left_out: list[str] = []
+    sources = pictures_of(pictures, images=images, leave_out=out, notes=left_out)
     check_place(Path(out).absolute(), sources)
     boxes = None if prompts is None else prompts_of(prompts)
     segmenter = model if isinstance(model, Segmenter) else open_segmenter(
@@ -258,4 +259,4 @@ def segment_folder(model: str | Segmenter,  # a run, a saved folder or a publish
     write_failures(folder, failures + more)
     unit = "pixels" if segmenter.task == "semantic" else "objects"
     return Summary(folder.root, len(todo) - len(failures), len(sources) - len(todo), dict(counts), unit, perf_counter() - started, written,
-                   failures + more, notes)
+                   failures + more, left_out + notes)

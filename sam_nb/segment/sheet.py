@@ -66,6 +66,13 @@ def caption(result: Result, classes: Sequence[str]) -> str:
         return ", ".join(f"{name} {n / max(1, sum(result.label_pixels.values())):.0%}" for name, n in counts[:3])
     return ", ".join(f"{n} {name}{'s' * (name == 'object' and n > 1)}" for name, n in counts[:3]) or "nothing"
 
+# %% ../../nbs/lib/73_segment.sheet.ipynb #82e9975c
+def _font(size: int) -> Any:
+    "DejaVu Sans, which matplotlib brings: Latin, Greek and Cyrillic letters with their accents."
+    import matplotlib
+    from PIL import ImageFont
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
 # %% ../../nbs/lib/73_segment.sheet.ipynb #5c0db2ac
 def contact_sheet(path: str | Path,
                   results: Iterable[Result],
@@ -73,12 +80,12 @@ def contact_sheet(path: str | Path,
                   classes: Sequence[str] = (), side: int = 240,  # of a thumbnail, pixels
                   ) -> Path | None:  # None: no results
     "Write a contact sheet as PNG."
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
     cells = [(r.name, caption(r, classes), draw(r, side)) for r in results]
     if not cells: return None
     across = min(len(cells), max(3, math.ceil(math.sqrt(1.5 * len(cells)))))
     rows = [cells[i:i + across] for i in range(0, len(cells), across)]
-    gap, lines, font = 10, 36, ImageFont.load_default(13)
+    gap, lines, font = 10, 36, _font(12)
     legend = 24 * bool(classes)
     heights = [max(picture.shape[0] for _, _, picture in row) for row in rows]
     sheet = Image.new("RGB", (across * (side + gap) + gap, sum(heights) + len(rows) * (lines + gap) + gap + legend), "white")

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,40 @@ def _walk(folder: Path, leave_out: Path | None) -> Iterator[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")) and Path(at, f) != leave_out)
         yield from (Path(at, f) for f in files if is_picture(f))
 
+# %% ../../nbs/lib/73_segment.sources.ipynb #cc2a8d49
+def _masks_beside(root: Path, files: Sequence[Path]) -> set[Path]:
+    "Which of the pictures below a folder are masks of others, as their names say."
+    from sam_nb.datasets.folders import find_pair, picture_folders
+    from sam_nb.datasets.pairing import words_of
+    from sam_nb.datasets.rgbt_folders import PAIR_FOLDERS
+    parts = {part for f in {f.parent for f in files} for part in f.relative_to(root).parts}
+    if any(w in PAIR_FOLDERS["thermal"] for part in parts for w in words_of(part)): return set()
+    known, masks = set(files), set()
+    there = [replace(f, files=tuple(n for n in f.files if Path(f.path, n) in known)) for f in picture_folders(root)]
+    there = [f for f in there if f.files]
+    while pair := find_pair(there, look=False):
+        for split in pair.splits or ("",):
+            drawn = pair.masks.part(split).files if split else pair.masks.files
+            masks |= {Path(drawn[m]) for own in pair.names(split)[1].matched.values() for m in own}
+        if pair.one: break
+        there = [f for f in there if f.path not in {m.path for m in pair.masks.folders}]  # further kinds of masks
+    return masks
+
+def _without_masks(root: Path, files: Sequence[Path], notes: list[str]) -> list[Path]:
+    "The pictures below a folder; a note says which were left out."
+    if not (masks := _masks_beside(root, files)): return list(files)
+    first, n = min(masks).relative_to(root).as_posix(), len(masks)
+    notes.append(f"{n} files look like masks of others ({first}): left out; name them by a pattern to segment them" if n > 1 else
+                 f"1 file looks like a mask of another ({first}): left out; name it by a pattern to segment it")
+    return [f for f in files if f not in masks]
+
 # %% ../../nbs/lib/73_segment.sources.ipynb #3bafa352
 _LISTS = (".txt", ".lst", ".list", ".csv")
 
-def _expand(what: str | Path, images: Path | None, leave_out: Path | None) -> tuple[Path, list[Path], list[Source]]:
+def _expand(what: str | Path, images: Path | None, leave_out: Path | None, notes: list[str]) -> tuple[Path, list[Path], list[Source]]:
     "Folder that names are relative to, files, and refused sources of one argument."
     path = Path(os.path.abspath(os.path.expanduser(what)))
-    if path.is_dir(): return path, list(_walk(path, leave_out)), []
+    if path.is_dir(): return path, _without_masks(path, list(_walk(path, leave_out)), notes), []
     if is_picture(path.name) and path.is_file(): return path.parent, [path], []
     if path.suffix.lower() in _LISTS and path.is_file(): return _listed(path, images or path.parent)
     if any(c in str(what) for c in "*?["): return _globbed(path, leave_out)
@@ -100,11 +127,13 @@ def _refused(file: Path, root: Path, line: str, inside: bool) -> Source:
 def pictures_of(what: str | Path | Sequence[str | Path],  # file, folder, glob, list file; or several
                 *, images: str | Path | None = None,  # where the names of a list are looked for; None: the list's folder
                 leave_out: str | Path | None = None,  # a folder that is not searched: OUT
+                notes: list[str] | None = None,  # masks that are left out are told here
                 ) -> list[Source]:
     "The pictures that are meant, by name. Raises `DatasetError` where there are none."
     arguments = [what] if isinstance(what, (str, Path)) else list(what)
     leave_out = leave_out and Path(os.path.abspath(leave_out))
-    parts = [_expand(a, images and Path(images), leave_out) for a in arguments]
+    notes = [] if notes is None else notes
+    parts = [_expand(a, images and Path(images), leave_out, notes) for a in arguments]
     if len(parts) > 1:
         root = Path(os.path.commonpath([r for r, _, _ in parts]))
         parts = [(root, files, refused) for _, files, refused in parts]

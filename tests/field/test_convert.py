@@ -66,6 +66,16 @@ def test_masks_come_back(tmp_path, to):
     assert not any(r.errors for r in reports), [str(r) for r in reports]
 
 
+def test_yolo_without_splits_says_what_val_is(tmp_path):
+    source = maps(tmp_path / "in")
+    text = str(convert(source, tmp_path / "out", "yolo"))
+    assert "there is no split val: data.yaml names images/train instead" in text and text in (tmp_path / "out/conversion.txt").read_text()
+    for split, name in (("train", "a"), ("val", "b")): (source / f"{split}.txt").write_text(f"{name}\n")  # what the note says to do
+    assert not convert(source, tmp_path / "divided", "yolo").notes
+    assert "val: images/val" in (tmp_path / "divided/data.yaml").read_text()
+    assert not convert(maps(tmp_path / "other"), tmp_path / "coco", "coco").notes
+
+
 def unpacked(text: str) -> dict:
     "A LabelMe file with its masks as pixels: the bytes of a PNG differ between versions of Pillow."
     said = json.loads(text)

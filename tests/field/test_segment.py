@@ -182,6 +182,7 @@ def test_rgb_thermal(tmp_path):
     for k, what in enumerate((tmp_path / "fmb", tmp_path / "fmb/test", tmp_path / "four.png")):
         summary = segment(what, tmp_path / f"out{k}", model=classes(("thermal",)), sheet=2)
         assert (summary.pictures, summary.counts["hot"]) == (1, 40 * 50), str(summary)
+    assert segment(tmp_path / "fmb", tmp_path / "all").pictures == 3  # a model of one camera takes each picture as it is
     summary = segment(tmp_path / "fmb/test/Visible", tmp_path / "out3", model=classes(("thermal",)))
     assert "no thermal picture" in summary.failures[0].fact and "--thermal" in summary.failures[0].remedy
     assert segment(tmp_path / "fmb/test/Visible", tmp_path / "out4", model=classes(("thermal",)), thermal=tmp_path / "fmb/test/Infrared").ok
@@ -287,6 +288,39 @@ def test_out_below_the_pictures_is_not_read(tmp_path):
     model = threshold()
     for _ in range(2): summary = segment(tmp_path / "in", tmp_path / "in/out", model=model, to="instances", sheet=4)
     assert (summary.pictures, summary.earlier) == (0, 1)
+
+
+@pytest.mark.parametrize(("images", "masks"), [("train/{}_sat.jpg", "train/{}_mask.png"), ("images/{}.jpg", "masks/{}.png")])
+def test_masks_of_a_data_set_are_left_out(tmp_path, images, masks):
+    for k in range(12):
+        for name in (images, masks):
+            path = tmp_path / "in" / name.format(k)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture()[:40, :60]).save(path)
+    model, first = threshold(), masks.format(0)
+    summary = segment(tmp_path / "in", tmp_path / "out", model=model)
+    assert summary.pictures == 12
+    assert summary.notes[0] == f"12 files look like masks of others ({first}): left out; name them by a pattern to segment them"
+    again = segment(tmp_path / "in", tmp_path / "out", model=model)
+    assert (again.pictures, again.earlier, again.notes[0]) == (0, 12, summary.notes[0])
+    named = segment(str(tmp_path / "in" / masks.format("*")), tmp_path / "masks")
+    assert named.pictures == 12 and "masks of others" not in str(named)
+    one = segment(tmp_path / "in" / first, tmp_path / "one")
+    assert one.pictures == 1 and "mask of another" not in str(one)
+
+
+def test_a_folder_without_pairs_is_taken_whole(tmp_path):
+    for name in ("masks/1.tif", "masks/2.tif", "photos/3.tif", "label.tif"): write_tiff(tmp_path / "in" / name)
+    summary = segment(tmp_path / "in", tmp_path / "out")
+    assert summary.pictures == 4 and "left out" not in str(summary)
+
+
+def test_a_turned_picture_is_not_said_to_have_masks(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in/a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    summary = segment(tmp_path / "in", tmp_path / "out")
+    assert json.loads((tmp_path / "out/objects/a.json").read_text())["size"] == [280, 180]  # it is turned
+    assert not summary.notes, summary.notes
 
 
 def test_names_that_lead_outside(tmp_path):
