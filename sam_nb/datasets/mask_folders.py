@@ -78,6 +78,7 @@ def _class_files(root: Path, pairs: Pairs) -> tuple[Mapping[str, str], str]:  # 
 def _reader(found: MaskKind, root: Path, choices: Choices, pairs: Pairs) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     "Reader, class names and notes of a kind of masks."
     classes, common = _class_names(root), dict(leave=found.leave, see_through=found.see_through)
+    if found.kind == "binary" and found.leave is not None: return (LabelMapReader if choices.components else InstanceReader)(**common), (), ()
     if found.kind in ("binary", "negative"): return BinaryReader(bool(choices.components), found.half, choices.kind == "negative"), (), ()
     if found.kind == "label":
         split = choices.components is not False
@@ -114,9 +115,9 @@ def open_folders(root: Path, split: str, choices: Choices) -> FolderContents:
     ranked = _exact_first(pairs.masks)
     found = kind_of_masks(ranked, _called(pairs, root), kind=choices.kind, video=_is_video(pair))
     reader, classes, notes = _reader(found, root, choices, pairs)
-    entries = [Entry(n, pairs.images[n], m if found.kind == "binary" else ranked[n][0]) for n, m in pairs.masks.items()]
+    entries = [Entry(n, pairs.images[n], m if found.kind == "binary" and found.leave is None else ranked[n][0]) for n, m in pairs.masks.items()]
     suspicions = [s for s in found.suspicions if s[0] != "mask of many pieces" or choices.components is None]
-    unread = () if found.kind == "binary" else _unread(ranked)
+    unread = () if found.kind == "binary" and found.leave is None else _unread(ranked)
     problems = (*pairs.problems, *unread, *(Problem(kind, fact, pairs.folders[1], remedy, "warning") for kind, fact, remedy in suspicions))
     said = (found.why, f"paired by {pairs.rule}", *variant, *notes)
     return FolderContents(found.kind, entries, reader, classes, *pairs.folders, said, problems)

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #35136397
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def kind_of_masks(matched: Mapping[str, Sequence[str]],  # image -> files of its
     looks = _looked_at(_some([files[0] for files in matched.values()], look))
     if several and (kind in _BINARY or kind is None and _each_an_object(looks, _some(more, look), 2 * several > len(matched))):
         return _as_binary(looks, f"{several} images have several mask files: each file is an object", True, kind == "negative")
+    if kind in (None, "binary") and (found := _object_and_ground(looks, folder, kind, video)): return found
     if kind in _BINARY: return _as_binary(looks, "as given", negative=kind == "negative")
     if kind is None and (why := _black_and_white(looks)): return _as_binary(looks, why)
     unreadable = next((x.error for x in looks if x.ids is None), None)
@@ -188,14 +190,14 @@ def _looks_inverted(plane: np.ndarray) -> bool:
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #c00962ef
 def _as_map(looks: Sequence[MaskLook], folder: str, kind: str | None, video: bool) -> MaskKind:
     leave, ground = _void(looks), _background(looks)
-    counts, different = _pieces(looks, leave)
+    counts, different = _pieces(looks, leave if ground is None else (*leave, ground))
     apart = sum(c > 1 for c in counts)
     share = apart / max(1, len(counts))
     colours = any(x.ids.dtype.itemsize > 2 and x.pixels.ndim == 3 for x in looks)
     what = f"{different} {'colours' if colours else 'values'}, {100 * share:.0f} % of them in pieces far apart, in {len(looks)} masks looked at"
     kind, why, found = (kind, "as given", []) if kind else _objects_or_classes(looks, folder, leave, video, share, what, different, colours)
-    if kind == "instance" and ground is not None:
-        leave, why = (*leave, ground), f"{why}; {ground} is the background, no object: no pixel is 0, and it covers most of the border of the masks"
+    if kind == "label": ground = _ground_of_classes(looks, ground)
+    if ground is not None: leave, why = (*leave, ground), f"{why}; {_is_ground(ground)}"
     here = [{int(v) for v in x.values} & set(leave) - {0, ground} for x in looks]
     if any(here): why += f"; {', '.join(map(str, sorted(set().union(*here))))} is void, in {sum(map(bool, here))} of {len(looks)}"
     if kind == "instance" and share > 0.5 and different > 1 and not found:
@@ -218,13 +220,38 @@ def _has_mixtures(look: MaskLook) -> bool:
     same = [inner == n for n in (look.ids[2:, 1:-1], look.ids[:-2, 1:-1], look.ids[1:-1, 2:], look.ids[1:-1, :-2])]
     return bool((np.logical_and.reduce(same) & thin[1:-1, 1:-1]).sum() < 0.05 * thin.sum())
 
+def _object_and_ground(looks: Sequence[MaskLook], folder: str, kind: str | None, video: bool) -> MaskKind | None:
+    "Masks of two values, none of them 0, one of which is the background: the other is the object."
+    named = f"{folder} {os.path.basename(looks[0].file)}"  # also 0001_labelIds.png
+    if kind is None and (video or any(p.search(named) for p in _CALLED.values())) or any(x.ids is None for x in looks): return None
+    both = {int(v) for x in looks for v in x.values}
+    if len(both) != 2 or (ground := _background(looks)) is None: return None
+    why = f"{'as given' if kind else f'two values in {len(looks)} masks looked at: each file is an object'}; {_is_ground(ground)}"
+    counts, _ = _pieces(looks, (0, ground))
+    many, found = [c for c in counts if c >= _MANY], []
+    if many and 4 * len(many) >= len(counts):
+        fact = (f"{len(many)} of {len(counts)} masks looked at have {_MANY} separate pieces or more (at most {max(counts)}), "
+                "and each mask is one object")
+        found = [("mask of many pieces", fact, "if each piece is an object: --components true")]
+    return MaskKind("binary", why, leave=(0, ground), suspicions=tuple(found))
+
+def _is_ground(value: int) -> str: return f"{value} is the background, no object: no pixel is 0, and it covers most of the border of the masks"
+
+def _ground_of_classes(looks: Sequence[MaskLook], ground: int | None) -> int | None:
+    "The background of class maps: of up to three values, or white in colours where it is 60 % of each border."
+    several = len({int(v) for x in looks for v in x.values}) > 3
+    if ground is None or several and (ground != 0xFFFFFF or min((_border(x.ids) == ground).mean() for x in looks) < 0.6): return None
+    return ground
+
+def _border(ids: np.ndarray) -> np.ndarray: return np.concatenate([ids[0], ids[-1], ids[:, 0], ids[:, -1]])
+
 def _background(looks: Sequence[MaskLook]) -> int | None:
     "A value other than 0 that is the background: 0 is nowhere, and it is most of the border and of the area."
     if len(looks) < 3 or any((x.ids == 0).any() or x.see_through for x in looks): return None  # one or two maps may be all object
     commonest = {_most(x.ids) for x in looks}
     if len(commonest) != 1: return None
     value = commonest.pop()
-    border = [np.concatenate([x.ids[0], x.ids[-1], x.ids[:, 0], x.ids[:, -1]]) == value for x in looks]
+    border = [_border(x.ids) == value for x in looks]
     return value if min(b.mean() for b in border) > 0.5 and np.mean([(x.ids == value).mean() for x in looks]) > 0.5 else None
 
 def _most(ids: np.ndarray) -> int:

@@ -326,3 +326,28 @@ def test_one_more_file_does_not_change_what_the_masks_are(tmp_path, folder, extr
     assert (data.kind, found_in(data), [p.kind for p in data.problems]) == (kind, areas(), ["several masks of an image"])
     assert data.problems[0].fact == "2 mask files for 1 image: 0.png is taken"
     assert load_objects(tmp_path, kind="binary").problems[-1:] == [] and len(load_objects(tmp_path, kind="binary").read(0)[1]) == 2
+
+
+RED, BLUE, WHITE = (0, 0, 255), (255, 0, 0), (255, 255, 255)
+
+
+@pytest.mark.parametrize("table", [[WHITE, RED], [1, 2], [7, 3]])
+def test_two_values_without_0_are_ground_and_object(tmp_path, table):
+    shown = np.array(table, np.uint8)
+    data = load_objects(write(tmp_path, "images/{}.png", "masks/{}.png", draw=lambda k: shown[(ids(k) > 0).astype(int)]))
+    assert (data.kind, found_in(data)) == ("binary", [sum(areas())]) and "is the background" in " ".join(data.found.notes)
+    assert [found_in(load_objects(tmp_path, kind=kind, components=c)) for kind, c in (("label", None), ("binary", True), (None, True))] == [areas()] * 3
+    assert found_in(load_objects(tmp_path, kind="binary")) == [sum(areas())]
+
+
+@pytest.mark.parametrize("table", [[WHITE, RED, BLUE, RED], [1, 2, 3, 2]])
+def test_classes_on_a_background_that_is_not_0(tmp_path, table):
+    shown = np.array(table, np.uint8)
+    data = load_objects(write(tmp_path, "images/{}.png", "labels/{}.png", draw=lambda k: shown[ids(k)]))
+    assert (data.kind, found_in(data)) == ("label", areas()) and "is the background" in " ".join(data.found.notes)
+
+
+def test_a_common_class_is_no_background(tmp_path):
+    "Classes 1 to 7 without 0, as LoveDA has them: 7 covers most of each border, and is a class."
+    data = load_objects(write(tmp_path, "images/{}.png", "labels/{}.png", draw=lambda k: np.array((7, 1, 2, 5), np.uint8)[ids(k)]))
+    assert (data.kind, len(data.read(0)[1])) == ("label", 4)
