@@ -84,7 +84,7 @@ def earth_splits(root: str | Path, kind: str | None = None) -> list[str]:
     if kind == "rsvg": return _sorted([f.stem for f in root.glob("*.txt") if f.read_bytes()[:4].strip()])
     if kind == "captions": return _sorted(_captioned(root))
     if kind == "scenes": return _sorted([b.name for b in _below(root)[1:] if (b / "Images").is_dir()]) or ["test"]
-    if kind in ("potsdam", "maps"): return _sorted([f.name for f in (root / "img_dir").iterdir() if f.is_dir()]) or ["train"]
+    if kind in ("potsdam", "maps"): return _sorted([f.name for f in _below(root / "img_dir")[1:]]) or ["train"]
     there = [b.name.lower() for b in _below(root)[1:] if any((b / n).is_dir() for n in ("Rural", "Urban", "images"))]
     return _sorted(there) or (["train"] if kind else [])
 

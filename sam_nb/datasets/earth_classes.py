@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['DIOR_CLASSES', 'DOTA_CLASSES', 'DOTA_NAMES', 'COUNT_NAMES', 'PRIOR_AREAS', 'SCENE_FOLDERS', 'CAPTION_CLASSES',
-           'ISAID_COLOURS', 'LOVEDA_CLASSES', 'POTSDAM_CLASSES']
+           'ISAID_COLOURS', 'LOVEDA_CLASSES', 'POTSDAM_CLASSES', 'POTSDAM_COLOURS']
 
 # %% ../../nbs/lib/10_datasets.earth_classes.ipynb #a73a75bf
 DIOR_CLASSES = ("airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "dam", "expressway-service-area",
@@ -56,3 +56,4 @@ ISAID_COLOURS = {
     "airplane": (0, 127, 255), "harbor": (0, 100, 155)}
 LOVEDA_CLASSES = ("building", "road", "water", "barren", "forest", "agriculture")  # stored as 2..7; 0 is no data, 1 background
 POTSDAM_CLASSES = ("impervious surface", "building", "low vegetation", "tree", "car")  # stored as 1..5; 0 is the boundary, 6 clutter
+POTSDAM_COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0))  # of these and of clutter, by ISPRS

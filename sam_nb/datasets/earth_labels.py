@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import ParameterError, did_you_mean
-from .earth_classes import CAPTION_CLASSES, ISAID_COLOURS, LOVEDA_CLASSES, POTSDAM_CLASSES, SCENE_FOLDERS
+from .earth_classes import CAPTION_CLASSES, ISAID_COLOURS, LOVEDA_CLASSES, POTSDAM_CLASSES, POTSDAM_COLOURS, SCENE_FOLDERS
 from .earth_samples import CaptionImage, ClassImage, EarthSet, SemanticImage, earth_set, first_folder, images_in, json_file, own_classes
 from .pictures import Problem, file_error
 
@@ -100,6 +100,7 @@ class CoverForm:
     values: Mapping[int, int] | None = None  # stored value -> id
     colours: tuple[tuple[int, int, int], ...] | None = None
     ending: str = ""  # of the labels' names, where other pictures lie beside them
+    image_endings: tuple[str, ...] = ()  # of the images' names, which the labels' lack
 
 # %% ../../nbs/lib/10_datasets.earth_labels.ipynb #85bb48be
 _DIRS = (("img_dir/{}", "ann_dir/{}"), ("img_dir", "ann_dir"))
@@ -111,6 +112,9 @@ COVER_FORMS = {
                         {1: 0, **{k + 1: k for k in range(1, 7)}}),
     "potsdam": CoverForm(_DIRS, POTSDAM_CLASSES, {6: 0, **{k: k for k in range(1, 6)}}),
     "maps": CoverForm(_DIRS, ())}
+_LABELS = ("5_Labels_all", "5_Labels_all_noBoundary", "5_Labels_for_participants", "5_Labels_for_participants_no_Boundary")
+_PUBLISHED = CoverForm(tuple((i, m) for i in ("2_Ortho_RGB", "3_Ortho_IRRG") for m in _LABELS),
+                       POTSDAM_CLASSES, COVER_FORMS["potsdam"].values, POTSDAM_COLOURS, image_endings=("_RGB", "_IRRG"))
 
 # %% ../../nbs/lib/10_datasets.earth_labels.ipynb #aa8f5b4b
 def _cover_pairs(root: Path, form: CoverForm, split: str) -> list[tuple[Path, Path]]:
@@ -131,6 +135,7 @@ def cover_form(root: str | Path) -> str:  # "": none
         return any(n.endswith(form.ending) for _, labels in pairs for n in images_in(labels))
     for name in ("isaid", "loveda"):
         if there(COVER_FORMS[name]): return name
+    if there(_PUBLISHED): return "potsdam"
     if not there(COVER_FORMS["potsdam"]): return ""
     return "maps" if (root / "dataset.json").is_file() else "potsdam"
 
@@ -144,14 +149,14 @@ def read_cover(root: str | Path,
     if form is not None and form not in COVER_FORMS: raise ParameterError(f"form={form!r}", remedy=did_you_mean(form, COVER_FORMS))
     form = form or cover_form(root)
     if not form: raise file_error("no label maps", "no label maps of a known form here", root, f"expected one of {', '.join(COVER_FORMS)}")
-    known = COVER_FORMS[form]
+    known = _PUBLISHED if form == "potsdam" and _cover_pairs(root, _PUBLISHED, split) else COVER_FORMS[form]
     classes = known.classes or own_classes(root)
     if not classes: raise file_error("no classes", "nothing names the ids 1, 2, ...", root / "dataset.json", 'write {"classes": ["road", "field"]}')
     pairs = _cover_pairs(root, known, split)
     if not pairs:
         raise file_error("split missing", f"no split {split!r} here", root, f"expected {' and '.join(known.pairs[0]).format(split, split)}")
     for folder, labels in pairs:
-        images = images_in(folder)
+        images = {_without(name, known.image_endings): file for name, file in images_in(folder).items()}
         for name, file in images_in(labels).items():
             if not name.endswith(known.ending): continue
             stem = longest_stem(name, images)
@@ -160,3 +165,5 @@ def read_cover(root: str | Path,
                 continue
             samples.append(SemanticImage(os.path.basename(images[stem]) if stem == name else name, images[stem], file, known.values, known.colours))
     return earth_set(form, samples, classes, root, split, problems)
+
+def _without(name: str, endings: Sequence[str]) -> str: return next((name.removesuffix(e) for e in endings if name.endswith(e)), name)

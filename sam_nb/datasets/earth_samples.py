@@ -101,8 +101,7 @@ class SemanticImage(EarthImage):
         return turned(stored, picture.turn) if along else stored
 
     def _stored_ids(self) -> np.ndarray:
-        if self.colours: return _ids_of_colours(self.label_file, self.colours)[0]
-        stored = read_label(self.label_file)
+        stored = _ids_of_colours(self.label_file, self.colours)[0] if self.colours else read_label(self.label_file)
         if self.values is None: return stored
         table = np.full(256, 255, np.uint8)
         table[list(self.values)] = list(self.values.values())

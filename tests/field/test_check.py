@@ -185,3 +185,15 @@ def test_a_dataset_one_folder_deeper_is_taken_for_what_it_is(tmp_path, capsys, w
     code, lines = checked(capsys, tmp_path / "r")
     assert lines[0] == f"{tmp_path / 'r'} holds one dataset, {inner}:" and title in lines[1], lines
     assert (f"train sartm --dataset {title.lower()} --data_root {inner}" in lines[-1]) if split else str(inner / "dataset.json") in lines[-1], lines
+
+
+def test_potsdam_as_it_is_published(tmp_path, capsys):
+    from sam_nb.datasets.earth_classes import POTSDAM_COLOURS
+    for k in (10, 11):
+        for folder, name, drawn in (("2_Ortho_RGB", "RGB", np.full((60, 90, 3), 90, np.uint8)), ("5_Labels_all", "label", np.uint8([POTSDAM_COLOURS]).repeat(60, 0).repeat(15, 1))):
+            (tmp_path / "Potsdam" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawn).save(tmp_path / "Potsdam" / folder / f"top_potsdam_2_{k}_{name}.tif")
+    code, lines = checked(capsys, tmp_path / "Potsdam")
+    assert code == 0 and "ISPRS Potsdam" in lines[0] and "2 of 2" in " ".join(lines) and "sam_nb train remotesam" in lines[-1], lines
+    assert any("0 errors, 0 warnings" in line for line in lines), lines
+    assert checked(capsys, tmp_path)[1][1:] == lines
