@@ -20,26 +20,30 @@ from .coco_segmentations import NO_MASK, SHARES, sound_segmentation, whole_numbe
 from .coco_tables import compare_boxes, read_annotations, read_categories, read_coco, read_images, segmentations_of  # noqa: F401
 from .coco_tables import Annotations, Ids, Images, no_masks, open_tables
 from .json_files import JsonFile, entries_of, json_kind, paused_collector
-from .layouts import Choices, Evidence, Layout, listed
+from .layouts import Choices, Evidence, Layout, listed, once
 from .mask_pictures import sized_map
 from .object_masks import Entry, FolderContents, IdMap, MaskSet, RunLengths
 from .picture_names import NamedPicture, PictureNames, best_folder, find_pictures, how_found, split_names, subfolder
 from .pictures import Picture, Problem, file_error
 
 # %% auto #0
-__all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'lone_coco_file', 'open_coco', 'open_panoptic', 'sound_segmentation',
-           'read_coco', 'split_names']
+__all__ = ['COCO', 'PANOPTIC', 'find_coco_file', 'coco_files', 'lone_coco_file', 'open_coco', 'open_panoptic',
+           'sound_segmentation', 'read_coco', 'split_names']
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #64ca085d
 _all_ = ["sound_segmentation", "read_coco", "split_names"]
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #ed1bae18
-def _is_coco(file: Path) -> bool:
-    "Whether a file is an object with lists of images or annotations as COCO has them, by its first and last bytes."
+def _ends(file: Path) -> bytes:
+    "The first and last 64 kilobytes of a file."
     with open(file, "rb") as f:
         text = f.read(1 << 16)
         f.seek(max(f.tell(), os.path.getsize(file) - (1 << 16)))
-        text += f.read()
+        return text + f.read()
+
+def _is_coco(file: Path) -> bool:
+    "Whether a file is an object with lists of images or annotations as COCO has them, by its first and last bytes."
+    text = _ends(file)
     if text[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in text[:4]: return json_kind(file)[0] in ("coco", "panoptic")
     there = [re.search(rb'"%s"\s*:\s*\[' % key, text) is not None for key in (b"images", b"annotations")]
     if not text.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"): return False
@@ -66,15 +70,24 @@ def find_coco_file(root: Path, split: str,
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e8788ef8
 _NOT_COCO = ("dataset.json", "frames.json", "package.json")
 
-def lone_coco_file(root: Path) -> Path | None:
-    "The only file of a folder that is like COCO's, else its only JSON file; None: none, or several."
+def _json_files(root: Path) -> list[Path]:
+    "The JSON files where COCO's usually are."
     inner = [(root / folder, name) for folder in listed(root)[1] for name in ("instances.json", "_annotations.coco.json")]
     places = [(folder, n) for folder in (root, subfolder(root, "annotations")) for n in listed(folder)[0]]
     places += [(folder, n) for folder, n in inner if n in listed(folder)[0]]
-    files = list(dict.fromkeys(f / n for f, n in places if n.lower().endswith(".json") and n not in _NOT_COCO and "panoptic" not in n))
-    files = [f for f in files if _is_coco(f)] or files
-    named = [f for f in files if f.name.startswith("instances")] if len(files) > 1 else files
-    return named[0] if len(named) == 1 else None
+    return list(dict.fromkeys(f / n for f, n in places if n.lower().endswith(".json") and n not in _NOT_COCO and "panoptic" not in n))
+
+def coco_files(root: Path) -> list[Path]:
+    "The files of a folder that are like COCO's, those with segmentations first."
+    return once(("coco files", str(root)), lambda: sorted(filter(_is_coco, _json_files(root)), key=lambda f: not _has_masks(f)))
+
+def _has_masks(file: Path) -> bool: return b'"segmentation"' in _ends(file)
+
+def lone_coco_file(root: Path) -> Path | None:
+    "The only file of a folder that is like COCO's, is called instances or has segmentations, else its only JSON file; None: none, or several."
+    files = coco_files(root) or _json_files(root)
+    ways = (files, [f for f in files if f.name.startswith("instances")], list(filter(_has_masks, files)))
+    return next((few[0] for few in ways if len(few) == 1), None)
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #0599f940
 _IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "img", "image", "data", "images/mscoco/images/train2014")
@@ -91,10 +104,20 @@ def _image_folders(root: Path, file: Path, split: str) -> Iterator[Path]:
     yield root
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e6f5eac5
+def _refuse_doubles(folder: Path, names: Sequence[str], split: str) -> None:
+    "Raise `DatasetError` where several pictures fit each name."
+    double = {n: f.rivals for n, f in zip(names, find_pictures(folder, names, split), strict=True) if len(f.rivals) > 1}
+    if not double: return
+    name, rivals = next(iter(double.items()))
+    fact = f"{len(double)} of {len(names)} names fit several pictures, such as {name}: {' and '.join(rivals[:3])} are in {folder}"
+    raise file_error("picture twice", fact, folder, f"name the folder: --images {(folder / rivals[0]).parent}; or write the folders into file_name")
+
 def _folder_of(names: Sequence[str], file: Path, root: Path, split: str, images: str | Path | None) -> Path:
     "The folder of the images of a file. Raises `DatasetError`."
-    folder = best_folder([Path(images)] if images else _image_folders(root, file, split), names, split)
+    folders = [Path(images)] if images else list(dict.fromkeys(_image_folders(root, file, split)))
+    folder = best_folder(folders, names, split)
     if folder is not None: return folder
+    for folder in filter(Path.is_dir, folders): _refuse_doubles(folder, names, split)
     missing = images and not os.path.isdir(images)
     fact = f"the folder {images} is not there" if missing else f"none of the {len(names)} images of this file is here, such as {names[0]}"
     remedy = f"copy them into {root / (split or 'images')}, or say where they are: images=FOLDER (--images FOLDER)"
@@ -305,7 +328,10 @@ def _find(place: Path, prefix: str) -> Evidence | None:
     if set(files) != {"trainval"}: files.pop("trainval", None)
     if files: return Evidence(", ".join(os.path.relpath(f, place) for f in files.values()), tuple(files), len(files))
     lone = lone_coco_file(place) if prefix == "instances" else None
-    return Evidence(f"{os.path.relpath(lone, place)} is the only file like COCO's", files=1) if lone and _is_coco(lone) else None
+    if lone is None or lone not in (there := coco_files(place)): return None
+    others = ", ".join(os.path.relpath(f, place) for f in there if f != lone)
+    fact = f"is taken, not {others}: another one by --annotations FILE" if others else "is the only file like COCO's"
+    return Evidence(f"{os.path.relpath(lone, place)} {fact}", files=1)
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #9eeda9a7
 def _file_of(root: Path, split: str, choices: Choices, prefix: str) -> Path:

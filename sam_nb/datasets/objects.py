@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import DatasetError, derive_seed, did_you_mean
-from .coco_masks import lone_coco_file
+from .coco_masks import coco_files, lone_coco_file
 from .coco_tables import read_coco
 from .folders import picture_folders
 from .layouts import MASK_PICTURES, Choices, Evidence, Layout, known_layouts, listed, one_listing
@@ -122,6 +122,10 @@ def holds_pictures(folder: Path) -> bool:
 def _unknown(root: Path, kind: str | None = None) -> DatasetError:
     files, folders = listed(root)
     here = ", ".join(sorted([*files, *(f"{n}/" for n in folders)])[:10]) or "nothing"
+    if kind in (None, "coco") and len(several := coco_files(root)) > 1:
+        names = [os.path.relpath(f, root) for f in several]
+        fact = f"{len(names)} files are like COCO's: {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
+        return file_error("several COCO files", fact, root, f"name one: --annotations {several[0]}")
     if kind is not None and kind not in MASK_PICTURES:
         remedy = "leave kind out, and it is recognised; or say where the file is: annotations=FILE"
         return file_error("no masks", f"no {kind} file where it usually is, as kind={kind!r} asks; found: {here}", root, remedy)

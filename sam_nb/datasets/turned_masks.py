@@ -48,6 +48,11 @@ def shown_region(region: tuple[Any, Any, Any, Any],  # x0, y0, x1, y1 of stored 
 # %% ../../nbs/lib/10_datasets.turned_masks.ipynb #44beb4c4
 _EITHER = "its note turns the picture, and the masks fit both ways: taken as drawn on the picture as shown"
 
+def _size_remedy(exchanged: bool, turns: bool) -> str:
+    if not exchanged: return "take the image that was annotated"
+    if turns: return "read it as its EXIF note shows it: leave out --orientation stored"
+    return "exchange height and width in the annotation file if its masks fit the image as it is, else turn the image"
+
 def oriented_masks(read: Callable[[Entry, tuple[int, int]], MaskSet], entry: Entry,
                    picture: Any,  # `Picture`: size, stored_size and turn
                    notes: list | None = None,  # what was decided is appended: kind, fact, remedy
@@ -57,8 +62,7 @@ def oriented_masks(read: Callable[[Entry, tuple[int, int]], MaskSet], entry: Ent
     given = None if entry.size is None else tuple(entry.size)
     if given not in (None, shown) and not (picture.turn > 4 and given == stored):
         fact = f"the image is {shown[0]} x {shown[1]}, its annotations are for {given[0]} x {given[1]}"
-        remedy = "take the image that was annotated; the sides of one turned by its EXIF note are exchanged: --orientation stored"
-        raise file_error("image size differs", fact, entry.image, remedy)
+        raise file_error("image size differs", fact, entry.image, _size_remedy(given == shown[::-1], picture.header.turn > 4))
     if picture.turn == 1: return read(entry, shown)
     if shown == stored or picture.turn < 5:
         if notes is not None: notes.append(("orientation of the masks", _EITHER, "if they were drawn on the stored pixels: --orientation stored"))

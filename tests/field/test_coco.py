@@ -468,3 +468,32 @@ def test_masks_beside_their_boxes_are_a_warning(tmp_path, form, words):
 def test_boxes_that_say_nothing_about_the_masks_are_no_problem(tmp_path, box):
     changed(tmp_path, lambda data: [a.update(bbox=box(a["bbox"])) for a in data["annotations"]])
     assert not load_objects(tmp_path, "all").problems
+
+
+def test_exchanged_height_and_width_have_a_remedy_that_works(tmp_path):
+    changed(tmp_path, all_of(each("images.height", lambda i: 80), each("images.width", lambda i: 60)))
+    report = check_objects(tmp_path)
+    assert {p.kind for p in report.errors} == {"image size differs"}
+    assert all("exchange height and width in the annotation file" in p.remedy and "--orientation" not in p.remedy for p in report.errors)
+
+
+def test_the_file_with_masks_is_chosen_among_coco_files(tmp_path):
+    data = make(tmp_path, "labels.json")
+    captions = [{"id": 1, "image_id": 1, "caption": "a disc"}]
+    save(tmp_path, {**data, "annotations": captions}, "captions.json")
+    read_whole(tmp_path)
+    assert "labels.json is taken, not captions.json" in load_objects(tmp_path, "all").found.notes[0]
+    save(tmp_path, data, "more.json")
+    for options in ({}, {"kind": "coco"}): refused(tmp_path, "3 files are like COCO's: labels.json, more.json, captions.json", "--annotations", **options)
+    read_whole(tmp_path, annotations=tmp_path / "labels.json")
+
+
+def test_names_that_fit_several_pictures_are_named(tmp_path):
+    data = make(tmp_path)
+    for folder in ("a0", "a1"):
+        for image in data["images"]:
+            (tmp_path / "images" / folder).mkdir(exist_ok=True)
+            (tmp_path / "images" / folder / image["file_name"]).write_bytes((tmp_path / "images" / image["file_name"]).read_bytes())
+    for image in data["images"]: (tmp_path / "images" / image["file_name"]).unlink()
+    refused(tmp_path, "5 of 5 names fit several pictures", "a0/0000.png and a1/0000.png", "--images", "images/a0")
+    read_whole(tmp_path, images=tmp_path / "images/a0")
