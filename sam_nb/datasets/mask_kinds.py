@@ -189,7 +189,9 @@ def _looks_inverted(plane: np.ndarray) -> bool:
 
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #c00962ef
 def _as_map(looks: Sequence[MaskLook], folder: str, kind: str | None, video: bool) -> MaskKind:
-    leave, ground = _void(looks), _background(looks)
+    leave, ground, solid = _void(looks), _background(looks), _solid_255(looks)
+    as_object = bool(solid) and (kind == "instance" or min(_beside_255(looks)) >= 32)  # grey levels, chosen to be seen
+    if as_object: leave = (0,)
     counts, different = _pieces(looks, leave if ground is None else (*leave, ground))
     apart = sum(c > 1 for c in counts)
     share = apart / max(1, len(counts))
@@ -198,10 +200,16 @@ def _as_map(looks: Sequence[MaskLook], folder: str, kind: str | None, video: boo
     kind, why, found = (kind, "as given", []) if kind else _objects_or_classes(looks, folder, leave, video, share, what, different, colours)
     if kind == "label": ground = _ground_of_classes(looks, ground)
     if ground is not None: leave, why = (*leave, ground), f"{why}; {_is_ground(ground)}"
+    if (below := _negative_ground(looks)) is not None:
+        leave, why = tuple(v for v in leave if v), f"{why}; {below} is the background: it covers most of the border of the masks, and 0 is an object"
+    if as_object: why += f"; 255 is no void: it is solid in {solid} of {len(looks)}"
     here = [{int(v) for v in x.values} & set(leave) - {0, ground} for x in looks]
     if any(here): why += f"; {', '.join(map(str, sorted(set().union(*here))))} is void, in {sum(map(bool, here))} of {len(looks)}"
     if kind == "instance" and share > 0.5 and different > 1 and not found:
         found = [("objects in far pieces", f"{what}: each value is one object", "if the values are classes: --kind label")]
+    if solid and not as_object and not why.startswith("as given"):
+        fact = f"255 comes in solid pieces, not as borders, in {solid} of {len(looks)} masks looked at: taken as void, no object"
+        found = [*found, ("255 may be an object", fact, "if it is one: --kind instance, or write another value than 255")]
     if mixed := [x for x in looks if _has_mixtures(x)]:
         most = max(len(x.values) for x in mixed)
         fact = (f"{len(mixed)} of {len(looks)} masks looked at have up to {most} values, most of them along edges: they were smoothed "
@@ -257,6 +265,22 @@ def _background(looks: Sequence[MaskLook]) -> int | None:
 def _most(ids: np.ndarray) -> int:
     values, counts = np.unique(ids, return_counts=True)
     return int(values[counts.argmax()])
+
+def _negative_ground(looks: Sequence[MaskLook]) -> int | None:
+    "A value below 0 that is most of each border, where 0 covers less than the other ids: 0 is one of them."
+    value = _most(looks[0].ids)
+    if value >= 0 or any((_border(x.ids) == value).mean() <= 0.5 for x in looks): return None
+    zeros, others = (sum(int(part(x.ids).sum()) for x in looks) for part in (lambda i: i == 0, lambda i: i > 0))
+    return value if 0 < zeros < others else None
+
+def _beside_255(looks: Sequence[MaskLook]) -> set[int]: return {int(v) for x in looks for v in x.values} - {255}
+
+def _solid_255(looks: Sequence[MaskLook]) -> int:
+    "In how many 8-bit masks with up to three other values 255 comes in solid pieces; 0 where most of it is thin."
+    if any(x.ids.dtype != np.uint8 for x in looks) or not 0 < len(_beside_255(looks)) <= 3: return 0
+    planes = [plane for x in looks if (plane := (x.ids == 255).astype(np.uint8)).any()]
+    inner = [cv2.erode(p, np.ones((5, 5), np.uint8), borderValue=0) for p in planes]
+    return sum(bool(i.any()) for i in inner) if sum(map(np.sum, inner)) > 0.5 * sum(map(np.sum, planes)) else 0
 
 def _void(looks: Sequence[MaskLook]) -> tuple[int, ...]:
     "Values that are no object; the only value beside 0 is one."

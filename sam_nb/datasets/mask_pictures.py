@@ -32,7 +32,7 @@ def ids_of(ids: np.ndarray,  # integers [H, W]
     flat = ids.ravel()
     if ids.dtype.itemsize <= 2 and ids.dtype.kind == "u": found = np.flatnonzero(np.bincount(flat))
     else: found = np.unique(flat[np.flatnonzero(np.diff(flat, prepend=flat[:1] - 1))])
-    found = found[(found > 0) & ~np.isin(found, list(leave))]
+    found = found[(found >= 0) & ~np.isin(found, list(leave))]
     if len(found) <= _MOST_IDS: return found.astype(np.int64)
     fact = f"{len(found)} different ids: no map of objects, rather a picture or a depth map"
     raise file_error("too many ids", fact, path, f"name the folder of masks (annotations=FOLDER); at most {_MOST_IDS} objects an image can be read")

@@ -351,3 +351,22 @@ def test_a_common_class_is_no_background(tmp_path):
     "Classes 1 to 7 without 0, as LoveDA has them: 7 covers most of each border, and is a class."
     data = load_objects(write(tmp_path, "images/{}.png", "labels/{}.png", draw=lambda k: np.array((7, 1, 2, 5), np.uint8)[ids(k)]))
     assert (data.kind, len(data.read(0)[1])) == ("label", 4)
+
+
+def test_255_in_solid_pieces(tmp_path):
+    grey, small = np.array((0, 128, 255, 128), np.uint8), np.array((0, 1, 255, 2), np.uint8)
+    data = load_objects(write(tmp_path / "grey", "images/{}.png", "masks/{}.png", draw=lambda k: grey[ids(k)]))
+    assert (data.kind, found_in(data), data.problems) == ("label", areas(), []) and "255 is no void" in " ".join(data.found.notes)
+    data = load_objects(write(tmp_path / "small", "images/{}.png", "masks/{}.png", draw=lambda k: small[ids(k)]))
+    assert (len(data.read(0)[1]), [p.kind for p in data.problems]) == (2, ["255 may be an object"]) and "4 of 4" in data.problems[0].fact
+    assert found_in(load_objects(tmp_path / "small", kind="instance")) == areas()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int16])
+def test_ids_from_0_on_a_negative_background(tmp_path, dtype):
+    data = load_objects(write(tmp_path, "images/{}.png", "masks/{}.npy", draw=lambda k: ids(k).astype(dtype) - 1))
+    assert (data.kind, found_in(data)) == ("instance", areas()) and "-1 is the background" in " ".join(data.found.notes)
+    def filled(k):
+        found = ids(k).astype(dtype); found[0] = found[-1] = found[:, 0] = -1
+        return found
+    assert found_in(load_objects(write(tmp_path / "b", "images/{}.png", "masks/{}.npy", draw=filled))) == areas()
