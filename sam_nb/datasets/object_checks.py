@@ -5,9 +5,10 @@
 # %% ../../nbs/lib/10_datasets.object_checks.ipynb #869ad251
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -106,9 +107,15 @@ def check_objects(data: Objects | str | Path,  # a dataset, or a folder
     said = "; ".join([data.kind, *data.found.notes])
     report = ObjectsReport(data.name, data.split or "all", len(data), counted=data.counted, problems=list(data.problems), read_as=said, data=data)
     chosen = range(len(data)) if sample is None or sample >= len(data) else np.linspace(0, len(data) - 1, sample).round().astype(int).tolist()
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for index, seen in zip(chosen, pool.map(partial(_look, data), chosen), strict=True): _enter(report, data.entries[index].image, seen)
+    for index, seen in zip(chosen, _look_ahead(data, chosen), strict=True): _enter(report, data.entries[index].image, seen)
     return report
+
+def _look_ahead(data: Objects, chosen: Sequence[int], large: int = 2**19) -> Iterator[_Seen]:
+    "Look at images: large ones in threads, which decode side by side; with small ones threads would only wait for each other."
+    try: first = math.prod(Picture(data.entries[chosen[0]].image).size) if chosen else 0
+    except DatasetError: first = 0
+    if first < large: yield from map(partial(_look, data), chosen); return
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool: yield from pool.map(partial(_look, data), chosen)
 
 # %% ../../nbs/lib/10_datasets.object_checks.ipynb #01b1e580
 @dataclass(frozen=True)

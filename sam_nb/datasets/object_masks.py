@@ -49,6 +49,12 @@ class RunLengths:
         box[:, 2:] += box[:, :2] - (box[:, 2:] > 0)
         return rle_area(self.rles).numpy(), box
 
+    def areas_below(self, pixels: int) -> np.ndarray:  # int64, of the masks with fewer pixels
+        "Small areas: a polygon that is surely larger, by its corners, is not drawn."
+        drawn = [s for s, larger in zip(self.segmentations, _surely_larger(self.segmentations, self.size, pixels), strict=True) if not larger]
+        areas = rle_area([_as_rle(s, self.size) for s in drawn]).numpy()
+        return areas[areas < pixels]
+
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #7401c909
 def _as_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
     if isinstance(segmentation, dict):
@@ -58,6 +64,21 @@ def _as_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
         return {"size": list(size), "counts": counts.encode()}
     pieces = coco.frPyObjects(segmentation, *size)
     return pieces[0] if len(pieces) == 1 else coco.merge(pieces)
+
+# %% ../../nbs/lib/10_datasets.object_masks.ipynb #5835f9f9
+def _surely_larger(segmentations: Sequence[Any], size: tuple[int, int], pixels: int) -> np.ndarray:  # bool [N]
+    "Single polygons inside the image whose area less twice their perimeter, which a drawing can lose at most, has so many pixels."
+    no = np.zeros(len(segmentations), bool)
+    if not len(no) or not all(isinstance(s, list) and len(s) == 1 for s in segmentations): return no
+    lengths = np.fromiter((len(s[0]) // 2 for s in segmentations), np.int64, len(no))
+    points = np.fromiter((v for s in segmentations for v in s[0]), np.float64).reshape(-1, 2)
+    if points.min() < 0 or (points.max(0) > size[::-1]).any(): return no
+    starts = np.cumsum(lengths) - lengths
+    following = np.arange(1, len(points) + 1)
+    following[starts + lengths - 1] = starts
+    after = points[following]
+    area = np.abs(np.add.reduceat(points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0], starts)) / 2
+    return area - 2 * np.add.reduceat(np.abs(after - points).sum(1), starts) >= pixels
 
 # %% ../../nbs/lib/10_datasets.object_masks.ipynb #8da19c66
 def _nothing() -> tuple[np.ndarray, np.ndarray]: return np.zeros(0, np.int64), np.zeros((0, 4), np.int64)
@@ -171,6 +192,10 @@ class MaskSet:
     def _measured(self) -> tuple[Tensor, Tensor]: return tuple(torch.from_numpy(m) for m in self.source.measure())
     @property
     def areas(self) -> Tensor: return self._measured[0]  # int64 [N] pixels
+    def areas_below(self, pixels: int) -> list[int]:  # of the masks with fewer pixels
+        "Areas of small masks, without drawing polygons that are surely larger."
+        if type(self.source) is RunLengths and "_measured" not in self.__dict__: return self.source.areas_below(pixels).tolist()
+        return self.areas[self.areas < pixels].tolist()
     @property
     def boxes(self) -> Tensor: return self._measured[1]  # int64 [N, 4] x0, y0, x1, y1, inclusive
 

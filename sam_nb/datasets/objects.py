@@ -194,7 +194,7 @@ class Objects(torch.utils.data.Dataset):
     def remarks(self, masks: MaskSet) -> Iterator[tuple[str, str, str]]:  # kind, fact, remedy
         "Warnings about the masks of an image."
         yield from masks.notes
-        for n in masks.areas[masks.areas < SMALL].tolist():
+        for n in masks.areas_below(SMALL):
             yield "object too small", f"an object of {n} pixels", f"training leaves out what has fewer than {SMALL} pixels of the model"
         if len(masks) > (most := ObjectTransform.max_objects):
             yield "many objects", f"{len(masks)} objects", f"an evaluation takes {most} of them, evenly chosen (max_objects)"

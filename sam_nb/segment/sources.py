@@ -50,7 +50,8 @@ def _named(files: Sequence[tuple[Path, Path]],  # file, and the folder that its 
 def _walk(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     "The pictures below a folder."
     for at, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")) and Path(at, f) != leave_out)
+        written = [f for f in folders if any(os.path.isfile(os.path.join(at, f, note)) for note in ("segment.json", "conversion.txt"))]
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")) and Path(at, f) != leave_out and f not in written)
         yield from (Path(at, f) for f in files if is_picture(f))
 
 # %% ../../nbs/lib/73_segment.sources.ipynb #cc2a8d49
