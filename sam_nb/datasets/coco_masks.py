@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core import DatasetError
-from .coco_segmentations import NO_MASK, SHARES, sound_segmentation, whole_number  # noqa: F401
+from .coco_segmentations import AS_TEXT, NO_MASK, SHARES, sound_segmentation, whole_number  # noqa: F401
 from .coco_tables import compare_boxes, read_annotations, read_categories, read_coco, read_images, segmentations_of  # noqa: F401
 from .coco_tables import Annotations, Ids, Images, no_masks, open_tables
 from .json_files import JsonFile, entries_of, json_kind, paused_collector
@@ -142,6 +142,7 @@ class _CocoReader:
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #af1bec63
 _MEND = "mend the annotation, or leave it out"
 _REMEDIES = {"crowd": "nothing to do; or keep masks of groups: crowd=True (--crowd true)", NO_MASK: "outline the object, or leave it out",
+             AS_TEXT: "store it as lists and numbers: json.loads(annotation['segmentation'])",
              SHARES: "multiply x by the width and y by the height of the image"}
 
 def _note(problems: list[Problem], kind: str, fact: str, file: Any, remedy: str = "") -> None:
@@ -228,7 +229,7 @@ def _fill_sizes(images: Images, found: Sequence[NamedPicture], folder: Path) -> 
     unknown = np.flatnonzero((images.sizes[:, 0] == 0) & [bool(f.file) for f in found]).tolist()
     for k in unknown:
         with suppress(DatasetError): images.sizes[k] = Picture(folder / found[k].file).size  # an unreadable one is reported when it is read
-    return (f"{len(unknown)} of {len(images)} images have no height and width in the file: taken from the pictures",) if unknown else ()
+    return (f"{len(unknown)} of {len(images)} images have no usable height and width in the file: taken from the pictures",) if unknown else ()
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #071b648a
 def _wholes_only(table: Annotations, categories: Mapping[Any, str]) -> tuple[Annotations, dict[Any, str]]:

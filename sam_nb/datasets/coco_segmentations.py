@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 # %% auto #0
-__all__ = ['BAD_RUNS', 'NO_MASK', 'SHARES', 'sound_segmentation', 'whole_number', 'mask_bounds', 'sound_strings']
+__all__ = ['BAD_RUNS', 'NO_MASK', 'SHARES', 'AS_TEXT', 'sound_segmentation', 'whole_number', 'mask_bounds', 'sound_strings']
 
 # %% ../../nbs/lib/10_datasets.coco_segmentations.ipynb #8ec6dda6
 def sound_segmentation(segmentation: Any,  # as in the JSON
@@ -24,23 +24,29 @@ def sound_segmentation(segmentation: Any,  # as in the JSON
                        ) -> tuple[Any, str]:  # the usable part (None: nothing), and what is wrong ("": nothing)
     "A COCO segmentation without its broken parts."
     if isinstance(segmentation, Mapping): return _sound_runs(segmentation, size, box)
+    if isinstance(segmentation, str) and segmentation.lstrip()[:1] in ("[", "{"): return None, AS_TEXT
     if not isinstance(segmentation, list) or not segmentation: return None, NO_MASK
+    if all(map(_is_point, segmentation)): segmentation = [segmentation]
     if isinstance(segmentation[0], (int, float)): segmentation = [segmentation]
     if any(isinstance(s, Mapping) for s in segmentation): return _several_runs(segmentation, size, box)
     if len(segmentation) > 2 and _in_pairs(segmentation): segmentation = [segmentation]
     kept, wrong = [], ""
     for polygon in segmentation:
+        if isinstance(polygon, list): polygon = [[p["x"], p["y"]] if _is_point(p) else p for p in polygon]
         if _in_pairs(polygon): polygon = [v for point in polygon for v in point]
         said = _wrong_polygon(polygon, size)
         if said != _OUTSIDE: wrong = wrong or said
         if not said: kept.append(polygon)
     return (kept, wrong) if kept else (None, wrong or _OUTSIDE)
 
+def _is_point(point: Any) -> bool: return isinstance(point, Mapping) and {"x", "y"} <= point.keys()
+
 def _in_pairs(points: Any) -> bool: return isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points)
 
 # %% ../../nbs/lib/10_datasets.coco_segmentations.ipynb #0a09f72a
 _OUTSIDE, BAD_RUNS = "polygon outside the image", "run lengths that do not fill the image"
 NO_MASK, SHARES = "annotation without a mask", "coordinates are shares of the side"
+AS_TEXT = "segmentation stored as text"
 
 # %% ../../nbs/lib/10_datasets.coco_segmentations.ipynb #6de504b2
 def _wrong_polygon(polygon: Any, size: tuple[int, int]) -> str:

@@ -89,6 +89,9 @@ def read_images(entries: Sequence[Any], path: str | Path) -> Images:
         raise file_error("image id twice", fact, path, "give every image its own id")
     problems = [Problem("image without id or file name", fact, str(path), remedy) for fact in wrong]
     sizes = np.array([stated_size(i) or (0, 0) for i in kept], np.int64)
+    said = [(i["id"], i.get("height"), i.get("width")) for i, height in zip(kept, sizes[:, 0].tolist(), strict=True) if not height]
+    problems += [Problem("size that no image has", f"image {key}: height {str(h)[:20]}, width {str(w)[:20]}", str(path),
+                         "write the size of the picture", "warning") for key, h, w in said if h is not None or w is not None]
     return Images([i["id"] for i in kept], [i["file_name"] for i in kept], sizes, problems)
 
 # %% ../../nbs/lib/10_datasets.coco_tables.ipynb #6c5b4d51

@@ -230,7 +230,9 @@ def _has(entries: Any, key: str) -> bool: return isinstance(entries, list) and b
 def _list_kind(head: Sequence[Any]) -> tuple[str, str]:
     for kind, key, fact in (("labelstudio", "annotations", "Label Studio: a list of tasks"), ("labelstudio", "data", "Label Studio: a list of tasks"),
                             ("refs", "ref_id", "REFER: a list of references"), ("results", "score", "a list of predictions"),
-                            ("frames", "objects", "a list of frames with their objects"), ("boxes", "bbox", "a list of boxes")):
+                            ("frames", "objects", "a list of frames with their objects"),
+                            ("annotations", "segmentation", "a list of annotations without their images and categories"),
+                            ("boxes", "bbox", "a list of boxes")):
         if _has(head, key): return kind, fact
     return "list", f"a list of {type(head[0]).__name__}s" if head else "an empty list"
 

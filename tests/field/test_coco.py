@@ -405,7 +405,8 @@ def test_a_file_given_by_name_is_read(tmp_path):
 
 def test_what_a_json_file_is(tmp_path):
     data = make(tmp_path)
-    kinds = {"coco": data, "list": ["a"], "results": [{"image_id": 1, "score": .5, "bbox": [0, 0, 1, 1]}], "saom": {"entity classes": []}, "object": {"a": 1}, "value": 3,
+    kinds = {"coco": data, "list": ["a"], "results": [{"image_id": 1, "score": .5, "bbox": [0, 0, 1, 1]}], "saom": {"entity classes": []},
+             "annotations": data["annotations"], "boxes": [{"bbox": [0, 0, 1, 1]}], "object": {"a": 1}, "value": 3,
              "images": {"images": [], "categories": []}, "panoptic": {"images": [], "annotations": [{"segments_info": []}]}}
     for kind, value in kinds.items():
         save(tmp_path, value, "x.json")
@@ -497,3 +498,27 @@ def test_names_that_fit_several_pictures_are_named(tmp_path):
     for image in data["images"]: (tmp_path / "images" / image["file_name"]).unlink()
     refused(tmp_path, "5 of 5 names fit several pictures", "a0/0000.png and a1/0000.png", "--images", "images/a0")
     read_whole(tmp_path, images=tmp_path / "images/a0")
+
+
+@pytest.mark.parametrize("form", [lambda p: [p], lambda p: p])
+def test_corners_may_be_written_as_x_and_y(tmp_path, form):
+    changed(tmp_path, segment(lambda m: form([{"x": x, "y": y} for x, y in np.reshape(outline(m), (-1, 2)).tolist()])))
+    read_whole(tmp_path)
+
+
+def test_a_segmentation_as_text_is_named(tmp_path):
+    changed(tmp_path, segment(lambda m: json.dumps([outline(m)])))
+    refused(tmp_path, "15 x segmentation stored as text")
+
+
+def test_a_list_of_annotations_is_named(tmp_path):
+    save(tmp_path, make(tmp_path)["annotations"])
+    refused(tmp_path, "a list of annotations without their images and categories")
+
+
+@pytest.mark.parametrize("side", [10**9, 0, -1, "wide"])
+def test_a_size_that_no_image_has_is_named(tmp_path, side):
+    changed(tmp_path, all_of(each("images.height", lambda i: side), each("images.width", lambda i: side)))
+    read_whole(tmp_path)
+    problems = load_objects(tmp_path, "all").problems
+    assert {(p.kind, p.severity) for p in problems} == {("size that no image has", "warning")} and f"height {side}, width {side}" in problems[0].fact
