@@ -446,7 +446,7 @@ NOTHING = mask_to_rle(np.zeros((48, 64), bool))
     (lambda said: said.append({**said[0], "description": "The  House"}), 0, ["1 x expression twice (warning)", "one of them is used"], 6),
     (lambda said: said[0].update(area=0), 1, ["1 x target of area 0 (error)", "outline the target"], 5),
     (lambda said: said[0].update(segmentation=NOTHING), 1, ["1 x target of area 0 (error)"], 5),
-    (lambda said: said[0].update(segmentation={**NOTHING, "size": [64, 48]}), 1, ["1 x mask of another size than its image (error)", "0.json"], 5),
+    (lambda said: said[0].update(segmentation={**NOTHING, "size": [64, 48]}), 1, ["1 x mask with height and width exchanged (error)", "0.json"], 5),
     (lambda said: said[0].update(segmentation="roof"), 1, ["1 x annotation without a mask (error)", "0.json"], 5),
     (lambda said: [s.update(area=0) for s in said], 1, ["2 x target of area 0 (error)", "1 x image without expressions (error)", "none of 2 annotations of '0'"], 4),
 ])

@@ -120,7 +120,7 @@ def _folder_of(names: Sequence[str], file: Path, root: Path, split: str, images:
     for folder in filter(Path.is_dir, folders): _refuse_doubles(folder, names, split)
     missing = images and not os.path.isdir(images)
     fact = f"the folder {images} is not there" if missing else f"none of the {len(names)} images of this file is here, such as {names[0]}"
-    remedy = f"copy them into {root / (split or 'images')}, or say where they are: images=FOLDER (--images FOLDER)"
+    remedy = f"copy them into {root / (split or 'images')}, or say where they are: --images FOLDER"
     raise file_error("image missing", fact, file, remedy)
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #74946a7e
@@ -341,7 +341,7 @@ def _file_of(root: Path, split: str, choices: Choices, prefix: str) -> Path:
     if not named.is_dir(): return named
     file = (find_coco_file(named, split or "train", prefix) if split or prefix != "instances" else None) or lone_coco_file(named)
     if file is not None: return file
-    raise file_error("file missing", f"no {prefix} file of split {split!r} here", named, "name it: annotations=FILE (--annotations FILE)")
+    raise file_error("file missing", f"no {prefix} file of split {split!r} here", named, "name it: --annotations FILE")
 
 def _open_instances(root: Path, split: str, choices: Choices) -> FolderContents:
     return open_coco(_file_of(root, split, choices, "instances"), root, split, choices.images, choices.crowd, choices.parts)

@@ -78,15 +78,17 @@ def _class_files(root: Path, pairs: Pairs) -> tuple[Mapping[str, str], str]:  # 
 def _reader(found: MaskKind, root: Path, choices: Choices, pairs: Pairs) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
     "Reader, class names and notes of a kind of masks."
     classes, common = _class_names(root), dict(leave=found.leave, see_through=found.see_through)
-    if found.kind == "binary" and found.leave is not None: return (LabelMapReader if choices.components else InstanceReader)(**common), (), ()
-    if found.kind in ("binary", "negative"): return BinaryReader(bool(choices.components), found.half, choices.kind == "negative"), (), ()
+    if found.kind in ("binary", "negative"):
+        said = "each connected piece of a file is an object" if choices.components else "each file is an object"
+        if found.leave is not None: return (LabelMapReader if choices.components else InstanceReader)(**common), (), (said,)
+        return BinaryReader(bool(choices.components), found.half, choices.kind == "negative"), (), (said,)
     if found.kind == "label":
         split = choices.components is not False
         said = "each connected piece of a class is an object" if split else "each class of an image is one mask"
         if found.codes: classes = colour_names(found.codes)
         return LabelMapReader(split, **common, codes=found.codes), classes, (f"{said} (components={split}); {_and_void(found)} no object",)
     if found.kind != "instance":
-        raise ParameterError(f"kind={found.kind!r} is a file of annotations, {pairs.folders[1]} holds pictures", remedy="annotations=FILE")
+        raise ParameterError(f"kind={found.kind!r} is a file of annotations, {pairs.folders[1]} holds pictures", remedy="--annotations FILE")
     if (frames := root / "frames.json").is_file():
         named, classes = _frame_names(frames)
         return InstanceReader(named, **common), classes, (f"categories of {frames.name}",)

@@ -121,7 +121,7 @@ def kind_of_masks(matched: Mapping[str, Sequence[str]],  # image -> files of its
     several = sum(len(files) > 1 for files in matched.values())
     looks = _looked_at(_some([files[0] for files in matched.values()], look))
     if several and (kind in _BINARY or kind is None and _each_an_object(looks, _some(more, look), 2 * several > len(matched))):
-        return _as_binary(looks, f"{several} images have several mask files: each file is an object", True, kind == "negative")
+        return _as_binary(looks, f"{several} images have several mask files", True, kind == "negative")
     if kind in (None, "binary") and (found := _object_and_ground(looks, folder, kind, video)): return found
     if kind in _BINARY: return _as_binary(looks, "as given", negative=kind == "negative")
     if kind is None and (why := _black_and_white(looks)): return _as_binary(looks, why)
@@ -152,13 +152,13 @@ def _looked_at(files: Sequence[str]) -> list[MaskLook]:
 def _black_and_white(looks: Sequence[MaskLook]) -> str:  # "": no
     "Why masks are taken as one object each."
     n, cut = len(looks), sum(x.alpha for x in looks)
-    if 2 * cut > n: return f"the alpha channel is the mask in {cut} of {n} masks looked at: each file is an object"
-    if all(x.ids is not None and len(x.values) <= 1 for x in looks): return f"one value beside 0 in {n} masks looked at: each file is an object"
+    if 2 * cut > n: return f"the alpha channel is the mask in {cut} of {n} masks looked at"
+    if all(x.ids is not None and len(x.values) <= 1 for x in looks): return f"one value beside 0 in {n} masks looked at"
     soft = [x for x in looks if is_soft(x)]
     plain = [x for x in looks if x.ids is not None and len(x.values) <= 1 or _lossy(x) and x.pixels.max(initial=0) < 50]  # or black
     if not soft or 10 * len({x.file for x in (*soft, *plain)}) < 9 * n: return ""
     levels = int(np.median([len(np.unique(x.grey)) for x in soft]))
-    return f"black and white with soft edges ({levels} grey levels) in {len(soft)} of {n} masks looked at: each file is an object, cut at half"
+    return f"black and white with soft edges ({levels} grey levels) in {len(soft)} of {n} masks looked at, cut at half"
 
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #3838dd4b
 def _as_binary(looks: Sequence[MaskLook], why: str, several: bool = False, negative: bool = False) -> MaskKind:
@@ -226,7 +226,9 @@ def _has_mixtures(look: MaskLook) -> bool:
     if len(values) < 12 or rare.sum() < 3 * (~rare).sum() or counts[rare].sum() > look.ids.size / 4: return False
     thin, inner = rare[where].reshape(look.ids.shape), look.ids[1:-1, 1:-1]
     same = [inner == n for n in (look.ids[2:, 1:-1], look.ids[:-2, 1:-1], look.ids[1:-1, 2:], look.ids[1:-1, :-2])]
-    return bool((np.logical_and.reduce(same) & thin[1:-1, 1:-1]).sum() < 0.05 * thin.sum())
+    if not (np.logical_and.reduce(same) & thin[1:-1, 1:-1]).sum() < 0.05 * thin.sum(): return False
+    lines = (thin[1:] & thin[:-1]).sum() + (thin[:, 1:] & thin[:, :-1]).sum()
+    return bool(lines > thin.sum() / 2)  # edges are lines, small objects are specks
 
 def _object_and_ground(looks: Sequence[MaskLook], folder: str, kind: str | None, video: bool) -> MaskKind | None:
     "Masks of two values, none of them 0, one of which is the background: the other is the object."
@@ -234,7 +236,7 @@ def _object_and_ground(looks: Sequence[MaskLook], folder: str, kind: str | None,
     if kind is None and (video or any(p.search(named) for p in _CALLED.values())) or any(x.ids is None for x in looks): return None
     both = {int(v) for x in looks for v in x.values}
     if len(both) != 2 or (ground := _background(looks)) is None: return None
-    why = f"{'as given' if kind else f'two values in {len(looks)} masks looked at: each file is an object'}; {_is_ground(ground)}"
+    why = f"{'as given' if kind else f'two values in {len(looks)} masks looked at'}; {_is_ground(ground)}"
     counts, _ = _pieces(looks, (0, ground))
     many, found = [c for c in counts if c >= _MANY], []
     if many and 4 * len(many) >= len(counts):
@@ -293,20 +295,52 @@ def _objects_or_classes(looks: Sequence[MaskLook], folder: str, leave: tuple[int
     "Whether the values of maps are objects or classes: kind, why, suspicions."
     if video: return "instance", "frames of videos: each value is an object", []
     called = next((kind for kind, pattern in _CALLED.items() if pattern.search(folder)), None)
+    unsure = called == "label" and not colours and not _SURE.search(folder)
+    if unsure and (numbers := _Numbers.of(looks, leave)).like_objects: return numbers.against(folder)
     if called: return called, f"the folder is called {folder}", []
-    if all(x.ids.dtype == np.uint8 for x in looks): return *_kind_of_bytes([x.ids for x in looks], [np.setdiff1d(x.values, leave) for x in looks]), []
+    if all(x.ids.dtype == np.uint8 for x in looks): return *_Numbers.of(looks, leave).kind(), []
     if share < 0.5 or different > 64 or different < 2:
         return "instance", f"{'colours' if colours else 'maps of more than 8 bits'}: each value is an object (--kind label if they are classes)", []
     fact = f"{what}: taken as classes, whose separate pieces are objects"
     return "label", fact, [("class colours" if colours else "values are classes", fact, "if each value is one object: --kind instance")]
 
-def _kind_of_bytes(maps: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> tuple[str, str]:
-    gapless = all(len(ids) == 0 or ids[-1] == len(ids) for ids in found)
-    pieces = [cv2.connectedComponents((m == i).astype(np.uint8))[0] - 1 for m, ids in zip(maps, found, strict=True) for i in ids]
-    whole = sum(n == 1 for n in pieces) / max(1, len(pieces))
-    said = f"8 bits, values {'without' if gapless else 'with'} gaps, {100 * whole:.0f} % of them in one piece, in {len(maps)} maps looked at"
-    if gapless and whole >= 0.9: return "instance", f"{said}: each value is an object (--kind label if they are classes)"
-    return "label", f"{said}: values are classes (--kind instance if each is an object)"
+# %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #921999df
+_SURE = re.compile(r"semantic|segmentationclass", re.I)  # names of folders that hold classes whatever the values are
+
+@dataclass(frozen=True)
+class _Numbers:
+    "How the values of maps are numbered."
+    short: bool  # all maps are of 8 bits
+    gapless: bool  # 1, 2, 3 ... in each map
+    whole: float  # share of the values that are in one piece
+    counts: tuple[int, ...]  # values of each map
+
+    @classmethod
+    def of(cls, looks: Sequence[MaskLook], leave: Sequence[int]) -> _Numbers:
+        found = [np.setdiff1d(x.values, leave) for x in looks]
+        some = [(x.ids, i) for x, ids in zip(looks, found, strict=True) for i in ids[:: max(1, len(ids) // 64)]]
+        pieces = [cv2.connectedComponents((m == i).astype(np.uint8))[0] - 1 for m, i in some]
+        return cls(all(x.ids.dtype == np.uint8 for x in looks), all(len(ids) == 0 or ids[-1] == len(ids) for ids in found),
+                   sum(n == 1 for n in pieces) / max(1, len(pieces)), tuple(map(len, found)))
+
+    @property
+    def like_objects(self) -> bool: return self.gapless and self.whole >= 0.9 and any(self.counts)
+
+    def __str__(self) -> str:
+        return (f"{'8 bits' if self.short else 'more than 8 bits'}, values {'without' if self.gapless else 'with'} gaps, "
+                f"{100 * self.whole:.0f} % of them in one piece, in {len(self.counts)} maps looked at")
+
+    def kind(self) -> tuple[str, str]:
+        "Of maps in a folder whose name does not say it."
+        if self.like_objects: return "instance", f"{self}: each value is an object (--kind label if they are classes)"
+        return "label", f"{self}: values are classes (--kind instance if each is an object)"
+
+    def against(self, folder: str) -> tuple[str, str, list[tuple[str, str, str]]]:
+        "Of maps that are numbered like objects, in a folder that is called like one of classes."
+        if not self.short: return *self.kind(), []
+        if len(set(self.counts)) == 1 or np.mean(self.counts) <= 5: return "label", f"the folder is called {folder}", []
+        fact = f"{self}, {min(self.counts)} to {max(self.counts)} values a map: taken as classes because the folder is called {folder}"
+        return "label", f"the folder is called {folder}", [("values like object numbers", fact, "if each value is one object: --kind instance")]
 
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #f48e241d
 def colour_names(codes: Sequence[int]) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def ids_of(ids: np.ndarray,  # integers [H, W]
     found = found[(found >= 0) & ~np.isin(found, list(leave))]
     if len(found) <= _MOST_IDS: return found.astype(np.int64)
     fact = f"{len(found)} different ids: no map of objects, rather a picture or a depth map"
-    raise file_error("too many ids", fact, path, f"name the folder of masks (annotations=FOLDER); at most {_MOST_IDS} objects an image can be read")
+    raise file_error("too many ids", fact, path, f"name the folder of masks (--annotations FOLDER); at most {_MOST_IDS} objects an image can be read")
 
 # %% ../../nbs/lib/10_datasets.mask_pictures.ipynb #4c0678dd
 def sized_map(path: str, size: tuple[int, int],

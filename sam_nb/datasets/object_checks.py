@@ -91,9 +91,9 @@ class ObjectsReport:
         return problem_table(self.problems)
 
     def __str__(self) -> str:
-        errors = len(self.errors)
+        errors, warnings = len(self.errors), sum(p.severity == "warning" for p in self.problems)
         lines = [f"{self.name} {self.split}: {self.read} of {self.total} images read, {self.objects} {self.counted}, {errors} errors, "
-                 f"{len(self.problems) - errors} warnings"]
+                 f"{warnings} warnings"]
         if self.read_as: lines.append(f"  read as {self.read_as}")
         return "\n".join([*lines, *problem_lines(self.problems)])
 
@@ -157,7 +157,7 @@ def _span(picture: Picture, file: str) -> tuple[int, int]:
 def _enter(report: ObjectsReport, file: str, seen: _Seen) -> None:
     report.read += 1
     if seen.error: report.problems.append(seen.error)
-    report.problems += [Problem(*remark[:2], file, remark[2], "warning") for remark in seen.remarks]
+    report.problems += [Problem(*remark[:2], file, remark[2], "warning" if remark[2] else "note") for remark in seen.remarks]
     if not seen.shape: return
     report.sizes[seen.shape[-2:]] += 1
     report.channels[seen.shape[0]] += 1

@@ -127,7 +127,7 @@ def _unknown(root: Path, kind: str | None = None) -> DatasetError:
         fact = f"{len(names)} files are like COCO's: {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
         return file_error("several COCO files", fact, root, f"name one: --annotations {several[0]}")
     if kind is not None and kind not in MASK_PICTURES:
-        remedy = "leave kind out, and it is recognised; or say where the file is: annotations=FILE"
+        remedy = "leave --kind out, and it is recognised; or say where the file is: --annotations FILE"
         return file_error("no masks", f"no {kind} file where it usually is, as kind={kind!r} asks; found: {here}", root, remedy)
     if kind is None and (file := lone_coco_file(root)):
         try: read_coco(file)
@@ -137,7 +137,7 @@ def _unknown(root: Path, kind: str | None = None) -> DatasetError:
     masks = any(f.role in ("instance", "mask", "label") for f in below)
     fact = "masks but no images" if masks else f"{images} images but no masks" if images else "neither images nor masks"
     remedy = ("expected images/ beside masks/ (or instance/, labels/), annotations/instances_train.json (COCO), or files of a labelling tool; "
-              "or say where: images=, annotations= (--images, --annotations)")
+              "or say where: --images FOLDER --annotations FOLDER")
     return file_error("no masks", f"{fact} where they usually are; found: {here}", root, remedy)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #d004b1b8

@@ -156,7 +156,8 @@ def _notes(self: Picture) -> tuple[tuple[str, str, str], ...]:  # (kind, fact, r
     header, found = self.header, []
     if header.turn > 1:
         fact = f"its EXIF or TIFF note turns it ({header.turn})" if self.turn > 1 else f"its EXIF or TIFF note ({header.turn}) is not followed"
-        found.append(("turned", fact, "if the masks were drawn on the stored pixels: orientation='stored' (--orientation stored)"))
+        remedy = "if the masks were drawn on the stored pixels: --orientation stored" if self.turn > 1 else "to turn it: leave --orientation out"
+        found.append(("turned", fact, remedy))
     if header.alpha and not self.bands:
         every = ",".join(map(str, range(1, header.bands + 1)))
         doubt = self._alpha_doubt
@@ -166,7 +167,7 @@ def _notes(self: Picture) -> tuple[tuple[str, str, str], ...]:  # (kind, fact, r
         found.append(("pages left out", f"{self._source.frames - 1} further pages or frames are left out", "save each as a picture of its own"))
     share = self._share_without_data()
     if share > 0.0005:
-        found.append(("pixels without data", f"{share:.1%} of the pixels hold no data", "they are black; another value: nodata=V (--nodata V)"))
+        found.append(("pixels without data", f"{share:.1%} of the pixels hold no data", "they are black; another value: --nodata V"))
     return tuple(found)
 
 def _share_without_data(self: Picture) -> float:
@@ -335,7 +336,7 @@ class LabelReader:
 def read_map(path: str | Path) -> np.ndarray:  # integers [H, W]
     "An id map; pixels without data are 0. Raises `DatasetError` for a file that cannot be one."
     if os.path.splitext(path)[1].lower() in (".jpg", ".jpeg"):
-        remedy = "export the masks as PNG; or kind='binary' if each is black and white"
+        remedy = "export the masks as PNG; or --kind binary if each is black and white"
         raise file_error("mask is a JPEG", "JPEG changes the ids along every edge", path, remedy)
     pixels, wrong = _read_ids(path)
     if pixels.ndim == 3: pixels = _ids_in_colours(pixels, path)

@@ -22,7 +22,7 @@ class Problem:
     fact: str
     file: str
     remedy: str
-    severity: str = "error"  # "error": reading the sample fails; "warning": it works, but look at it
+    severity: str = "error"  # "error": reading the sample fails; "warning": it works, but look at it; "note": nothing is to do
 
 def file_error(kind: str, fact: str, file: str | Path, remedy: str) -> DatasetError:
     "A `DatasetError` that carries its `Problem`."
@@ -46,4 +46,5 @@ def problem_table(problems: Iterable[Problem]):  # -> pandas.DataFrame: problem,
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     "Problems as lines to print."
     return [line for (kind, severity), (first, *rest) in by_kind(problems).items() for line in
-            (f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}", f"      to do: {first.remedy}")]
+            (f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}",
+             *[f"      to do: {first.remedy}"] * bool(first.remedy))]

@@ -77,7 +77,7 @@ def splits_in(names: Sequence[str]) -> tuple[str, ...]:  # in the order train, v
     return () if "" in found else tuple(s for s in ("train", "val", "test") if s in found)
 
 # %% ../../nbs/lib/10_datasets.tool_files.ipynb #a0808f2a
-_COPY = "copy it here, or say where the pictures are: images=FOLDER (--images)"
+_COPY = "copy it here, or say where the pictures are: --images FOLDER"
 
 _MASKS = {"mask", "masks", "gt", "ground_truth", "segmentationclass", "segmentationobject", "label_maps", "instance_maps", "instance_masks"}
 

@@ -46,7 +46,8 @@ def shown_region(region: tuple[Any, Any, Any, Any],  # x0, y0, x1, y1 of stored 
     return stored_region(region, size[::-1] if turn > 4 else size, back)
 
 # %% ../../nbs/lib/10_datasets.turned_masks.ipynb #44beb4c4
-_EITHER = "its note turns the picture, and the masks fit both ways: taken as drawn on the picture as shown"
+_DOUBT = ("orientation of the masks", "its note turns the picture, and the masks fit both ways: taken as drawn on the picture as shown",
+          "if they were drawn on the stored pixels: --orientation stored")
 
 def _size_remedy(exchanged: bool, turns: bool) -> str:
     if not exchanged: return "take the image that was annotated"
@@ -65,28 +66,39 @@ def oriented_masks(read: Callable[[Entry, tuple[int, int]], MaskSet], entry: Ent
         raise file_error("image size differs", fact, entry.image, _size_remedy(given == shown[::-1], picture.header.turn > 4))
     if picture.turn == 1: return read(entry, shown)
     if shown == stored or picture.turn < 5:
-        if notes is not None: notes.append(("orientation of the masks", _EITHER, "if they were drawn on the stored pixels: --orientation stored"))
+        _say(notes, *_DOUBT)
         return read(entry, shown)
-    return _fitting_masks(read, entry, shown, stored, picture.turn, given == stored, notes)
+    return _fitting_masks(read, entry, shown, stored, picture.turn, given, notes)
+
+def _say(notes: list | None, kind: str, fact: str, remedy: str = "") -> None:  # no remedy: nothing is to choose
+    "Note how picture and masks fit, in place of the note that the picture is turned."
+    if notes is not None: notes[:] = [*(n for n in notes if n[0] != "turned"), (kind, fact, remedy)]
 
 # %% ../../nbs/lib/10_datasets.turned_masks.ipynb #7529b6fa
-def _fitting_masks(read: Callable, entry: Entry, shown: tuple[int, int], stored: tuple[int, int], turn: int, known: bool,
+def _fitting_masks(read: Callable, entry: Entry, shown: tuple[int, int], stored: tuple[int, int], turn: int,
+                   given: tuple[int, int] | None,  # the size that the annotations say
                    notes: list | None) -> MaskSet:
     "Masks of the size shown, else those of the stored size, turned."
     first = None
-    if not known:
+    if given != stored:
         try:
             masks = read(entry, shown)
             masks.areas  # a mask file's size is known when it is read  # noqa: B018
-            return masks
         except DatasetError as error: first = error
+        else:
+            if notes is not None: _say(notes, *(_DOUBT if given is None and _fits(read, entry, stored) else _SETTLED))
+            return masks
     try: masks = read(entry, stored)
     except DatasetError as error: raise first or error from None
     masks.source, masks.size = Turned(masks.source, turn), shown
     if first is not None:
         try: masks.areas  # noqa: B018
         except DatasetError: raise first from None
-    if notes is not None:
-        notes.append(("masks turned", "the masks have the stored size of a turned picture: they are turned with it",
-                      "look at one; --orientation stored reads both as stored"))
+    _say(notes, "masks turned", "the masks have the stored size of a turned picture: they are turned with it")
     return masks
+
+_SETTLED = ("turned", "its note turns the picture, and the masks have the size it is shown in")
+
+def _fits(read: Callable, entry: Entry, size: tuple[int, int]) -> bool:
+    try: return read(entry, size).areas is not None
+    except DatasetError: return False

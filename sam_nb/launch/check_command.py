@@ -173,7 +173,12 @@ def _last(checked: _Checked, reports: Mapping[str, Any]) -> tuple[list[str], boo
     if method is None: return _for_evaluation(checked, reports), True
     data = next((r.data for r in reports.values() if getattr(r, "data", None) is not None), None)
     also = [_SAOM, _S4M] if method[0] == "promptable" and data is not None and data.classes and {3} == set(_channels(reports)) else []
-    return [*(f"or: {_command(checked, *m, images)}" for m in also), f"to train: {_command(checked, *method, images)}"], True
+    pieces = replace(checked, choices=checked.choices.model_copy(update={"components": True})) if _many_pieces(reports) else None
+    return [*(f"to train {m[0]} instead: {_command(checked, *m, images)}" for m in also),
+            *([f"to train, each piece as an object: {_command(pieces, *method, images)}"] if pieces else []),
+            f"to train: {_command(checked, *method, images)}"], True
+
+def _many_pieces(reports: Mapping[str, Any]) -> bool: return any(p.kind == "mask of many pieces" for r in reports.values() for p in r.problems)
 
 def _channels(reports: Mapping[str, Any]) -> list[int]: return [c for r in reports.values() for c in r.channels]
 

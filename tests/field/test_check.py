@@ -172,6 +172,58 @@ def test_mixed_channels_and_how_to_choose_bands(aerial, capsys, monkeypatch):
     assert code == 0 and "--bands 1,2,3" in lines[-1], lines
 
 
+def test_pieces_can_be_trained_on_with_the_command_that_check_prints(tmp_path, capsys):
+    for name in ("images", "masks"): (tmp_path / name).mkdir()
+    for k in range(6):
+        mask = np.zeros((64, 64), np.uint8)
+        for x in range(0, 60, 16): mask[4 + k:16 + k, x:x + 8] = mask[36:50, x:x + 8] = 255
+        cv2.imwrite(str(tmp_path / f"images/{k}.png"), np.random.default_rng(k).integers(0, 255, (64, 64, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"masks/{k}.png"), mask)
+    code, lines = checked(capsys, tmp_path)
+    assert code == 0 and "  each file is an object" in lines and "6 objects" in " ".join(lines), lines
+    assert lines[-2].startswith("to train, each piece as an object: ") and "--components true" in lines[-2] and lines[-1].startswith("to train: ") and "--components" not in lines[-1], lines
+    code, lines = checked(capsys, tmp_path, "--components", "true")
+    assert code == 0 and "  each connected piece of a file is an object" in lines and "48 objects" in " ".join(lines), lines
+    assert lines[-1].startswith("to train: ") and "--components true" in lines[-1] and "many pieces" not in " ".join(lines), lines
+
+
+@pytest.mark.parametrize("kind, name, wanted", [
+    (np.float32, "Labels", "instance"), (np.uint16, "labels", "instance"), (np.uint8, "Labels", "label"), (np.uint16, "SegmentationClass", "label")])
+def test_numbers_of_objects_in_a_folder_called_labels(tmp_path, capsys, kind, name, wanted):
+    "Cells numbered 1, 2, 3 ...; one of them is cut in two by another."
+    import tifffile
+    for folder in ("images", name): (tmp_path / folder).mkdir()
+    for k in range(6):
+        ids = np.zeros((80, 80), kind)
+        for n in range(10 + k): ids[4 + 18 * (n // 4):18 + 18 * (n // 4), 4 + 18 * (n % 4):18 + 18 * (n % 4)] = n + 1
+        if k == 0: ids[4:18, 9:13] = 2
+        if k == 0: ids[10:12, 13:22] = 2
+        cv2.imwrite(str(tmp_path / f"images/{k}.png"), np.random.default_rng(k).integers(0, 255, (80, 80, 3), np.uint8))
+        tifffile.imwrite(tmp_path / name / f"{k}.tif", ids)
+    code, lines = checked(capsys, tmp_path)
+    said = " ".join(lines)
+    assert code == 0 and f"  kind: {wanted}" in lines and (wanted == "label" or "75 objects" in said), lines
+    assert ("values like object numbers" in said and "10 to 15 values a map" in said and "--kind instance" in said) == (kind == np.uint8), lines
+
+
+@pytest.mark.parametrize("turn, drawn_on, size, kind", [
+    (6, "shown", (40, 64), "turned (note)"), (6, "stored", (40, 64), "masks turned (note)"), (6, "shown", (64, 64), "orientation of the masks (warning)"),
+    (3, "shown", (40, 64), "orientation of the masks (warning)")])
+def test_an_orientation_is_offered_only_where_there_is_one_to_choose(tmp_path, capsys, turn, drawn_on, size, kind):
+    from sam_nb.datasets.pictures import turned
+    note = Image.Exif()
+    note[274] = turn
+    for folder in ("images", "instance"): (tmp_path / folder).mkdir()
+    for k in range(4):
+        ids = np.zeros(size, np.uint16)
+        ids[4:20, 4:20], ids[24:38, 30:60] = 1, 2
+        Image.fromarray(np.dstack([np.uint8(ids * 90)] * 3)).save(tmp_path / f"images/{k}.jpg", exif=note)
+        cv2.imwrite(str(tmp_path / f"instance/{k}.png"), ids if drawn_on == "stored" else np.ascontiguousarray(turned(ids, turn)))
+    code, lines = checked(capsys, tmp_path)
+    said = " ".join(lines)
+    assert code == 0 and f"4 x {kind}" in said and ("--orientation stored" in said) == ("warning" in kind) and said.count(" 4 x ") == 1, lines
+
+
 @pytest.mark.parametrize("where, split, folders, title", [
     ("FMB", "train", ("Visible", "Infrared", "Label"), "FMB"), ("archive/PST900_RGBT_Dataset", "train", ("rgb", "thermal", "labels"), "PST900"),
     ("mine", "", ("rgb", "thermal", "labels"), "RGB-thermal pairs")])
