@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,8 @@ from .picture_files import is_picture
 from .problems import Problem, file_error
 
 # %% auto #0
-__all__ = ['SPLITS', 'role_of', 'PictureFolder', 'picture_folders', 'Side', 'Pair', 'find_pair', 'pair_of', 'list_files', 'Pairs',
-           'open_pairs']
+__all__ = ['SPLITS', 'role_of', 'PictureFolder', 'picture_folders', 'unread', 'unread_below', 'Side', 'Pair', 'find_pair',
+           'pair_of', 'list_files', 'Pairs', 'open_pairs']
 
 # %% ../../nbs/lib/10_datasets.folders.ipynb #72db3142
 _OTHER = frozenset("thermal infrared ir nir swir lwir depth dsm dem lidar disparity flow edge edges preview previews overlay overlays visualization "
@@ -84,15 +85,50 @@ def picture_folders(root: str | Path,
                     extra: str | None = None,  # a split of another name than SPLITS
                     ) -> list[PictureFolder]:
     "All folders of pictures below a folder, and what their paths say."
-    found, waiting = [], [()]
-    while waiting and len(found) < _MOST_FOLDERS:
+    found = []
+    for parts, path, files in _walk(root):
+        pictures = [f for f in files if is_picture(f)]
+        if pictures: found.append(_folder(path, parts, pictures, extra))
+        if len(found) >= _MOST_FOLDERS: break
+    return found
+
+def _walk(root: str | Path) -> Iterator[tuple[tuple[str, ...], str, tuple[str, ...]]]:  # parts of the path, path, names of files
+    waiting = [()]
+    while waiting:
         parts = waiting.pop()
         path = os.path.join(root, *parts)
         files, folders = listed(path)
-        pictures = [f for f in files if is_picture(f)]
-        if pictures: found.append(_folder(path, parts, pictures, extra))
+        yield parts, path, files
         if len(parts) < _DEEPEST: waiting += [(*parts, f) for f in reversed(folders)]
-    return found
+
+# %% ../../nbs/lib/10_datasets.folders.ipynb #c6fe3c17
+def _ending(file: str) -> str: return os.path.splitext(file)[1].lower()
+
+# %% ../../nbs/lib/10_datasets.folders.ipynb #a6cdebf4
+_UNREAD = (".heic", ".heif", ".tga", ".dcm", ".dicom", ".img", ".exr", ".psd", ".svg", ".pcx", ".cr2", ".nef", ".dng", ".arw", ".jxl", ".ecw", ".sid")
+_ARRAYS = (".npz", ".mat", ".nii", ".h5", ".hdf5")
+_VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".wmv", ".mpg", ".mpeg")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".xz", ".bz2")
+
+def unread(files: Iterable[str], pictures_only: bool = False) -> list[tuple[str, str, str]]:  # first file, fact, remedy
+    "What is said of files that hold pictures and cannot be read: by their endings, the commonest first."
+    of: dict[str, list[str]] = {}
+    for f in files: of.setdefault(_ending(f), []).append(f)
+    said = []
+    for ending, some in sorted(of.items(), key=lambda item: -len(item[1])):
+        first = os.path.basename(some[0])
+        if ending in _UNREAD or ending in _ARRAYS and not pictures_only:
+            count, it = (f"{len(some)} files end", "them") if len(some) > 1 else ("1 file ends", "it")
+            remedy = f"convert {it} to PNG or {'JPEG' if ending in _UNREAD else '.npy'}"
+            said.append((some[0], f"{count} in {ending}, which cannot be read", remedy))
+        elif ending in _VIDEOS and not pictures_only:
+            said.append((some[0], f"a video ({first}), not pictures", f"save its frames as pictures: ffmpeg -i {shlex.quote(first)} images/%05d.png"))
+        elif ending in _ARCHIVES and not pictures_only: said.append((some[0], f"an archive ({first}), not a folder of pictures", "unpack it"))
+    return said
+
+def unread_below(root: str | Path, pictures_only: bool = False) -> list[tuple[str, str, str]]:  # as `unread`
+    "What is said of the files below a folder."
+    return unread((os.path.join(path, f) for _, path, files in _walk(root) for f in files), pictures_only)
 
 # %% ../../nbs/lib/10_datasets.folders.ipynb #58ea85cc
 @dataclass(frozen=True)
@@ -127,9 +163,6 @@ class Side:
     def files(self) -> dict[str, str]: return self._kept[0]  # name -> file
     @property
     def twice(self) -> list[tuple[str, str]]: return self._kept[1]  # the file that is read, the file that is not
-
-# %% ../../nbs/lib/10_datasets.folders.ipynb #c6fe3c17
-def _ending(file: str) -> str: return os.path.splitext(file)[1].lower()
 
 # %% ../../nbs/lib/10_datasets.folders.ipynb #ce04018a
 @dataclass(frozen=True)
@@ -210,7 +243,9 @@ def _one_of_several(pair: Pair, folders: Sequence[PictureFolder]) -> bool:
     return bool(shared) and 2 * here < count
 
 # %% ../../nbs/lib/10_datasets.folders.ipynb #a1a48f07
-def _in_one_folder(folders: Sequence[PictureFolder], look: bool = True) -> Pair | None:
+def _in_one_folder(folders: Sequence[PictureFolder], look: bool = True,
+                   told: bool = False,  # the user says that both are there
+                   ) -> Pair | None:
     "Images and masks in the same folders."
     images, masks = [], []
     for f in folders:
@@ -218,6 +253,7 @@ def _in_one_folder(folders: Sequence[PictureFolder], look: bool = True) -> Pair 
         found = split_names_in_two(dict.fromkeys(os.path.splitext(n)[0] for n in f.files))
         drawn = set(found[1]) if found else set()
         there = [n for n in f.files if os.path.splitext(n)[0] in drawn] if found else _drawn_beside(f) if look else []
+        there = there or (_other_ending(f) if told else [])
         if not there: continue
         images.append(_of(f, sorted(set(f.files) - set(there))))
         masks.append(_of(f, there))
@@ -232,6 +268,20 @@ def _drawn_beside(folder: PictureFolder) -> list[str]:
     beside = [n for n in others if os.path.splitext(n)[0] in photos]
     if len(beside) < 0.9 * max(len(others), len(photos), 1): return []
     return beside if all(_few_colours(os.path.join(folder.path, n)) for n in (beside[0], beside[-1])) else []
+
+def _other_ending(folder: PictureFolder) -> list[str]:
+    "Masks of any ending: 10.png and 10_L.png, or 10_x.png and 10_y.png, where every name has both; the side of few colours, else the second."
+    by_end: dict[str, dict[str, str]] = {}
+    stems = {os.path.splitext(n)[0]: n for n in folder.files}
+    for stem, n in stems.items():
+        cut = re.search(r"[_\-. ][^_\-. ]*$", stem)
+        end = cut.group() if cut and not cut.group()[1:].isdigit() else ""
+        by_end.setdefault(end, {})[stem[:len(stem) - len(end)]] = n
+    if len(stems) != len(folder.files) or len(by_end) != 2: return []
+    (first, second) = (by_end[end] for end in sorted(by_end))
+    if set(first) != set(second): return []
+    few = [all(_few_colours(os.path.join(folder.path, n)) for n in (min(s.values()), max(s.values()))) for s in (first, second)]
+    return sorted((first if few == [True, False] else second).values())
 
 def _few_colours(file: str, most: int = 256) -> bool:
     from sam_nb.datasets.pictures import read_pixels
@@ -250,6 +300,9 @@ def _named(folder: str | Path, extra: str | None, masks: bool, but: str | Path |
     below = [f for f in picture_folders(folder, extra) if not (inside and os.path.join(os.path.realpath(f.path), "").startswith(inside))]
     unlike = ("image",) if masks else ("instance", "mask", "label")
     kept = [f for f in below if f.role not in unlike] or below
+    if not kept:
+        _, fact, remedy = next(iter(unread_below(folder)), ("", "no picture below this folder", "name another folder"))
+        raise file_error("no masks" if masks else "no images", fact, folder, remedy)
     return Side(tuple(replace(f, lead=(), inner=(*f.lead, *f.inner)) for f in kept), masks)
 
 # %% ../../nbs/lib/10_datasets.folders.ipynb #34297278
@@ -258,7 +311,7 @@ def pair_of(root: Path, choices: Choices, extra: str | None = None) -> Pair | No
     images, masks = choices.images, choices.annotations
     if not images and not masks: return once(("pair", root, extra, choices.kind), lambda: find_pair(picture_folders(root, extra), choices.kind))
     if images and masks and os.path.realpath(images) == os.path.realpath(masks):
-        return _in_one_folder([replace(f, role=None) for f in picture_folders(images, extra)])
+        return _in_one_folder([replace(f, role=None) for f in picture_folders(images, extra)], told=True)
     here = picture_folders(root, extra) if not (images and masks) else []
     one, other = _named(images, extra, False, masks) if images else None, _named(masks, extra, True, images) if masks else None
     if one and other: return Pair(one, other)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import ParameterError, read_json
-from .folders import SPLITS, Pair, Pairs, Side, list_files, open_pairs, pair_of, picture_folders, role_of
+from .folders import SPLITS, Pair, Pairs, Side, list_files, open_pairs, pair_of, picture_folders, role_of, unread_below
 from .layouts import Choices, Evidence, Layout, read_list
 from .mask_kinds import MaskKind, colour_names, kind_of_masks
 from .mask_pictures import BinaryReader, InstanceReader, LabelMapReader
@@ -110,7 +110,9 @@ def open_folders(root: Path, split: str, choices: Choices) -> FolderContents:
     "Images beside mask images. Raises `DatasetError`."
     pair = pair_of(root, choices, split if split not in SPLITS else None)
     if pair is None:
+        one = choices.images and choices.annotations and os.path.realpath(choices.images) == os.path.realpath(choices.annotations)
         remedy = "name both folders: --images FOLDER --annotations FOLDER"
+        if one: remedy = "name masks like their images with one ending more: 10.png, 10_mask.png"
         raise file_error("no masks", "no masks that fit the images", choices.annotations or root, remedy)
     pairs = open_pairs(pair, root, split)
     pairs, variant = _one_variant(pairs)
@@ -121,6 +123,8 @@ def open_folders(root: Path, split: str, choices: Choices) -> FolderContents:
     suspicions = [s for s in found.suspicions if s[0] != "mask of many pieces" or choices.components is None]
     unread = () if found.kind == "binary" and found.leave is None else _unread(ranked)
     problems = (*pairs.problems, *unread, *(Problem(kind, fact, pairs.folders[1], remedy, "warning") for kind, fact, remedy in suspicions))
+    others = {said[0]: said for folder in pairs.folders for said in unread_below(folder, pictures_only=True)}
+    problems += tuple(Problem("file not read", fact, file, remedy, "warning") for file, fact, remedy in others.values())
     said = (found.why, f"paired by {pairs.rule}", *variant, *notes)
     return FolderContents(found.kind, entries, reader, classes, *pairs.folders, said, problems)
 

@@ -21,7 +21,7 @@ from torchvision import tv_tensors
 from ..core import DatasetError, derive_seed, did_you_mean
 from .coco_masks import coco_files, lone_coco_file
 from .coco_tables import read_coco
-from .folders import picture_folders
+from .folders import picture_folders, unread_below
 from .layouts import MASK_PICTURES, Choices, Evidence, Layout, known_layouts, listed, one_listing
 from .mask_folders import find_folders
 from .object_masks import FolderContents, MaskSet, ObjectTransform, collate_objects
@@ -136,6 +136,9 @@ def _unknown(root: Path, kind: str | None = None) -> DatasetError:
     images = sum(len(f.files) for f in below if f.role == "image" or not f.lead and f.role is None)
     masks = any(f.role in ("instance", "mask", "label") for f in below)
     fact = "masks but no images" if masks else f"{images} images but no masks" if images else "neither images nor masks"
+    if others := [said for said in unread_below(root) if not below or "cannot be read" in said[1]]:
+        if not below or masks: return file_error("no images", f"masks but no images: {others[0][1]}" if masks else others[0][1], root, others[0][2])
+        return file_error("no masks", f"{fact} where they usually are: {others[0][1]}", root, others[0][2])
     remedy = ("expected images/ beside masks/ (or instance/, labels/), annotations/instances_train.json (COCO), or files of a labelling tool; "
               "or say where: --images FOLDER --annotations FOLDER")
     return file_error("no masks", f"{fact} where they usually are; found: {here}", root, remedy)

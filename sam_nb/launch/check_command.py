@@ -56,10 +56,12 @@ _IN_FOLDER = ("sa1b", "labelme", "cityscapes", "supervisely", "frames", "refs") 
 def _of_file(file: Path, choices: FolderOptions) -> _Checked:
     "A file of annotations with its folder, or SAOM's metadata. Raises `DatasetError`."
     from sam_nb.datasets.catalog import resolve_dataset
+    from sam_nb.datasets.folders import unread
     from sam_nb.datasets.json_files import json_kind
     suffix, folder = file.suffix.lower(), file.parent.parent if file.parent.name.lower() in _OF_ANNOTATIONS else file.parent
     kind, fact = json_kind(file) if suffix == ".json" else ("", "")
     if kind == "saom": return _Checked(resolve_dataset("objects", file, "objects"), "objects", file, choices)
+    if said := unread([file.name]): raise DatasetError(said[0][1], file=file, remedy=said[0][2])
     if suffix in (".yaml", ".yml") or kind in _IN_FOLDER: pass
     elif suffix == ".xml" or kind in _OPENED: choices = choices.model_copy(update={"annotations": str(file)})
     else: raise DatasetError(f"{fact or 'a single file'}: no annotations that can be checked", file=file,

@@ -249,3 +249,11 @@ def test_potsdam_as_it_is_published(tmp_path, capsys):
     assert code == 0 and "ISPRS Potsdam" in lines[0] and "2 of 2" in " ".join(lines) and "sam_nb train remotesam" in lines[-1], lines
     assert any("0 errors, 0 warnings" in line for line in lines), lines
     assert checked(capsys, tmp_path)[1][1:] == lines
+
+
+@pytest.mark.parametrize("name, words", [("clip.mp4", ("a video (clip.mp4)", "ffmpeg -i clip.mp4")), ("all.zip", ("an archive (all.zip)", "unpack it"))])
+def test_a_video_or_an_archive_is_named(tmp_path, capsys, name, words):
+    (tmp_path / name).write_bytes(b"?")
+    for what in (tmp_path, tmp_path / name):
+        code, lines = checked(capsys, what)
+        assert code == 1 and all(w in " ".join(lines) for w in words), lines

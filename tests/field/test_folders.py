@@ -353,6 +353,44 @@ def test_a_common_class_is_no_background(tmp_path):
     assert (data.kind, len(data.read(0)[1])) == ("label", 4)
 
 
+UNREAD = {  # files -> words of the fact, of the remedy
+    "heic": (["images/{}.heic", "masks/{}.png"], "masks but no images: 4 files end in .heic, which cannot be read", "convert them to PNG or JPEG"),
+    "dicom": (["images/{}.dcm", "masks/{}.png"], "4 files end in .dcm", "convert them"), "both": (["images/{}.tga", "masks/{}.tga"], "8 files end in .tga", "convert them"),
+    "arrays": (["images/{}.png", "masks/{}.npz"], "4 files end in .npz", "convert them to PNG or .npy"),
+    "a video": (["clip {}.mp4"], "a video (clip 0.mp4)", "ffmpeg -i 'clip 0.mp4'"), "an archive": (["all.zip"], "an archive (all.zip)", "unpack it")}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_files_that_cannot_be_read_are_named(tmp_path, name):
+    files, fact, remedy = UNREAD[name]
+    for k in range(4):
+        for f in files:
+            if f.endswith("png"): save(tmp_path / f.format(k), ids(k))
+            else: (tmp_path / f.format(k)).parent.mkdir(exist_ok=True); (tmp_path / f.format(k)).write_bytes(b"?")
+    with pytest.raises(DatasetError) as told: load_objects(tmp_path)
+    assert fact in told.value.fact and remedy in told.value.remedy, told.value
+    if "masks/{}.npz" in files:
+        with pytest.raises(DatasetError) as told: load_objects(tmp_path, images=tmp_path / "images", annotations=tmp_path / "masks")
+        assert fact in told.value.fact and remedy in told.value.remedy, told.value
+
+
+def test_some_pictures_that_cannot_be_read_are_a_warning(tmp_path):
+    write(tmp_path, "images/{}.png", "masks/{}.png")
+    for k in (7, 8): (tmp_path / f"images/{k}.heic").write_bytes(b"?")
+    data = load_objects(tmp_path)
+    assert len(data) == 4 and [(p.fact, p.severity) for p in data.problems] == [("2 files end in .heic, which cannot be read", "warning")]
+
+
+@pytest.mark.parametrize("images, masks", [("{}.png", "{}_L.png"), ("train/1{}_x.png", "train/1{}_y.png"), ("1{}_a.png", "1{}.png"), ("a-{}-b.png", "a-{}-a.png")])
+def test_one_folder_named_twice_is_paired_by_two_endings(tmp_path, images, masks):
+    noise = np.random.default_rng(0)
+    for k in range(4):
+        save(tmp_path / images.format(k), noise.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8))
+        save(tmp_path / masks.format(k), ids(k))
+    data = load_objects(tmp_path, "all", images=tmp_path, annotations=tmp_path)
+    assert (len(data), data.kind, found_in(data)) == (4, "instance", areas())
+
+
 def test_255_in_solid_pieces(tmp_path):
     grey, small = np.array((0, 128, 255, 128), np.uint8), np.array((0, 1, 255, 2), np.uint8)
     data = load_objects(write(tmp_path / "grey", "images/{}.png", "masks/{}.png", draw=lambda k: grey[ids(k)]))
