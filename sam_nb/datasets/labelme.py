@@ -115,8 +115,8 @@ def _is_labelme(file: Path) -> bool:
 
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #6e902dcb
 def _names_picture(file: Path, stems: set[str]) -> bool:
-    "Whether `imagePath` of a file is a picture of these names."
-    try: return _stem(str(read_labelme(file).get("imagePath")).replace("\\", "/")) in stems
+    "Whether `imagePath` of a file is a picture of these names, or the file holds its picture."
+    try: return bool(read_labelme(file).get("imageData")) or _stem(str(read_labelme(file).get("imagePath")).replace("\\", "/")) in stems
     except DatasetError: return False
 
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #01e0be6e
@@ -138,6 +138,8 @@ def _open(root: Path, split: str, choices: Choices) -> FolderContents:
         labels.update(_label(s) for s in said["shapes"])
         kinds.update(str(s.get("shape_type") or "polygon") for s in said["shapes"])
         entries.append(Entry(pictures.name(picture), pictures.path(picture), str(home / name), _size(said)))
+    if problems and not entries and {p.kind for p in problems} == {_INSIDE}:
+        raise file_error(_INSIDE, f"the pictures of {len(problems)} LabelMe files are in imageData and in no file", root, _WRITE_OUT)
     problems += unannotated(pictures, [f for f in pictures.files if f not in claimed and split in ("", split_of(f))], "LabelMe")
     classes = _in_order(labels, root)
     source = str(choices.annotations or root)
@@ -155,9 +157,10 @@ def _picture(said: Mapping[str, Any], name: str, pictures: Pictures) -> str:
         try: return pictures.find(name, name)
         except DatasetError as error:
             if not said.get("imageData"): raise
-            raise file_error("picture only inside the JSON", "the picture is in imageData and in no file", name, _WRITE_OUT) from error
+            raise file_error(_INSIDE, "the picture is in imageData and in no file", name, _WRITE_OUT) from error
 
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #05a1dc2d
+_INSIDE = "picture only inside the JSON"
 _WRITE_OUT = ("write it out beside the JSON: python -c \"import base64, json, sys; [open(f[:-5] + '.png', 'wb').write(base64.b64decode(d)) "
               "for f in sys.argv[1:] if (d := json.load(open(f)).get('imageData'))]\" *.json")
 

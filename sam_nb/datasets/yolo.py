@@ -188,7 +188,7 @@ def _open(root: Path, split: str, choices: Choices) -> FolderContents:
     used = set(truth.values())
     alone = [t for key, t in labels.items() if t not in used and split in ("", split_of(key)) and _ROW.match(_head(t))]
     problems = [Problem("mask without an image", "no picture of this name", t, "copy the picture, or remove the file") for t in alone]
-    problems += unannotated(pictures, [f for f, t in truth.items() if not t], "YOLO")
+    problems += [*unannotated(pictures, [f for f, t in truth.items() if not t], "YOLO"), *_boxes([e.truth for e in entries], root)]
     classes, source = class_names(root, config), str(choices.annotations or root)
     notes = ("each row is an object, drawn at full resolution as Ultralytics does",)
     if shared := set(splits.get("train", ())) & set(splits.get("val", ())): notes += (f"train and val share {len(shared)} pictures",)
@@ -204,6 +204,13 @@ def _matched(names: Sequence[str], labels: Mapping[str, str], pictures: Pictures
     return {f: labels.get(key) or alone.get(key.rpartition("/")[2]) for f, key in keys.items()}
 
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #003f26e2
+def _boxes(files: Sequence[str], root: Path, look: int = 50) -> list[Problem]:
+    "A warning where every row looked at has 4 corners."
+    rows = [row for f in files[:: max(1, len(files) // look)] for row in read_rows(f)]
+    if len(rows) < 4 or any(len(row.split()) != 9 for row in rows): return []
+    fact, remedy = f"every outline of {len(rows)} looked at has 4 corners: boxes?", "export as instance segmentation, if they are oriented boxes"
+    return [Problem("boxes as masks", fact, str(root), remedy, "warning")]
+
 def _require_outlines(files: Sequence[str], root: Path, look: int = 10) -> None:
     "Raise `DatasetError` where no row is an outline."
     rows = [row for f in files[:: max(1, len(files) // look)] for row in read_rows(f)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam_nb.core import DatasetError
 from sam_nb.datasets.object_checks import check_objects
 from sam_nb.datasets.objects import load_objects, splits_on_disk
 
@@ -198,3 +199,10 @@ def test_masks_follow_a_turned_picture(shown, tmp_path):
     image, masks = load_objects(tmp_path, "all").read(0)
     assert tuple(image.shape[-2:]) == masks.size == (W, H)
     assert masks.boxes[0].tolist() == ([10, 20, 40, 60] if shown else [H - 1 - 60, 10, H - 1 - 20, 40])
+
+
+@pytest.mark.parametrize("kind", [None, "labelme"])
+def test_labelme_pictures_that_are_only_in_the_json(tmp_path, kind):
+    for n in range(2): write(tmp_path / f"{n}.json", labelme(f"{n}.jpg", imageData="aGVsbG8="))
+    with pytest.raises(DatasetError, match="2 LabelMe files are in imageData") as said: load_objects(tmp_path, kind=kind)
+    assert "python -c" in str(said.value)
