@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -135,7 +136,9 @@ def _some(files: Sequence[str], count: int) -> Sequence[str]: return files[:: ma
 
 def _each_an_object(looks: Sequence[MaskLook], more: Sequence[str], common: bool) -> bool:
     "Whether masks have one value beside 0: all, or nine of ten where most images have several files."
-    looks = [*looks, *_looked_at(more)]
+    looks = list(looks)
+    for file in more:
+        with suppress(DatasetError): looks.append(MaskLook.of(file))
     one = sum(x.alpha or x.ids is not None and len(x.values) <= 1 or is_soft(x) for x in looks)
     return 10 * one >= 9 * len(looks) if common else one == len(looks)
 

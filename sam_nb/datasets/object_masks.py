@@ -136,7 +136,7 @@ def alpha_is_mask(pixels: np.ndarray) -> bool:  # [H, W, C] with alpha last
 
 def mask_levels(path: str) -> np.ndarray:
     "The pixels of a mask; the indices of a palette in colours, whose brightness says nothing."
-    pixels = read_pixels(path)
+    pixels = read_pixels(path, one_page=True)
     coloured = str(path).lower().endswith(".png") and pixels.ndim == 3 and not (pixels[..., :3] == pixels[..., :1]).all()
     return read_map(path) if coloured and _has_palette(path) else pixels
 

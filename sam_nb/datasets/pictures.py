@@ -208,12 +208,19 @@ def image_array(image: Any,  # path, bytes, PIL image, uint8 array [H, W] or [H,
     return np.ascontiguousarray(array)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #054b02b9
-def read_pixels(path: Any) -> np.ndarray:  # [H, W] or [H, W, C] of the stored type, as shown; colours in BGR order, alpha last
+def read_pixels(path: Any, one_page: bool = False,  # a stack of pages is refused
+                ) -> np.ndarray:  # [H, W] or [H, W, C] of the stored type, as shown; colours in BGR order, alpha last
     "Decode one picture without scaling its values; raises `DatasetError` if it is missing, empty, damaged or no picture."
     source = open_source(path)
+    if one_page: _refuse_pages(source, path)
     pixels = turned(source.read()[0], source.header.turn)
     if pixels.shape[2] < 3: return np.ascontiguousarray(pixels[..., 0])
     return np.ascontiguousarray(np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1))
+
+def _refuse_pages(source: Any, path: str | Path) -> None:
+    if not isinstance(source, RasterPicture) or not source.raster.file.stack: return
+    remedy = "save each page as a file of its own, in a folder with the image's name: 0001/1.png, 0001/2.png"
+    raise file_error("mask of several pages", f"{source.header.bands} pages: a mask is one page", path, remedy)
 
 # %% ../../nbs/lib/10_datasets.pictures.ipynb #45d8a6c6
 def read_rgb(path: Any) -> Tensor:  # path, bytes or PIL image -> uint8 [3, H, W]
@@ -250,6 +257,7 @@ def _read_ids(path: str | Path, colours: bool = False,  # what a palette shows, 
               ) -> tuple[np.ndarray, np.ndarray | None]:  # integers [H, W] or RGB [H, W, 3], bits below 8 as they are; bool [H, W]: no data
     "Stored ids of a label or id map."
     source = open_source(path)
+    _refuse_pages(source, path)
     pixels, wrong = (source.read()[0], None) if colours else source.stored()
     if source.header.alpha and pixels.shape[2] in (2, 4): pixels = pixels[..., :-1]
     if pixels.dtype.kind == "f": pixels = _whole_numbers(pixels, wrong, path)

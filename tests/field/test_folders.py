@@ -408,3 +408,25 @@ def test_ids_from_0_on_a_negative_background(tmp_path, dtype):
         found = ids(k).astype(dtype); found[0] = found[-1] = found[:, 0] = -1
         return found
     assert found_in(load_objects(write(tmp_path / "b", "images/{}.png", "masks/{}.npy", draw=filled))) == areas()
+
+
+@pytest.mark.parametrize("pages", [2, 3, 4])
+@pytest.mark.parametrize("kind", [None, "binary", "instance"])
+def test_masks_of_several_pages_are_refused_and_read_as_files(tmp_path, pages, kind):
+    for k in range(3):
+        planes = [Image.fromarray((ids(k) == n) * np.uint8(255)) for n in range(pages)]
+        save(tmp_path / f"images/{k}.png", image(k)); (tmp_path / "masks").mkdir(exist_ok=True)
+        planes[0].save(tmp_path / f"masks/{k}.tif", save_all=True, append_images=planes[1:])
+    with pytest.raises(DatasetError, match=f"{pages} pages") as refused: load_objects(tmp_path, kind=kind).read(0)
+    assert "0001/1.png" in refused.value.remedy
+    for k in range(3):
+        (tmp_path / f"masks/{k}.tif").unlink()
+        for n in (1, 2, 3): save(tmp_path / f"masks/{k}/{n}.png", (ids(k) == n) * np.uint8(255))
+    assert found_in(load_objects(tmp_path)) == areas()
+
+
+def test_one_more_file_that_cannot_be_read(tmp_path):
+    write(tmp_path, "images/{}.png", "masks/{}.png")
+    (tmp_path / "masks/0_old.png").write_bytes(b"no picture")
+    data = load_objects(tmp_path)
+    assert (data.kind, found_in(data)) == ("instance", areas())
