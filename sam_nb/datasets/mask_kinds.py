@@ -233,6 +233,7 @@ def _has_mixtures(look: MaskLook) -> bool:
     lines = (thin[1:] & thin[:-1]).sum() + (thin[:, 1:] & thin[:, :-1]).sum()
     return bool(lines > thin.sum() / 2)  # edges are lines, small objects are specks
 
+# %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #4fab3749
 def _object_and_ground(looks: Sequence[MaskLook], folder: str, kind: str | None, video: bool) -> MaskKind | None:
     "Masks of two values, none of them 0, one of which is the background: the other is the object."
     named = f"{folder} {os.path.basename(looks[0].file)}"  # also 0001_labelIds.png
@@ -256,6 +257,7 @@ def _ground_of_classes(looks: Sequence[MaskLook], ground: int | None) -> int | N
     if ground is None or several and (ground != 0xFFFFFF or min((_border(x.ids) == ground).mean() for x in looks) < 0.6): return None
     return ground
 
+# %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #e82db79d
 def _border(ids: np.ndarray) -> np.ndarray: return np.concatenate([ids[0], ids[-1], ids[:, 0], ids[:, -1]])
 
 def _background(looks: Sequence[MaskLook]) -> int | None:
@@ -278,6 +280,7 @@ def _negative_ground(looks: Sequence[MaskLook]) -> int | None:
     zeros, others = (sum(int(part(x.ids).sum()) for x in looks) for part in (lambda i: i == 0, lambda i: i > 0))
     return value if 0 < zeros < others else None
 
+# %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #c9731e97
 def _beside_255(looks: Sequence[MaskLook]) -> set[int]: return {int(v) for x in looks for v in x.values} - {255}
 
 def _solid_255(looks: Sequence[MaskLook]) -> int:
