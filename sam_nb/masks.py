@@ -22,8 +22,8 @@ from .core import ParameterError
 # %% auto #0
 __all__ = ['mask_to_rle', 'rle_to_mask', 'rle_area', 'masks_to_boxes', 'box_iou', 'mask_iou', 'intersections', 'nms', 'mask_nms',
            'stability_score', 'connected_components', 'split_labels', 'remove_small_regions', 'coverage',
-           'boundary_band', 'tile_windows', 'stitch', 'crop_boxes', 'near_crop_edge', 'mask_to_polygons',
-           'polygons_to_mask']
+           'boundary_band', 'tile_windows', 'tile_weights', 'stitch', 'crop_boxes', 'near_crop_edge',
+           'mask_to_polygons', 'polygons_to_mask']
 
 # %% ../nbs/lib/01_masks.ipynb #0d699c14
 def mask_to_rle(masks: Tensor | np.ndarray,  # [H, W] or [N, H, W], bool
@@ -235,7 +235,7 @@ def _starts(length: int, tile: int, overlap: float) -> list[int]:
     return [round(i * (length - tile) / max(count - 1, 1)) for i in range(count)]
 
 # %% ../nbs/lib/01_masks.ipynb #cdf850c0
-def _tile_weights(tile: tuple[int, int],  # (h, w)
+def tile_weights(tile: tuple[int, int],  # (h, w)
                  floor: float = 0.05,  # of the rim, as a share of the middle
                  ) -> Tensor:  # float32 [h, w]
     "Weights of a window's pixels: a pyramid that does not reach zero at the rim."
@@ -246,10 +246,10 @@ def _tile_weights(tile: tuple[int, int],  # (h, w)
 def stitch(tiles: Tensor,  # [T, C, h, w] logits or probabilities of the windows
            windows: Tensor,  # [T, 4] of `tile_windows`
            size: tuple[int, int],  # (H, W) of the image
-           weights: Tensor | None = None,  # [h, w]; None: `_tile_weights`
+           weights: Tensor | None = None,  # [h, w]; None: `tile_weights`
            ) -> Tensor:  # [C, H, W]
     "Put predicted windows together, averaging where they overlap."
-    weights = (_tile_weights(tuple(tiles.shape[-2:])) if weights is None else weights).to(tiles)
+    weights = (tile_weights(tuple(tiles.shape[-2:])) if weights is None else weights).to(tiles)
     total = tiles.new_zeros(tiles.shape[1] + 1, *size)
     for tile, (x0, y0, x1, y1) in zip(tiles, windows.tolist(), strict=True):
         total[:-1, y0:y1, x0:x1] += tile * weights

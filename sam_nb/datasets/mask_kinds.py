@@ -187,8 +187,7 @@ def _as_binary(looks: Sequence[MaskLook], why: str, several: bool = False, negat
 _MANY = 4
 
 def _looks_inverted(plane: np.ndarray) -> bool:
-    border = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
-    return bool(border.mean() > 0.95 and plane.mean() > 0.5 and not plane.all())
+    return bool(_border(plane).mean() > 0.95 and plane.mean() > 0.5 and not plane.all())
 
 # %% ../../nbs/lib/10_datasets.mask_kinds.ipynb #c00962ef
 def _as_map(looks: Sequence[MaskLook], folder: str, kind: str | None, video: bool) -> MaskKind:

@@ -143,9 +143,10 @@ def _unknown(root: Path, kind: str | None = None) -> DatasetError:
               "or say where: --images FOLDER --annotations FOLDER")
     return file_error("no masks", f"{fact} where they usually are; found: {here}", root, remedy)
 
-# %% ../../nbs/lib/10_datasets.objects.ipynb #d004b1b8
+# %% ../../nbs/lib/10_datasets.objects.ipynb #a80856b2
 SMALL = 16  # pixels: a check warns of smaller objects
 
+# %% ../../nbs/lib/10_datasets.objects.ipynb #d004b1b8
 class Objects(torch.utils.data.Dataset):
     "Images with object masks."
     counted = "objects"  # what a report counts

@@ -21,6 +21,7 @@ from pycocotools import mask as coco
 
 from .layouts import listed
 from .object_masks import MaskSet
+from .picture_names import split_names
 from .pictures import ENDINGS, Problem, file_error
 
 # %% auto #0
@@ -62,8 +63,7 @@ def chosen_files(root: str | Path, chosen: str | Path | None,  # the folder or f
     return (root if above else home), [above + name for name in files_below(place, endings)]
 
 # %% ../../nbs/lib/10_datasets.tool_files.ipynb #c60a8ace
-_SPLITS = {name: split for split, names in {"train": "train training train2017 train2014", "val": "val valid validation val2017 val2014",
-                                            "test": "test testing test2017"}.items() for name in names.split()}
+_SPLITS = {name: split for split in ("train", "val", "test") for name in split_names(split)}
 
 # %% ../../nbs/lib/10_datasets.tool_files.ipynb #1a811d7f
 def split_of(name: str) -> str:  # "train", "val", "test", or "" where no folder says so

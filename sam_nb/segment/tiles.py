@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ..core import ParameterError
+from ..masks import tile_weights
 from .joining import EMPTY, Box, Found, enlarged, join, tight_window
 from .models import Segmenter
 
@@ -160,12 +161,6 @@ def tiled_objects(segmenter: Segmenter, picture: Readable,
         if progress: progress(done + 1, len(tiles))
     return join(tiles, found, picture.size, by_class=segmenter.by_class)
 
-# %% ../../nbs/lib/72_segment.tiles.ipynb #3ae7ccfc
-def _weights(h: int, w: int) -> np.ndarray:  # float32 [h, w]
-    "A pyramid that does not reach zero at the rim."
-    y, x = (np.clip(1 - np.abs(np.linspace(-1, 1, n + 2)[1:-1]), 0.05, None) for n in (h, w))
-    return (y[:, None] * x[None]).astype(np.float32)
-
 # %% ../../nbs/lib/72_segment.tiles.ipynb #7499f488
 def _check_partners(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Readable]) -> None:
     for name, p in partners.items():
@@ -187,7 +182,7 @@ def _columns(segmenter: Segmenter, picture: Readable, partners: Mapping[str, Rea
         sums, left = np.concatenate([sums, fresh], 2), x0
         if real is None or real.any():
             more = {name: p.read((x0, top, x1, bottom))[0] for name, p in partners.items()}
-            weights = _weights(bottom - top, x1 - x0)
+            weights = tile_weights((bottom - top, x1 - x0)).numpy()
             sums[:-1] += segmenter.scores(_channels(pixels, segmenter.channels), more) * weights
             sums[-1] += weights
         valid = np.concatenate([valid, np.ones(fresh.shape[1:], bool) if real is None else real[:, valid.shape[1]:]], 1)
