@@ -271,15 +271,21 @@ def _judge(encode: Callable, module: nn.Module, image: Tensor, device: Any) -> t
     return None if _agree(features, calm, 1e-3) else "the encoder answers otherwise in training", kept
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #2e592670
+def _needs(count: int,  # images
+           features: Sequence[Tensor],  # of one of them
+           dtype: str = "fp16") -> tuple[int, str]:
+    'Bytes of the features of `count` images, and as a sentence: "5,000 images x 3.1 MB = 15.5 GB".'
+    each = sum(f.numel() for f in features) * _STORED[dtype].itemsize
+    return count * each, f"{count:,} images x {format_bytes(each)} = {format_bytes(count * each)}"
+
+# %% ../../nbs/lib/20_encoders.cache.ipynb #c4dd8da5
 def _room_for(cache: FeatureCache, count: int,  # images
              features: Sequence[Tensor],  # of one of them
              ) -> str:  # "5,000 images x 3.1 MB = 15.5 GB"
     "Disk space of the features of `count` images. Raises `SamNbError` if the disk has less left."
-    each = sum(f.numel() for f in features) * _STORED[cache.dtype].itemsize
-    said = f"{count:,} images x {format_bytes(each)} = {format_bytes(count * each)}"
-    missing = count * each - cache.nbytes()
+    needed, said = _needs(count, features, cache.dtype)
     there = next(p for p in [cache.folder, *cache.folder.absolute().parents] if p.exists())
-    if missing > (free := shutil.disk_usage(there).free):
+    if needed - cache.nbytes() > (free := shutil.disk_usage(there).free):
         cheaper = "dtype='fp16' takes half, or " if cache.dtype == "fp32" else ""
         raise SamNbError(f"the features need {said}, and {format_bytes(free)} are free", file=cache.folder,
                          remedy=f"{cheaper}name another folder, or train without a cache")
