@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 LONG = ("nbs/train_saom.ipynb", "nbs/train_promptable.ipynb", "nbs/train_rsam.ipynb", "nbs/train_sartm.ipynb", "tests/test_bad_input.py", "tests/test_own_method.py",
         "tests/test_parity.py", "tests/test_rsam.py", "tests/test_remotesam.py", "tests/test_s4m.py", "tests/test_resume.py", "tests/test_cli.py", "tests/test_readme.py", "tests/test_progress.py",
         "nbs/lib/70_export.onnx.ipynb", "nbs/eval_promptable.ipynb", "nbs/lib/30_heads.everything.ipynb")  # first, so that no processor waits for one at the end
+BROWSER = ROOT / "tests/browser"  # make test-browser
 PACKAGES = ("torch", "torchvision", "torchmetrics", "transformers", "transformers.models.clip.modeling_clip", "sam2", "segment_anything", "peft", "cv2", "scipy.ndimage",
             "pycocotools.mask", "pandas", "matplotlib.pyplot", "IPython", "anywidget", "papermill", "nbdev.test", "pytest")
 SETTINGS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OMP_NUM_THREADS")  # what a number may depend on, besides the processor
@@ -64,7 +65,7 @@ def everything() -> list[str]:
     from nbdev.config import get_config
     from nbdev.doclinks import nbglob
     notebooks = sorted(Path(f).resolve().relative_to(ROOT).as_posix() for f in nbglob(get_config().nbs_path, as_path=True))
-    tests = sorted(f.relative_to(ROOT).as_posix() for at in ("tests", "tests/field") for f in (ROOT / at).glob("test_*.py"))
+    tests = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "tests").rglob("test_*.py") if BROWSER not in f.parents)
     names = [*tests, *notebooks]
     return sorted(names, key=lambda name: LONG.index(name) if name in LONG else len(LONG))
 
