@@ -70,7 +70,7 @@ def _submit_and_tell(job: NotebookJob, options: Mapping[str, Any]) -> None:
 # %% ../nbs/lib/90_cli.ipynb #db1f0383
 def _do_runs(options: argparse.Namespace) -> None:
     "sam_nb runs, runs show NAME, runs compare A B, runs report A B --out FILE"
-    from sam_nb.training.runs import compare_runs, find_run, list_runs
+    from sam_nb.training.run_list import compare_runs, find_run, list_runs
     if options.out and options.what != "report": raise ParameterError(f"runs {options.what} writes no file", remedy="leave --out out")
     if options.what in ("compare", "report") and len(options.names) < 2:
         raise ParameterError(f"{options.what} needs two runs or more", remedy=f"sam_nb runs {options.what} A B")
@@ -84,13 +84,13 @@ def _do_runs(options: argparse.Namespace) -> None:
 
 # %% ../nbs/lib/90_cli.ipynb #7494dfd3
 def _shown(name: str) -> str:
-    from sam_nb.training.runs import find_run, inspect_run
+    from sam_nb.training.run_list import find_run, inspect_run
     run = find_run(name)
     problems = inspect_run(run.folder)[1]
     return "\n  ".join([f"{run.name}: damaged", *problems]) if problems else run_summary(run)
 
 def _report(names: Sequence[str], out: str | None) -> Path:
-    from sam_nb.training.runs import find_run
+    from sam_nb.training.run_list import find_run
     from sam_nb.view.run_browser import save_report
     names = [find_run(name).name if name == "last" else name for name in names]
     return save_report(names, Path(os.path.abspath(os.path.expanduser(out or f"report-{'-'.join(names)[:80]}.html"))))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from sam_nb.core import RunError, SamNbError, TrainingError
 from sam_nb.training.callbacks import NaNGuard
-from sam_nb.training.runs import Run, list_runs
+from sam_nb.training.run_list import list_runs
+from sam_nb.training.runs import Run
 from sam_nb.training.state import load_training_state
 from sam_nb.training.stop import TrainingInterrupted
 from tests import toy

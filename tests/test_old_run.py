@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sam_nb.training.state
-from sam_nb.training.runs import compare_runs, find_run, list_runs, metrics_table
+from sam_nb.training.run_list import compare_runs, find_run, list_runs, metrics_table
 from sam_nb.training.state import recipe_digest
 from sam_nb.view.run_browser import run_records
 from tests import toy

@@ -20,7 +20,8 @@ from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
 from ..datasets.folder_options import FolderChoices, options_like_run, refuse_idle
 from .rows import Evaluation
 from ..recipe import check_recipe
-from ..training.runs import Run, find_run
+from ..training.run_list import find_run
+from ..training.runs import Run
 from ..zoo import find_weights
 
 if TYPE_CHECKING: import pandas as pd

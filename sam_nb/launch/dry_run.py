@@ -126,7 +126,7 @@ def _parts(parts: Mapping[str, Sequence[str]]) -> list[str]:
 # %% ../../nbs/lib/82_launch.dry_run.ipynb #5d956435
 def _evaluation_report(card: Job, evaluator: Evaluator, values: Mapping[str, Any]) -> str:
     "What an evaluation would do; raises what the method's check raises."
-    from sam_nb.training.runs import find_run
+    from sam_nb.training.run_list import find_run
     recipe = evaluator.check(values)
     table = recipe_table(recipe, values, {})
     try: run = None if recipe.checkpoint else find_run(recipe.run or "last", card.name, finished=recipe.run in (None, "last"))

@@ -121,7 +121,7 @@ def training_job(method: str, values: dict[str, Any], parameters: Mapping[str, P
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #3353f481
 def _find_run(name: str | Path, method: str | None = None) -> Run:
-    from sam_nb.training.runs import find_run
+    from sam_nb.training.run_list import find_run
     return find_run(name, method)
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #a19f70ea
@@ -179,7 +179,7 @@ def _executor(submitit: Any, cluster: str, folder: Path) -> Any:
 # %% ../../nbs/lib/81_launch.jobs.ipynb #c8183455
 def run_summary(run: Run) -> str:
     "A run in a few lines."
-    from sam_nb.training.runs import elapsed
+    from sam_nb.training.run_list import elapsed
     about, recipe = run.info, run.info["recipe"]
     lines = [f"{run.name}: {about['method']} on {recipe.get('dataset')}, {run.status}, {about['steps']} steps in {_duration(elapsed(run))}"]
     def line(name: str, text: str) -> None: lines.append(f"  {name:<14}{text}")

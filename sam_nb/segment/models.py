@@ -22,7 +22,7 @@ from ..evaluation.plan import find_model
 from ..heads.everything import Window, as_window
 from ..masks import connected_components
 from .joining import EMPTY, Found, tight_window
-from ..training.runs import find_run
+from ..training.run_list import find_run
 from ..zoo import ZOO
 
 # %% auto #0

@@ -10,7 +10,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
@@ -24,12 +23,12 @@ from typing import Any
 
 import psutil
 
-from ..core import ParameterError, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, read_json, workspace, write_json
+from ..core import ParameterError, RunError, SamNbError, atomic_path, disk_errors, read_json, workspace, write_json
 from ..recipe import Recipe
+from .run_files import plain, quiet_seconds, run_folder, utc_now
 
 # %% auto #0
-__all__ = ['MAY_DIFFER', 'fingerprint', 'recipe_changes', 'Run', 'cut_metrics', 'inspect_run', 'run_folders', 'elapsed',
-           'find_run', 'list_runs', 'compare_runs', 'metrics_table', 'logged_lines']
+__all__ = ['MAY_DIFFER', 'fingerprint', 'recipe_changes', 'Run', 'cut_metrics']
 
 # %% ../../nbs/lib/40_training.runs.ipynb #3f0c5d15
 def _git_state(folder: str | Path,  # any folder of the checkout
@@ -86,15 +85,6 @@ def _is_alive(process: Mapping[str, Any],  # of `this_process`
     try: return abs(psutil.Process(process["pid"]).create_time() - process["started"]) < 2
     except psutil.Error: return False
 
-# %% ../../nbs/lib/40_training.runs.ipynb #aa122b82
-def _plain(value: Any) -> Any:
-    "A value that JSON can hold: tensors and numpy numbers become Python's, non-finite floats become strings."
-    if hasattr(value, "tolist"): value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value): return str(value)
-    if isinstance(value, Mapping): return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
 # %% ../../nbs/lib/40_training.runs.ipynb #0cb5ddae
 _NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|slurm$|\.ipynb_checkpoints$")
 
@@ -128,7 +118,7 @@ def recipe_changes(before: Mapping[str, Any],  # the recipe in run.json
                    ) -> dict[str, tuple[Any, Any]]:  # field -> (before, now)
     "The fields that keep a run from being resumed."
     now, defaults = recipe.model_dump(mode="json"), {k: f.get_default(call_default_factory=True) for k, f in type(recipe).model_fields.items()}
-    before, now = _plain({**defaults, **before}), _plain(now)
+    before, now = plain({**defaults, **before}), plain(now)
     return {k: (before.get(k), now.get(k)) for k in sorted({*before, *now}) if k not in MAY_DIFFER and before.get(k) != now.get(k)}
 
 # %% ../../nbs/lib/40_training.runs.ipynb #3eeac3be
@@ -163,24 +153,24 @@ class Run:
 
     def record(self, **values: Any) -> None:
         "Write values to run.json."
-        self.info.update(_plain(values))
+        self.info.update(plain(values))
         write_json(self.folder / "run.json", self.info)
 
     def start(self, **values: Any) -> None:
         "Mark the run as running, in this process."
         self._since = time.monotonic()
-        self.record(status="running", began=_now(), process=_this_process(), error=None, hardware=_hardware(), **values)
+        self.record(status="running", began=utc_now(), process=_this_process(), error=None, hardware=_hardware(), **values)
 
     def log(self, step: int, **scalars: float) -> None:
         "Append one line to metrics.jsonl."
-        line = json.dumps(_plain({"step": step, **scalars}))
+        line = json.dumps(plain({"step": step, **scalars}))
         with disk_errors(self.metrics_file), open(self.metrics_file, "a") as file: file.write(line + "\n")
 
     def finish(self, metrics: Mapping[str, Any] | None = None, status: str = "finished", **values: Any) -> None:
         "Mark the run as finished; `metrics` are its final scores."
         seconds = round(self.seconds, 3)
         if metrics is not None: values["metrics"] = metrics
-        self.record(**values, status=status, ended=_now(), wall_seconds=seconds, peak_memory_gb=_peak_memory())
+        self.record(**values, status=status, ended=utc_now(), wall_seconds=seconds, peak_memory_gb=_peak_memory())
 
     def fail(self, error: BaseException) -> None:
         "Mark the run as failed, or as interrupted by a KeyboardInterrupt; a full disk does not hide `error`."
@@ -194,8 +184,6 @@ class Run:
     def __repr__(self) -> str: return f"Run({self.name}: {self.status})"
 
 # %% ../../nbs/lib/40_training.runs.ipynb #c463714c
-def _now() -> str: return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
 def _peak_memory() -> dict[str, float]:
     "The most memory that this process (and its GPU) has used, in GiB."
     import resource
@@ -209,7 +197,7 @@ def _peak_memory() -> dict[str, float]:
 def _create(cls: type[Run], method: str, recipe: Recipe, root: str | Path | None, parameters: Mapping[str, Any] | None) -> Run:
     root = Path(root) if root is not None else workspace().runs
     folder = _new_folder(root, recipe.run_name, f"{method}-{recipe.dataset}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    run = cls(folder, {"format": 1, "name": folder.name, "method": method, "status": "created", "created": _now(), "ended": None})
+    run = cls(folder, {"format": 1, "name": folder.name, "method": method, "status": "created", "created": utc_now(), "ended": None})
     run.record(recipe=recipe.model_dump(mode="json"), parameters=parameters or {}, process=_this_process(), metrics={}, score=None, steps=0,
                error=None, wall_seconds=0.0, resumed=0, git=_git_state(workspace().root), packages=_package_versions(), hardware=_hardware())
     return run
@@ -218,27 +206,18 @@ def _status(run: Run) -> str:
     "The status as it is now: a running one whose process is gone was killed."
     status = run.info["status"]
     if status not in ("created", "running"): return status
-    return status if _is_alive(run.info["process"], _quiet_seconds(run)) else "killed"
-
-def _quiet_seconds(run: Run) -> float:
-    "Seconds since the run last wrote something."
-    files = [run.folder / "run.json", run.metrics_file, run.last]
-    return time.time() - max(f.stat().st_mtime for f in files if f.exists())
+    return status if _is_alive(run.info["process"], quiet_seconds(run.folder)) else "killed"
 
 # %% ../../nbs/lib/40_training.runs.ipynb #859dcb67
-def _open(cls: type[Run], name: str | Path, root: str | Path | None, read: bool = True) -> Run:
-    root = Path(root) if root is not None else workspace().runs
-    folder = root / name if (root / name / "run.json").exists() else Path(name)
-    if not (folder / "run.json").exists():
-        there = [f.parent.name for f in root.glob("*/run.json")]
-        raise RunError(f"no run {str(name)!r}", file=root, remedy=did_you_mean(str(name), there) if there else "there are no runs here yet")
-    return cls(folder, read_json(folder / "run.json") if read else {})
+def _open(cls: type[Run], name: str | Path, root: str | Path | None) -> Run:
+    folder = run_folder(name, root)
+    return cls(folder, read_json(folder / "run.json"))
 
 # %% ../../nbs/lib/40_training.runs.ipynb #7d46ee11
 def _resume(run: Run, method: str, recipe: Recipe) -> Run:
     "Check that a run may be resumed; see `Run.resume`."
     process = run.info["process"]
-    if run.info["status"] == "running" and process["pid"] != os.getpid() and _is_alive(process, _quiet_seconds(run), patience=120):
+    if run.info["status"] == "running" and process["pid"] != os.getpid() and _is_alive(process, quiet_seconds(run.folder), patience=120):
         raise RunError(f"run {run.name!r} is still going: process {process['pid']} on {process['host']}", file=run.folder,
                        remedy="wait for it, or stop it")
     if run.info["status"] == "finished":
@@ -264,121 +243,3 @@ def cut_metrics(run: Run,  # the run to be resumed
     if len(kept) < len(lines):
         with atomic_path(run.metrics_file) as temporary: temporary.write_bytes(b"".join(kept))
     return len(lines) - len(kept)
-
-# %% ../../nbs/lib/40_training.runs.ipynb #26d98b3f
-def _is_time(value: Any) -> bool:
-    try: return bool(datetime.datetime.fromisoformat(value).tzinfo)
-    except (TypeError, ValueError): return False
-
-def _is_number(value: Any) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-_SOUND: dict[str, tuple[Any, Any]] = {  # field of run.json -> whether a value is valid, and the value that replaces an invalid one
-    "method": (lambda v: isinstance(v, str), ""), "status": (lambda v: isinstance(v, str), "damaged"), "created": (_is_time, ""),
-    "recipe": (lambda v: isinstance(v, dict), {}), "metrics": (lambda v: isinstance(v, dict), {}), "steps": (_is_number, 0),
-    "score": (lambda v: v is None or isinstance(v, dict) and isinstance(v.get("name"), str) and "value" in v, None),
-    "wall_seconds": (_is_number, 0.0), "error": (lambda v: v is None or isinstance(v, str), None),
-    "process": (lambda v: isinstance(v, dict) and {"pid", "host", "started"} <= v.keys(), {})}
-
-# %% ../../nbs/lib/40_training.runs.ipynb #0645061b
-def inspect_run(folder: str | Path,  # runs/<name>
-                ) -> tuple[Run, list[str]]:  # the run, and what is wrong with its run.json
-    "A run that may be damaged: its status is then `damaged`, and nothing is raised."
-    folder, info, problems = Path(folder), None, ["run.json is empty, or no dictionary"]
-    try:
-        if (folder / "run.json").stat().st_size: info = read_json(folder / "run.json")
-    except FileNotFoundError: problems = ["run.json is missing"]
-    except (SamNbError, OSError) as error: problems = [f"run.json cannot be read: {getattr(error, 'fact', error)}"]
-    if isinstance(info, dict): problems = [f"run.json has no sound {k!r}" for k, (sound, _) in _SOUND.items() if k not in info or not sound(info[k])]
-    else: info = {}
-    if not problems: return Run(folder, info), []
-    kept = {k: info[k] if k in info and sound(info[k]) else default for k, (sound, default) in _SOUND.items()}
-    return Run(folder, {**info, **kept, "status": "damaged"}), problems
-
-# %% ../../nbs/lib/40_training.runs.ipynb #7e4cfdc1
-def run_folders(root: str | Path | None = None,  # None: runs/ of the workspace
-                ) -> list[Path]:
-    "The folders that are runs, valid or damaged; one whose run.json is being created right now is left out."
-    root = Path(root) if root is not None else workspace().runs
-    def is_run(folder: Path) -> bool:
-        about = folder / "run.json"
-        if not about.is_file(): return any((folder / name).exists() for name in ("metrics.jsonl", "weights.safetensors", "last"))
-        state = about.stat()
-        return bool(state.st_size) or time.time() - state.st_mtime > 10
-    return sorted(folder for folder in root.glob("*") if folder.is_dir() and is_run(folder)) if root.is_dir() else []
-
-def _newest_first(root: str | Path | None) -> list[Run]:
-    return sorted((inspect_run(folder)[0] for folder in run_folders(root)), key=lambda run: run.info["created"], reverse=True)
-
-# %% ../../nbs/lib/40_training.runs.ipynb #9b0a9128
-def elapsed(run: Run) -> float:  # seconds
-    "The time a run has taken: until now, or until its last write if it was killed."
-    status, before = run.status, run.info["wall_seconds"]
-    if status not in ("created", "running", "killed"): return before
-    began = datetime.datetime.fromisoformat(run.info.get("began") or run.info["created"]).timestamp()
-    return before + max(0.0, time.time() - began - (_quiet_seconds(run) if status == "killed" else 0))
-
-# %% ../../nbs/lib/40_training.runs.ipynb #7f2d65f4
-def find_run(name: str | Path = "last",  # a name, a folder, or "last": the newest
-             method: str | None = None,  # for "last": only runs of this method
-             finished: bool = False,  # for "last": only finished runs
-             root: str | Path | None = None,  # None: runs/ of the workspace
-             ) -> Run:
-    "An existing run by name, or the newest one; raises `RunError`."
-    root = Path(root) if root is not None else workspace().runs
-    if name != "last" or (root / "last").exists(): return Run.open(name, root)
-    wanted = ("finished",) if finished else ("created", "running", "finished", "interrupted", "failed", "killed")
-    runs = [r for r in _newest_first(root) if method in (None, r.info["method"]) and r.status in wanted]
-    what = f"there is no {'finished ' if finished else ''}run{f' of {method}' if method else ''} yet"
-    if not runs: raise RunError(what, file=root, remedy=f"train one: sam_nb train {method or 'sartm'} --dataset demo")
-    return runs[0]
-
-# %% ../../nbs/lib/40_training.runs.ipynb #5a40a6c9
-def list_runs(root: str | Path | None = None,  # None: runs/ of the workspace
-              ):  # -> pandas.DataFrame, newest first
-    "All runs: name, method, dataset, status, score, steps, minutes."
-    import pandas as pd
-    columns = ["name", "method", "dataset", "status", "score", "of", "steps", "minutes", "created"]
-    rows = []
-    for run in _newest_first(root):
-        about, score = run.info, run.info["score"] or {}
-        rows.append((run.name, about["method"], about["recipe"].get("dataset"), run.status, score.get("value"), score.get("name"), about["steps"],
-                     round(elapsed(run) / 60, 1), about["created"][:16].replace("T", " ")))
-    return pd.DataFrame(rows, columns=columns).set_index("name")
-
-# %% ../../nbs/lib/40_training.runs.ipynb #64d25bc5
-def compare_runs(names: list[str | Path],  # two or more runs
-                 root: str | Path | None = None,  # None: runs/ of the workspace
-                 ):  # -> pandas.DataFrame, one column a run
-    "The parameters in which runs differ, and their scores."
-    import pandas as pd
-    runs = [inspect_run(_open(Run, n, root, read=False).folder)[0] for n in names]
-    recipes = pd.DataFrame({r.name: {k: repr(v) for k, v in r.info["recipe"].items() if k not in ("run_name", "resume")} for r in runs})
-    differing = recipes[recipes.nunique(axis=1, dropna=False) > 1]
-    scores = pd.DataFrame({r.name: {k: round(v, 2) for k, v in r.info["metrics"].items() if isinstance(v, (int, float))} for r in runs})
-    status = pd.DataFrame({r.name: {"status": r.status} for r in runs})
-    return pd.concat({"run": status, "parameter": differing, "score": scores}).fillna("")
-
-# %% ../../nbs/lib/40_training.runs.ipynb #2d1923f0
-def metrics_table(run: Run | str,  # a run or its name
-                  ):  # -> pandas.DataFrame with a row a step
-    "The log of a run, one row per step; values that a step did not log are empty."
-    import pandas as pd
-
-    from sam_nb.charts import read_metrics
-    run = run if isinstance(run, Run) else Run.open(run)
-    if not run.metrics_file.exists(): return pd.DataFrame(index=pd.Index([], name="step"))
-    table = read_metrics(run.metrics_file).groupby("step").last()
-    return table.apply(lambda column: pd.to_numeric(column, errors="coerce") if column.dtype == object else column)
-
-# %% ../../nbs/lib/40_training.runs.ipynb #713c9b54
-def logged_lines(run: Run) -> tuple[list[dict[str, Any]], int]:  # the lines; the number of unreadable ones
-    "The readable lines of metrics.jsonl."
-    try: lines = run.metrics_file.read_bytes().splitlines()
-    except OSError: return [], 0
-    rows, bad = [], 0
-    for line in lines:
-        try: row = json.loads(line)
-        except ValueError: row = None
-        if isinstance(row, dict) and _is_number(row.get("step")): rows.append(row)
-        else: bad += 1
-    return rows, bad

@@ -25,7 +25,8 @@ import traitlets
 
 from ..contract import job
 from ..core import ParameterError, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, read_json, workspace
-from ..training.runs import Run, elapsed, inspect_run, logged_lines, run_folders
+from ..training.run_list import elapsed, inspect_run, logged_lines, run_folders
+from ..training.runs import Run
 from ..show import LINE_COLOURS
 from .assets import asset
 from .mask_view import StaticFallback
