@@ -5,19 +5,67 @@
 # %% ../nbs/lib/00_recipe.ipynb #e5d03ab4
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .core import ParameterError, did_you_mean
 
 # %% auto #0
-__all__ = ['R', 'Recipe', 'check_recipe', 'validated', 'notebook_parameters', 'describe']
+__all__ = ['R', 'parameter_errors', 'Checked', 'Recipe', 'check_recipe', 'validated', 'notebook_parameters', 'describe']
+
+# %% ../nbs/lib/00_recipe.ipynb #a395e6b0
+def _explain(kind: type[BaseModel], problem: Mapping) -> str:
+    "One line for one pydantic error."
+    if not problem["loc"]: return problem["msg"].removeprefix("Value error, ")
+    name, value = str(problem["loc"][0])[:80], problem.get("input")
+    if problem["type"] == "extra_forbidden": return f"unknown parameter {name!r}: {did_you_mean(name, kind.model_fields)}"
+    said = f"{name}={_shortened(value)}: {problem['msg'].removeprefix('Input ').removeprefix('Value error, ')}"
+    if isinstance(value, str) and value.lower() in ("true", "false", "none", "null"):
+        said += f" (papermill passed the word {value!r}; write {'None' if value.lower() in ('none', 'null') else value.capitalize()})"
+    return said
+
+def _shortened(value: Any) -> str: return said if len(said := repr(value)) <= 80 else f"{said[:60]}... ({len(said):,} characters)"
+
+# %% ../nbs/lib/00_recipe.ipynb #7ce71f5b
+def _remedy(kind: type[BaseModel], problems: list[Mapping]) -> str:
+    "The meaning of each wrong parameter."
+    names = dict.fromkeys(str(p["loc"][0]) for p in problems if p["loc"])
+    known = [(name, field) for name in names if (field := kind.model_fields.get(name))]
+    said = [f"{name}: {f.description} (left out: {'as usual' if f.default is None else f.default})" for name, f in known if f.description]
+    return "; ".join(said) or "see the parameters cell of the notebook (papermill --help-notebook)"
+
+@contextmanager
+def parameter_errors(kind: type[BaseModel]) -> Iterator[None]:
+    "Turn pydantic's `ValidationError` into one `ParameterError` that names every wrong value."
+    try: yield
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        fact = "; ".join(dict.fromkeys(_explain(kind, p) for p in problems))
+        raise ParameterError(fact, remedy=_remedy(kind, problems)) from None
+
+# %% ../nbs/lib/00_recipe.ipynb #9a38d555
+class Checked(BaseModel):
+    "A pydantic model whose wrong values raise `ParameterError`, by calling it and by setting an attribute."
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    def __init__(self, /, **values: Any):
+        with parameter_errors(type(self)): super().__init__(**values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        with parameter_errors(type(self)): super().__setattr__(name, value)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fits_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**63: raise ValueError("a number below 2**63")
+        return value
 
 # %% ../nbs/lib/00_recipe.ipynb #8179efc4
-class Recipe(BaseModel):
-    "The parameters of one training job. `None` means: use the preset's value."
+class Recipe(Checked):
+    "The parameters of one training job. `None` means: use the preset's value. Raises `ParameterError`."
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True, protected_namespaces=())
     dataset: str = Field("demo", description="a name of the catalog")
     data_root: str | None = Field(None, description="folder of the dataset; None: data/<dataset>")
@@ -63,17 +111,6 @@ class Recipe(BaseModel):
         name = self.checkpoint or published
         return {"model": name} if name not in (None, "scratch") else {}
 
-# %% ../nbs/lib/00_recipe.ipynb #a395e6b0
-def _explain(recipe_type: type[BaseModel], problem: Mapping) -> str:
-    "One line for one pydantic error."
-    if not problem["loc"]: return problem["msg"].removeprefix("Value error, ")
-    name, value = str(problem["loc"][0]), problem.get("input")
-    if problem["type"] == "extra_forbidden": return f"unknown parameter {name!r}: {did_you_mean(name, recipe_type.model_fields)}"
-    said = f"{name}={value!r}: {problem['msg'].removeprefix('Input ').removeprefix('Value error, ')}"
-    if isinstance(value, str) and value.lower() in ("true", "false", "none", "null"):
-        said += f" (papermill passed the word {value!r}; write {'None' if value.lower() in ('none', 'null') else value.capitalize()})"
-    return said
-
 # %% ../nbs/lib/00_recipe.ipynb #afed0574
 R = TypeVar("R", bound=Recipe)
 
@@ -92,10 +129,7 @@ def validated(recipe_type: type[R],  # any pydantic model
               ) -> R:
     "An instance of a pydantic model. Raises one `ParameterError` that names every wrong value."
     kept = {k: v for k, v in values.items() if v is not None or k not in recipe_type.model_fields}
-    try: return recipe_type(**kept)
-    except ValidationError as error:
-        lines = [_explain(recipe_type, p) for p in error.errors()]
-        raise ParameterError("; ".join(lines), remedy="see the parameters cell of the notebook (papermill --help-notebook)") from None
+    with parameter_errors(recipe_type): return recipe_type(**kept)
 
 # %% ../nbs/lib/00_recipe.ipynb #f56e7aeb
 def _preset_for(preset: str | None, dataset: str, presets: Mapping[str, Any]) -> str | None:

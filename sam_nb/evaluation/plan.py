@@ -12,14 +12,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ..contract import Job
 from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_you_mean, workspace
 from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
 from ..datasets.folder_options import FolderChoices, options_like_run, refuse_idle
 from .rows import Evaluation
-from ..recipe import check_recipe
+from ..recipe import Checked, check_recipe
 from ..training.run_list import find_run
 from ..training.runs import Run
 from ..zoo import find_weights
@@ -32,7 +32,7 @@ __all__ = ['E', 'EvalRecipe', 'ComparingRecipe', 'check_evaluation', 'find_model
            'open_data', 'save_evaluations']
 
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #175ed0b8
-class EvalRecipe(BaseModel):
+class EvalRecipe(Checked):
     "The parameters that every evaluation job has; a method adds its own."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     run: str | None = Field(None, description="name of a run, or 'last': its model and dataset")

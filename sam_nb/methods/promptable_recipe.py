@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ..core import ParameterError, did_you_mean
 from ..datasets.catalog import resolve_dataset
 from ..datasets.folder_options import FolderChoices, FolderOptions, folder_options
 from ..encoders.backbones import check_side, check_start_weights
 from ..evaluation.plan import ComparingRecipe
-from ..recipe import Recipe, check_recipe
+from ..recipe import Checked, Recipe, check_recipe
 
 # %% auto #0
 __all__ = ['DEMO', 'PROMPTABLE_PRESETS', 'PROMPT_KINDS', 'PromptableSwitches', 'PromptableRecipe', 'promptable_recipe',
            'PromptableEvalRecipe']
 
 # %% ../../nbs/lib/60_methods.promptable_recipe.ipynb #6afd18dd
-class PromptableSwitches(BaseModel):
+class PromptableSwitches(Checked):
     "Parameters of the model and its losses."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     backbone: str | dict[str, Any] = Field("sam2.1-b+",

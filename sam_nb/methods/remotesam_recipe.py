@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ..core import CheckpointError, ParameterError, did_you_mean, read_json
 from ..encoders.backbones import BERT_SIZES, bert_name, find_bert
 from ..evaluation.plan import EvalRecipe
-from ..recipe import Recipe, check_recipe
+from ..recipe import Checked, Recipe, check_recipe
 from ..zoo import find_weights
 
 # %% auto #0
@@ -46,7 +46,7 @@ def swin_values(backbone: str | Mapping[str, Any]) -> dict[str, Any]:  # embed_d
     return values
 
 # %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #b79475ca
-class RemoteSamSwitches(BaseModel):
+class RemoteSamSwitches(Checked):
     "Architecture and losses of RemoteSAM."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     backbone: str | dict[str, Any] = Field("swin-b", description="tiny_swin, swin-t|s|b|l, or values (embed_dim, depths, heads, window)")

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..core import CheckpointError, ParameterError, did_you_mean, read_json
 from ..encoders.backbones import BERT_SIZES, backbone_values, bert_name, check_side, check_start_weights, find_bert
 from ..evaluation.plan import EvalRecipe
-from ..recipe import Recipe, check_recipe
+from ..recipe import Checked, Recipe, check_recipe
 from ..zoo import find_weights
 
 # %% auto #0
@@ -22,7 +22,7 @@ __all__ = ['DEMO', 'RELEASED', 'RSAM_PRESETS', 'RsamSwitches', 'input_side', 'Rs
            'RsamEvalRecipe', 'check_released_file']
 
 # %% ../../nbs/lib/60_methods.rsam_recipe.ipynb #abc32ac8
-class RsamSwitches(BaseModel):
+class RsamSwitches(Checked):
     "Architecture and losses of RSAM."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     backbone: str | dict[str, Any] = Field("sam2.1-b+", description="tiny_sam2, sam2-t|s|b+|l, sam2.1-t|s|b+|l, or values (size, image_size)")

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..core import CheckpointError, ParameterError, read_json
 from ..datasets.folder_options import FolderOptions, folder_options
 from ..evaluation.plan import find_model
 from ..heads.mask2former_size import MASK2FORMER_BACKBONES, mask2former_size
-from ..recipe import Recipe, check_recipe
+from ..recipe import Checked, Recipe, check_recipe
 from ..zoo import ZOO
 
 # %% auto #0
 __all__ = ['DEMO', 'RELEASED', 'S4M_PRESETS', 'S4mSwitches', 'S4mRecipe', 's4m_recipe']
 
 # %% ../../nbs/lib/60_methods.s4m_recipe.ipynb #7a7d2e97
-class S4mSwitches(BaseModel):
+class S4mSwitches(Checked):
     "Architecture and losses of both stages."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     stage: Literal["teacher", "student"] = Field("teacher", description="teacher: labelled images alone; student: pseudo-labels too")

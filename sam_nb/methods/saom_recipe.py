@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from ..datasets.catalog import is_metadata, resolve_dataset
 from ..datasets.folder_options import FolderChoices, FolderOptions, folder_options
 from ..encoders.backbones import check_side, check_start_weights
 from ..evaluation.plan import ComparingRecipe
-from ..recipe import Recipe, check_recipe
+from ..recipe import Checked, Recipe, check_recipe
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -34,7 +34,7 @@ def _grid(value: int | str | None) -> int | str | None:
     return value
 
 # %% ../../nbs/lib/60_methods.saom_recipe.ipynb #db1f3405
-class SaomSwitches(BaseModel):
+class SaomSwitches(Checked):
     "What can be chosen about the model and its losses."
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     backbone: str | dict[str, Any] = Field("sam-vit-b",

@@ -9,23 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..core import ParameterError
 from ..evaluation.plan import EvalRecipe
-from ..recipe import Recipe, check_recipe
+from ..recipe import Checked, Recipe, check_recipe
 
 # %% auto #0
 __all__ = ['RELEASED', 'SARTM_PRESETS', 'SCALES', 'SARTM_PUBLISHED', 'SartmSwitches', 'SartmRecipe', 'sartm_recipe',
            'SartmEvalRecipe']
 
 # %% ../../nbs/lib/60_methods.sartm_recipe.ipynb #eb365d92
-class SartmSwitches(BaseModel):
+class SartmSwitches(Checked):
     "What can be chosen about the model. The defaults are what the paper describes."
     model_config = ConfigDict(extra="forbid", strict=True)
     backbone: Literal["t", "s", "b+", "l", "tiny"] | dict[str, Any] = Field("b+",
         description="SAM 2 size: t, s, b+, l, tiny, or the values of a Sam2Size")
-    image_size: int = Field(1280, description="side of the square input, pixels")
+    image_size: int = Field(1280, gt=0, description="side of the square input, pixels")
     modalities: Literal["rgb_thermal", "rgb", "thermal"] = Field("rgb_thermal", description="which images the model sees")
     lora_rank: int = Field(16, ge=0, description="rank of one adapter pair; 0: no adapters")
     lora_pairs: int = Field(3, ge=1, description="parallel adapter pairs (the release has three)")

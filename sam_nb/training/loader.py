@@ -10,16 +10,18 @@ import math
 import os
 import signal
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
-from ..core import ParameterError, SamNbError, derive_seed, seed_everything
+from ..core import DatasetError, ParameterError, SamNbError, derive_seed, seed_everything
 from ..datasets.transforms import collate
 
 # %% auto #0
@@ -98,6 +100,29 @@ class StepSampler:
         if self.repeat is None: return [(epoch, index) for index in _epoch_order(self.seed, epoch, self.size)]
         return _repeated_visits(self.seed, epoch, self.repeat)
 
+# %% ../../nbs/lib/40_training.loader.ipynb #15fcd099
+def _sample_name(data: Any, index: int) -> str:  # such as "'0007' of demo train"
+    "How errors call a sample, without reading it."
+    while isinstance(data, Subset): data, index = data.dataset, data.indices[index]
+    entry = next((listed[index] for kind in ("entries", "pairs", "samples") if isinstance(listed := getattr(data, kind, None), list)), None)
+    names = [str(said) for kind in ("name", "split") if (said := getattr(data, kind, None))]
+    return f"{str(getattr(entry, 'name', index))!r} of {' '.join(names) or type(data).__name__}"
+
+@dataclass
+class _Failure:
+    "An error of a sample, carried to the process that raises it."
+    error: SamNbError
+    cause: Exception | None = None  # in the process in which it happened
+    def __reduce__(self) -> tuple[Any, ...]: return _Failure, (self.error,)
+
+def _failure(error: Exception, sample: str) -> _Failure:
+    "The error with the name of the sample."
+    if isinstance(error, SamNbError):
+        return _Failure(type(error)(f"{error.fact} (sample {sample})", file=error.file, remedy=error.remedy), error)
+    *_, last = traceback.extract_tb(error.__traceback__)
+    fact = f"{type(error).__name__}: {str(error)[:300]} (sample {sample}; {Path(last.filename).name}, line {last.lineno})"
+    return _Failure(DatasetError(fact, remedy="look at its files; workers=0 (--workers 0) shows where it happens"), error)
+
 # %% ../../nbs/lib/40_training.loader.ipynb #7a8b4fc9
 class AugmentedSamples:
     "A dataset indexed by (epoch, index), each sample transformed with a generator of its own."
@@ -108,9 +133,9 @@ class AugmentedSamples:
         self.data, self.transform, self.seed, self.keep_target = data, transform, seed, keep_target
 
     def __len__(self) -> int: return len(self.data)
-    def __getitem__(self, at: tuple[int, int]) -> Any:  # (epoch, index) -> a sample, or a function that makes the error
+    def __getitem__(self, at: tuple[int, int]) -> Any:  # (epoch, index) -> a sample, or its error
         try: return self.sample(*at)
-        except SamNbError as error: return functools.partial(type(error), error.fact, file=error.file, remedy=error.remedy)
+        except Exception as error: return _failure(error, _sample_name(self.data, at[1]))  # noqa: BLE001 - raised by `batches`
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         "A sample as an epoch sees it; raises the dataset's errors."
@@ -134,7 +159,9 @@ def _quiet_worker(worker: int) -> None:
 # %% ../../nbs/lib/40_training.loader.ipynb #9fb8bd6e
 def _together(collate: Callable, samples: list[Any]) -> Any:
     "A batch, or the first error among the samples."
-    return next((s for s in samples if isinstance(s, functools.partial)), None) or collate(samples)
+    if failed := next((s for s in samples if isinstance(s, _Failure)), None): return failed
+    try: return collate(samples)
+    except Exception as error: return _failure(error, ", ".join(repr(s["name"]) for s in samples))  # noqa: BLE001 - raised by `batches`
 
 def batches(data: AugmentedSamples,
             sampler: Any,  # an iterable of lists of (epoch, index), such as a `StepSampler`
@@ -146,7 +173,7 @@ def batches(data: AugmentedSamples,
     many = dict(worker_init_fn=_quiet_worker, multiprocessing_context="fork" if sys.platform == "linux" else None) if workers else {}
     together = functools.partial(_together, collate)
     for batch in DataLoader(data, batch_sampler=sampler, num_workers=workers, collate_fn=together, pin_memory=pin, **many):
-        if isinstance(batch, functools.partial): raise batch()
+        if isinstance(batch, _Failure): raise batch.error from batch.cause
         yield batch
 
 # %% ../../nbs/lib/40_training.loader.ipynb #5c82c918
