@@ -2,11 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# LOCKED=1: the versions that were tested (requirements.lock); LOCKED=0: the newest that settings.ini allows
+# LOCKED=1: the versions that were tested (requirements.lock); LOCKED=0: the newest that settings.ini allows; LOCKED=lowest: the lowest
 LOCKED ?= 1
 ifeq ($(LOCKED),0)
 INSTALLED := $(VENV)/.installed-newest
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager "setuptools<81"
+else ifeq ($(LOCKED),lowest)
+INSTALLED := $(VENV)/.installed-lowest
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --constraint $(VENV)/lowest.txt
+# uv resolves: the lowest version of what settings.ini names, and for what that in turn needs the newest that goes with it
+RESOLVE_LOWEST = $(BIN)/python -m pip install --quiet uv && sed -n 's/^\(onnx_\|geo_\|dev_\|\)requirements = //p' settings.ini | tr ' ' '\n' \
+ | $(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(BIN)/python --no-annotate --no-header - | grep -v '^setuptools==' > $(VENV)/lowest.txt
 else
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --constraint requirements.lock
@@ -17,7 +23,7 @@ export TOKENIZERS_PARALLELISM = false
 SHELL := /bin/bash
 SAY_SKIPPED = if [ -s runs/.skipped ]; then echo "skipped: $$(wc -l < runs/.skipped) cells or tests that want material which is not here:"; sort runs/.skipped | uniq -c; else echo "skipped: nothing"; fi
 
-.PHONY: help setup demo test test-browser newest lock chromium lab check export bench clean
+.PHONY: help setup demo test test-browser newest lowest lock chromium lab check export bench clean
 help:
 	@printf '%s\n' 'make demo    install, make demo data, train SARTM on it, print scores and where everything is' \
 	 'make test    run every notebook and tests/, then the numbers under other settings of the processor' 'make test-browser  run notebooks in JupyterLab, driven by a browser (installs Chromium where it may)' \
@@ -31,6 +37,7 @@ $(INSTALLED): settings.ini setup.py requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) -V). Name another: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python cannot make virtual environments. On Debian or Ubuntu: apt-get install -y python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(RESOLVE_LOWEST)
 	$(PIP_INSTALL) "setuptools<81" wheel
 	$(PIP_INSTALL) torch torchvision
 	SAM2_BUILD_CUDA=0 $(PIP_INSTALL) --no-build-isolation "sam2>=1.1.0,<2"
@@ -50,11 +57,16 @@ test: setup
 	@rm -f runs/.skipped
 	@SAM_NB_SKIPPED=$(abspath runs/.skipped) python -m tests.run
 	@python -m tests.matrix
+	@python -m tests.skips
 	@$(SAY_SKIPPED)
 
 newest:
 	@rm -f .venv-newest/.installed*
 	$(MAKE) test VENV=.venv-newest LOCKED=0
+
+lowest:
+	@rm -f .venv-lowest/.installed*
+	$(MAKE) test VENV=.venv-lowest LOCKED=lowest
 
 # Plain pins, no paths and hosts. torch names its CUDA packages itself, and which there are depends on the platform
 lock: $(BIN)/python

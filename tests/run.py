@@ -47,14 +47,15 @@ class Outcome:
     name: str  # relative to the checkout
     passed: list[str] = field(default_factory=list)  # tests as pytest writes them, or the notebook
     failed: list[str] = field(default_factory=list)
-    skipped: int = 0
+    skipped: list[str] = field(default_factory=list)  # tests, with the reason
+    cells: int = 0  # of a notebook, that were run
     seconds: float = 0.0
     processor: float = 0.0  # seconds, of the process and its children
     output: str = ""
 
     def report(self, result: Any) -> None:  # what pytest says of a test's setup, call and teardown
         if result.when == "call" and result.passed: self.passed.append(result.nodeid)
-        if result.skipped: self.skipped += 1
+        if result.skipped: self.skipped.append(f"{result.nodeid}: {result.longrepr[-1] if isinstance(result.longrepr, tuple) else result.longrepr}")
         if result.failed:
             self.failed = [*dict.fromkeys([*self.failed, result.nodeid])]
             self.passed = [name for name in self.passed if name != result.nodeid]  # what it leaves behind can fail too
@@ -88,19 +89,50 @@ def work(name: str, tests: list[str], folder: Path) -> None:
     with open(folder / "output", "w") as file: os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
     outcome = Outcome(name)
-    if name.endswith(".ipynb"):
-        from nbdev.config import get_config
-        from nbdev.test import test_nb
-        os.chdir(ROOT / "nbs")
-        passed, _ = test_nb(ROOT / name, skip_flags=get_config().tst_flags.split(), force_flags=[], basepath=ROOT)
-        (outcome.passed if passed else outcome.failed).append(name)
-    else:
-        import pytest
-        plugin = type("Reports", (), {"pytest_runtest_logreport": lambda self, report: outcome.report(report)})()
-        code = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *(tests or [name])], plugins=[plugin])
-        if code and not outcome.failed: outcome.failed = [name]
+    if name.endswith(".ipynb"): run_notebook(outcome)
+    else: run_tests(outcome, tests)
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN): outcome.processor += sum(resource.getrusage(who)[:2])
     (folder / "outcome").write_text(json.dumps(asdict(outcome)))
+
+
+def run_notebook(outcome: Outcome) -> None:
+    "Run every code cell; one that is left out and not in tests/skips.json is a failure."
+    import nbdev.test
+    from nbdev.config import get_config
+
+    from tests import skips
+    class Counting(nbdev.test.CaptureShell):
+        def cell(self, cell: Any, *args: Any, **options: Any) -> None:
+            outcome.cells += cell.cell_type == "code"
+            super().cell(cell, *args, **options)
+
+    nbdev.test.CaptureShell = Counting
+    os.chdir(ROOT / "nbs")
+    passed, _ = nbdev.test.test_nb(ROOT / outcome.name, skip_flags=get_config().tst_flags.split(), force_flags=[], basepath=ROOT)
+    there = sum(cell["cell_type"] == "code" for cell in json.loads((ROOT / outcome.name).read_text())["cells"])
+    known = sum(line.startswith("skip: #|") for line in skips.listed().get(outcome.name, []))
+    left_out = there - known - outcome.cells
+    if passed and left_out: print(f"{left_out} of {there} code cells were not run: python -m tests.skips")
+    (outcome.passed if passed and not left_out else outcome.failed).append(outcome.name)
+
+
+def run_tests(outcome: Outcome, tests: list[str]) -> None:
+    "Run a test file, or some of its tests; a test that is written there and that pytest does not report is a failure."
+    import ast
+
+    import pytest
+
+    from tests import skips
+    seen = set()
+    def report(self: Any, report: Any) -> None:
+        seen.add(report.nodeid.partition("[")[0])
+        outcome.report(report)
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *(tests or [outcome.name])], plugins=[type("Reports", (), {"pytest_runtest_logreport": report})()])
+    written = {f"{outcome.name}::{test}" for test in skips.tests_in(ast.parse((ROOT / outcome.name).read_text()))}
+    unseen = [] if tests else sorted(written - seen)
+    if unseen and not code: print("written here, and not run:", *unseen)
+    outcome.failed += [] if code else unseen
+    if code and not outcome.failed: outcome.failed = [outcome.name]
 
 
 @dataclass
@@ -187,10 +219,11 @@ def summary(outcomes: list[Outcome], seconds: float) -> int:
     failed = [name for o in outcomes for name in o.failed]
     for o in outcomes:
         if o.failed: print(f"\n{'-' * 20} {o.name} {'-' * 20}\n" + "\n".join(o.output.splitlines()[-80:]))
-    tests, skipped = sum(len(o.passed) for o in outcomes if o not in notebooks), sum(o.skipped for o in outcomes)
+    tests, skipped = sum(len(o.passed) for o in outcomes if o not in notebooks), [line for o in outcomes for line in o.skipped]
     longest = sorted(outcomes, key=lambda o: -o.seconds)[:12]
     if len(outcomes) > 1: print("longest:", ", ".join(f"{Path(o.name).name} {o.seconds:.0f} s" for o in longest))
-    print(f"{sum(len(o.passed) for o in notebooks)} notebooks and {tests} tests passed, {skipped} skipped, {len(failed)} failed "
+    for line in skipped: print("skipped:", line)
+    print(f"{sum(len(o.passed) for o in notebooks)} notebooks ({sum(o.cells for o in notebooks)} cells) and {tests} tests passed, {len(skipped)} skipped, {len(failed)} failed "
           f"in {seconds:.0f} s ({sum(o.processor for o in outcomes):.0f} s of processor time)")
     if not failed: return 0
     settings = "".join(f"{name}={os.environ[name]} " for name in SETTINGS if name in os.environ)

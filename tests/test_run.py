@@ -12,7 +12,7 @@ def test_a_failure_ends_with_what_to_do(capsys):
     assert run.summary([failed, run.Outcome("nbs/index.ipynb", passed=["nbs/index.ipynb"])], 1.0) == 1
     said = capsys.readouterr().out
     what, alone, report = said.splitlines()[-3:]
-    assert "what it printed" in said and "1 notebooks and 1 tests passed, 0 skipped, 1 failed" in said
+    assert "what it printed" in said and "1 notebooks (0 cells) and 1 tests passed, 0 skipped, 1 failed" in said
     assert what.endswith("tests/test_x.py::test_b") and alone.endswith("-m tests.run tests/test_x.py::test_b")
     assert {"torch", "numpy", "Python", "thread", "commit"} <= {word.rstrip(",s") for word in report.split()}
 
