@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .core import ParameterError, atomic_path
+from .markup import visible
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'LINE_COLOURS', 'to_array', 'to_image', 'figure_style', 'stored_picture', 'picture',
@@ -76,7 +77,7 @@ LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 _STYLE = {"font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
           "legend.fontsize": 8, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.6",
           "axes.linewidth": 0.7, "xtick.color": "0.3", "ytick.color": "0.3", "grid.color": "0.9", "grid.linewidth": 0.6, "lines.linewidth": 1.5,
-          "figure.facecolor": "white",
+          "figure.facecolor": "white", "text.parse_math": False,
           "axes.prop_cycle": f"cycler('color', {list(LINE_COLOURS)})",
           "figure.dpi": 80, "svg.hashsalt": "sam_nb", "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}
 
@@ -118,9 +119,21 @@ def stored_picture(figure: Any,  # a matplotlib figure
 
 def _settle(figure: Any) -> None:
     "Lay the axes out once: constrained layout, run again, moves them a little further each time."
+    _write_plainly(figure)
     if figure.get_layout_engine() is None: return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+
+def _write_plainly(figure: Any) -> None:
+    "Names and titles as they are: a `$` begins no formula, and what has no glyph is written as an escape."
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        names = axis.get_major_formatter()
+        if type(names) is FuncFormatter: axis.set_major_formatter(lambda value, at, names=names: _drawable(names(value, at)))
+    for text in figure.findobj(Text): text.set(text=_drawable(text.get_text()), parse_math=False)
+
+def _drawable(text: str) -> str: return visible(text).replace("\t", " ")
 
 # %% ../nbs/lib/05_show.ipynb #d206a131
 @cache

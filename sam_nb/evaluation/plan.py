@@ -19,6 +19,7 @@ from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_
 from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
 from ..datasets.folder_options import FolderChoices, options_like_run, refuse_idle
 from .rows import Evaluation
+from ..markup import table
 from ..recipe import Checked, check_recipe
 from ..training.run_list import find_run
 from ..training.runs import Run
@@ -160,7 +161,7 @@ class Plan:
     @property
     def same_folder(self) -> bool: return (self.dataset, self.data_root) == (self.trained.get("dataset"), self.trained.get("data_root"))
     def __repr__(self) -> str: return self.table().to_string(header=False)
-    def _repr_html_(self) -> str: return self.table().to_html(header=False)
+    def _repr_html_(self) -> str: return table(self.table(), header=False)
     def table(self) -> pd.DataFrame:
         import pandas as pd
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("began", "trained", "generated")}

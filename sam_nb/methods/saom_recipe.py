@@ -16,6 +16,7 @@ from ..datasets.catalog import is_metadata, resolve_dataset
 from ..datasets.folder_options import FolderChoices, FolderOptions, folder_options
 from ..encoders.backbones import check_side, check_start_weights
 from ..evaluation.plan import ComparingRecipe
+from ..markup import table
 from ..recipe import Checked, Recipe, check_recipe
 
 if TYPE_CHECKING: import pandas as pd
@@ -131,7 +132,7 @@ class EverythingSettings:
     device: str
 
     def __repr__(self) -> str: return self.table().to_string(header=False)
-    def _repr_html_(self) -> str: return self.table().to_html(header=False)
+    def _repr_html_(self) -> str: return table(self.table(), header=False)
     def table(self) -> pd.DataFrame:
         import pandas as pd
         return pd.DataFrame({"": {f.name: ", ".join(v) if isinstance(v := getattr(self, f.name), tuple) else str(v) for f in fields(self)}})

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core import atomic_path
+from ..markup import plain
 from .results import Result
 
 # %% auto #0
@@ -95,8 +96,8 @@ def contact_sheet(path: str | Path,
         for i, (name, words, picture) in enumerate(row):
             x = gap + i * (side + gap)
             sheet.paste(Image.fromarray(picture), (x, y + height - picture.shape[0]))
-            pen.text((x, y + height + 2), _fitted(name, font, side, left=True), "black", font)
-            pen.text((x, y + height + 18), _fitted(words, font, side), "dimgrey", font)
+            pen.text((x, y + height + 2), _fitted(plain(name), font, side, left=True), "black", font)
+            pen.text((x, y + height + 18), _fitted(plain(words), font, side), "dimgrey", font)
         y += height + lines + gap
     with atomic_path(path) as temporary: sheet.save(temporary, "PNG")
     return Path(path)
@@ -105,7 +106,7 @@ def contact_sheet(path: str | Path,
 def _legend(pen: Any, font: Any, classes: Sequence[str], x: int, width: int) -> None:
     "The colours of the classes in one line; those without room are left out."
     from sam_nb.show import distinct_colours
-    for name, colour in zip(classes, np.asarray(distinct_colours(len(classes))).tolist(), strict=True):
+    for name, colour in zip(map(plain, classes), np.asarray(distinct_colours(len(classes))).tolist(), strict=True):
         end = x + 18 + font.getlength(name)
         if end > width - 20: pen.text((x, 8), "...", "black", font); break
         pen.rectangle((x, 10, x + 12, 22), tuple(colour))

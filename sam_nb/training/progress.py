@@ -5,7 +5,6 @@
 # %% ../../nbs/lib/41_training.progress.ipynb #3e1eb565
 from __future__ import annotations
 
-import html
 import shutil
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
+from ..markup import markup, plain
 from .callbacks import Callback
 from .state import is_main
 from .stop import TrainingInterrupted
@@ -59,6 +59,8 @@ class _TerminalBar:
     def end(self, step: int, text: str, good: bool) -> None: self.show(step, text, "\n")
 
 # %% ../../nbs/lib/41_training.progress.ipynb #7811aa6a
+_BAR = '<div><progress value="{step}" max="{steps}" style="width: 240px; accent-color: {colour}"></progress> {text}</div>'
+
 class _PageBar:
     "For a page: a bar, changed in place a few times a second. At the end plain HTML takes its place: a saved page has no live bars."
     every, brief = 0.25, True
@@ -74,8 +76,8 @@ class _PageBar:
 
     def end(self, step: int, text: str, good: bool) -> None:
         self.show(step, text)
-        bar = f'<progress value="{step}" max="{self.bar.max}" style="width: 240px; accent-color: {"#009e73" if good else "#d55e00"}"></progress>'
-        self.shown.update({"text/html": f"<div>{bar} {html.escape(text)}</div>", "text/plain": text}, raw=True)
+        stored = markup(_BAR, step=step, steps=self.bar.max, colour="#009e73" if good else "#d55e00", text=text)
+        self.shown.update({"text/html": str(stored), "text/plain": text}, raw=True)
         self.box.close()
 
 # %% ../../nbs/lib/41_training.progress.ipynb #28c2cfc2
@@ -103,7 +105,7 @@ class Progress(Callback):
         parts += [f"step {t.step:>{len(str(t.steps))}}/{t.steps}"]
         parts += [f"{k} {t.line[k]:.4g}" for k in ("loss",) + ("lr",) * (not brief) if k in t.line]
         parts += [f"{t.line['images_per_second']:.0f} images/s"] if "images_per_second" in t.line else []
-        parts += [f"{t.monitor} {t.scores[t.monitor]:.2f}"] if t.scores else []
+        parts += [f"{plain(t.monitor)} {t.scores[t.monitor]:.2f}"] if t.scores else []
         return "  ".join([*parts, _memory(t.device), *([f"{_duration(left)} left"] if left else [])])
 
     def after_step(self, t: Trainer) -> None:
@@ -119,7 +121,7 @@ class Progress(Callback):
         self.out.note(t.step, self.text(t))
 
     def finish(self, t: Trainer) -> None:
-        if is_main() and t.stopping: print(f"stopped: {t.stopping}")
+        if is_main() and t.stopping: print(f"stopped: {plain(t.stopping)}")
         self.end(t, "stopped" if t.stopping else f"finished in {_duration(time.perf_counter() - self.started)}", True)
 
     def broke(self, t: Trainer, error: BaseException) -> None:

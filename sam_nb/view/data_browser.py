@@ -5,9 +5,7 @@
 # %% ../../nbs/lib/71_view.data_browser.ipynb #d1a20004
 from __future__ import annotations
 
-import html
 import uuid
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import traitlets
 
 from ..core import DatasetError
+from ..markup import Markup, inline_image, markup, plain, visible
 from .assets import asset
 from .data_index import AnnotatedSample, DataIndex, as_jpeg, contact_sheet, open_splits, read_index, safe_colours, thumbnail
 from .mask_layers import Layer, as_layer, image_message, layer_message
@@ -53,9 +52,15 @@ class ThumbnailGrid(anywidget.AnyWidget):
 # %% ../../nbs/lib/71_view.data_browser.ipynb #20fd8f42
 def _index_message(index: DataIndex) -> dict[str, Any]:
     "The index for the page."
-    return {"rows": [asdict(row) for row in index.rows], "classes": index.classes, "colours": safe_colours(len(index.classes)).tolist(),
-            "splits": list(index.sets), "words": any(row.expressions for row in index.rows), "nouns": index.nouns, "note": index.note,
-            "sheet": f"sheet-{uuid.uuid4().hex[:8]}"}  # name of the static picture
+    message = {"rows": [asdict(row) for row in index.rows], "classes": index.classes, "colours": safe_colours(len(index.classes)).tolist(),
+               "splits": list(index.sets), "words": any(row.expressions for row in index.rows), "nouns": index.nouns, "note": index.note}
+    return {**_all_visible(message), "sheet": f"sheet-{uuid.uuid4().hex[:8]}"}  # name of the static picture
+
+def _all_visible(value: Any) -> Any:
+    "The texts within dicts and lists, made visible: a file's name may be no Unicode, which no message can carry."
+    if isinstance(value, dict): return {k: _all_visible(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [_all_visible(v) for v in value]
+    return visible(value) if isinstance(value, str) else value
 
 # %% ../../nbs/lib/71_view.data_browser.ipynb #d1a30003
 def sample_layer(index: DataIndex, k: int, sample: AnnotatedSample) -> Layer:
@@ -89,11 +94,11 @@ class SampleView(CanvasWidget):
             self.layers, self.hidden = [message], {layer.name: [m for m, name in enumerate(layer.table["name"]) if name in plain]}
 
 # %% ../../nbs/lib/71_view.data_browser.ipynb #a87373eb
-def _sheet_html(index: DataIndex) -> str:
+def _sheet_html(index: DataIndex) -> Markup:
     "The contact sheet and the note on how much was read; about 10 KB."
     import cv2
     picture = cv2.imencode(".webp", contact_sheet(index)[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 30])[1].tobytes()
-    return f'<img src="data:image/webp;base64,{b64encode(picture).decode()}"><br>{html.escape(index.note)}'
+    return markup("{picture}<br>{note}", picture=inline_image(picture, "image/webp"), note=index.note)
 
 # %% ../../nbs/lib/71_view.data_browser.ipynb #3049fce7
 def progress_line() -> Callable[[str], None]:
@@ -102,7 +107,7 @@ def progress_line() -> Callable[[str], None]:
     from IPython.display import display
     if get_ipython() is None: return lambda text: None
     line = display({"text/plain": ""}, raw=True, display_id=True)
-    return lambda text: line.update({"text/plain": text}, raw=True)
+    return lambda text: line.update({"text/plain": plain(text)}, raw=True)
 
 # %% ../../nbs/lib/71_view.data_browser.ipynb #4dd6e454
 class DataBrowser(StaticFallback, widgets.VBox):
@@ -136,5 +141,5 @@ class DataBrowser(StaticFallback, widgets.VBox):
 
     @property
     def fallback(self) -> str: return self.grid.index["sheet"]
-    def static_html(self) -> str: return _sheet_html(self.index)
+    def static_html(self) -> Markup: return _sheet_html(self.index)
     def static_text(self) -> str: return self.index.note

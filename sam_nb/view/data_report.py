@@ -5,7 +5,6 @@
 # %% ../../nbs/lib/71_view.data_report.ipynb #764a36b4
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +13,10 @@ import numpy as np
 from ..core import derive_seed
 from ..datasets.catalog import ExploreRecipe, dataset_info, load_dataset, resolve_dataset
 from ..datasets.folder_options import folder_options
+from ..markup import table, text
 
 # %% auto #0
 __all__ = ['DataReport', 'PairReport', 'ExpressionReport', 'EarthReport', 'ObjectsReport', 'read_report']
-
-# %% ../../nbs/lib/71_view.data_report.ipynb #2ec37569
-def _styled(table: Any) -> Any:  # pandas.DataFrame -> Styler
-    return table.style.hide(axis="index").set_properties(**{"text-align": "left", "white-space": "normal", "max-width": "32em"})
-
-def _line(text: str) -> Any:
-    from IPython.display import Markdown
-    return Markdown(text)
-
-def _two_columns(rows: Mapping[str, Any]) -> Any:  # Styler without headers
-    import pandas as pd
-    return _styled(pd.DataFrame(list(rows.items()))).hide(axis="columns")
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #c9ef631c
 @dataclass
@@ -46,19 +34,19 @@ class DataReport:
     def summary(self) -> Any:
         "Title, content, source and licence."
         origin = {"fingerprint": self.data.fingerprint(), "source": self.info.source, "licence": self.info.licence}
-        return _two_columns({"dataset": self.info.title, **self._content(), **origin})
+        return table({"dataset": self.info.title, **self._content(), **origin})
 
     def problems(self) -> Any:
         "How much was read, and a table of problems."
         found, errors = self.found, len(self.found.errors)
         read = f"{found.read} of {found.total} {self.noun} read: {errors} errors, {len(found.problems) - errors} warnings"
-        return _styled(found.table()).set_caption(read) if found.problems else _line(f"{read}.")
+        return table(found.table(), caption=read, index=False) if found.problems else text(f"{read}.")
 
     def sizes(self) -> Any:
         "The commonest image sizes."
         import pandas as pd
         rows = [(f"{h} x {w}", n) for (h, w), n in self.found.sizes.most_common(8)]
-        return _styled(pd.DataFrame(rows, columns=["height x width", "images"]))
+        return table(pd.DataFrame(rows, columns=["height x width", "images"]))
 
     def order(self, count: Any) -> np.ndarray:
         return np.random.default_rng(derive_seed(self.recipe.seed, "explore")).permutation(count)
@@ -66,7 +54,7 @@ class DataReport:
     def legend(self) -> Any: return None
     def baseline(self) -> Any: return None
     def brightness(self) -> Any: return None
-    def augmented(self) -> Any: return _line("There is no preview of augmentation for this kind of dataset.")
+    def augmented(self) -> Any: return text("There is no preview of augmentation for this kind of dataset.")
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #8436bf4b
 class PairReport(DataReport):
@@ -101,13 +89,13 @@ class PairReport(DataReport):
 def _annotations(self: PairReport) -> Any:
     "The share of each class, as bars."
     from sam_nb.charts import class_bars
-    if not self.data.labelled: return _line("This split has no labels.")
+    if not self.data.labelled: return text("This split has no labels.")
     balance = self.found.balance().head(20)
     return class_bars(balance["percent"].to_numpy(), balance["class"].tolist(), self.palette, label="share of the labelled pixels (%)")
 
 def _table(self: PairReport) -> Any:
     "Pixels, share and images of each class."
-    return _styled(self.found.balance()).format({"percent": "{:.2f}", "pixels": "{:,}"}) if self.data.labelled else None
+    return table(self.found.balance(), index=False, formats={"pixels": "{:,}"}) if self.data.labelled else None
 
 def _baseline(self: PairReport) -> Any:
     "The scores of predicting the most frequent class everywhere."
@@ -115,7 +103,7 @@ def _baseline(self: PairReport) -> Any:
     balance = self.found.balance()
     most = balance.loc[balance["pixels"].idxmax()]
     scores = {"pixel accuracy (%)": f"{most['percent']:.2f}", "mean IoU (%)": f"{most['percent'] / len(balance):.2f}"}
-    return _two_columns({f"predicting {most['class']} everywhere": "", **scores})
+    return table({f"predicting {most['class']} everywhere": "", **scores})
 
 PairReport.annotations, PairReport.table, PairReport.baseline = _annotations, _table, _baseline
 
@@ -168,7 +156,7 @@ class ExpressionReport(DataReport):
         from sam_nb.datasets.referring_statistics import category_balance, expression_statistics
         categories = category_balance(self.data).head(8)
         named = ", ".join(f"{c} {p:.0f} %" for c, p in zip(categories["class"], categories["percent"]))
-        return _two_columns({**expression_statistics(self.data)["found"].to_dict(), **({"categories": named} if named else {})})
+        return table({**expression_statistics(self.data)["found"].to_dict(), **({"categories": named} if named else {})})
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #6d7d9d7e
 class EarthReport(DataReport):
@@ -201,7 +189,7 @@ class EarthReport(DataReport):
         what, table = self.tally()
         return class_bars(table["percent"].to_numpy(), table["name"].tolist(), distinct_colours(max(1, len(table))), label=f"share of the {what} (%)")
 
-    def table(self) -> Any: return _styled(self.tally()[1]).format({"percent": "{:.1f}"})
+    def table(self) -> Any: return table(self.tally()[1], 1, index=False)
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #39c00995
 class ObjectsReport(DataReport):
@@ -242,7 +230,7 @@ class ObjectsReport(DataReport):
         table = self.tally()
         return class_bars(table["objects"].to_numpy(), table["class"].tolist(), distinct_colours(max(1, len(table))), label="objects")
 
-    def table(self) -> Any: return _styled(self.tally().rename(columns={"pixels": "median area (pixels)"})).format({"median area (pixels)": "{:.0f}"})
+    def table(self) -> Any: return table(self.tally().rename(columns={"pixels": "median area (pixels)"}), 0, index=False)
 
 # %% ../../nbs/lib/71_view.data_report.ipynb #8e58a955
 def read_report(recipe: ExploreRecipe) -> DataReport:

@@ -14,6 +14,7 @@ import traitlets
 
 from ..core import ParameterError
 from ..heads.everything import Candidates, EverythingOptions
+from ..markup import Markup
 from .mask_layers import Layer, as_layer, check_sizes, image_message, layer_message, layer_picture
 from ..masks import nms
 from .mask_view import CanvasWidget, StaticFallback, canvas_module, display_pixels, figure_html
@@ -69,6 +70,6 @@ class EverythingView(StaticFallback, CanvasWidget):
         if isinstance(self.candidates, Candidates): return self.candidates[torch.tensor(self.kept, dtype=torch.int64)]
         return [self.candidates[k] for k in self.kept]
 
-    def static_html(self) -> str:
+    def static_html(self) -> Markup:
         planes = np.stack([self.layer.mask(k) for k in self.kept]) if self.kept else np.zeros((0, *self.layer.size), bool)
         return figure_html(layer_picture(display_pixels(self.image), [as_layer("kept", planes)], 5))

@@ -5,7 +5,6 @@
 # %% ../../nbs/lib/71_view.label_view.ipynb #fca809f8
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..contract import Instances
 from ..core import ParameterError
 from ..evaluation.instances import labels_above, pseudo_label_quality, show_answers
+from ..markup import text
 from ..show import stored_picture
 
 # %% auto #0
@@ -51,7 +51,7 @@ class LabelView(widgets.VBox):
         self.shown = image, kept, classes
         self.width_of_picture = width
         self.slider = widgets.FloatSlider(max(threshold, least), min=least, max=0.99, step=0.01, description="threshold", continuous_update=False)
-        self.picture, self.status = widgets.HTML(), widgets.HTML()
+        self.picture, self.status = widgets.Image(), widgets.HTML()
         self.slider.observe(lambda change: self.update(), "value")
         super().__init__([self.slider, self.picture, self.status])
         self.update()
@@ -59,5 +59,5 @@ class LabelView(widgets.VBox):
     def update(self) -> None:
         image, kept, classes = self.shown
         kind, stored = stored_picture(show_labels(image, kept, classes, self.slider.value, self.width_of_picture))
-        self.picture.value = f'<img src="data:{kind};base64,{base64.b64encode(stored).decode()}">'
-        self.status.value = describe_labels(kept, self.slider.value)
+        self.picture.format, self.picture.value = kind.removeprefix("image/"), stored
+        self.status.value = text(describe_labels(kept, self.slider.value))

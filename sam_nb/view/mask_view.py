@@ -5,7 +5,6 @@
 # %% ../../nbs/lib/71_view.mask_view.ipynb #3e88fb7e
 from __future__ import annotations
 
-import base64
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import traitlets
 from ..core import ParameterError
 from .assets import asset, widget_module
 from .mask_layers import COLORMAPS, Layer, ScoreMap, as_layer, check_sizes, image_message, layer_message, layer_picture, match_layers
+from ..markup import Markup, inline_image, markup, visible
 from ..show import stored_picture, to_image
 
 # %% auto #0
@@ -31,15 +31,16 @@ class StaticFallback:
         live = self._repr_mimebundle_()  # anywidget returns a pair with metadata, ipywidgets does not
         live, metadata = live if isinstance(live, tuple) else (live, {})
         display({**live, "text/plain": f"<{type(self).__name__}>"}, metadata=metadata, raw=True)
-        display({"text/html": f'<div data-samnb="{self.fallback}">{self.static_html()}</div>', "text/plain": self.static_text()}, raw=True)
+        static = markup('<div data-samnb="{name}">{shown}</div>', name=self.fallback, shown=self.static_html())
+        display({"text/html": str(static), "text/plain": visible(self.static_text())}, raw=True)
 
-    def static_html(self) -> str: raise NotImplementedError
+    def static_html(self) -> Markup: raise NotImplementedError
     def static_text(self) -> str: return "static picture"
 
-def figure_html(figure: Any) -> str:  # a matplotlib figure
+def figure_html(figure: Any) -> Markup:  # a matplotlib figure
     "A figure as an HTML image."
-    kind, data = stored_picture(figure)
-    return f'<img src="data:{kind};base64,{data if isinstance(data, str) else base64.b64encode(data).decode()}">'
+    kind, stored = stored_picture(figure)
+    return inline_image(stored, kind)
 
 # %% ../../nbs/lib/71_view.mask_view.ipynb #34cbc581
 def _colour_tables() -> dict[str, bytes]:
@@ -92,7 +93,7 @@ class MaskView(StaticFallback, CanvasWidget):
         super().__init__(images=sent, layers=[layer_message(m) for m in made.values()], opacity=opacity, compare=compare, **compared,
                          hidden={n: [k for k, name in enumerate(m.table["name"]) if name in hide] for n, m in made.items() if isinstance(m, Layer)})
 
-    def static_html(self) -> str: return figure_html(layer_picture(display_pixels(self.image), self.made, 6, self.hidden))
+    def static_html(self) -> Markup: return figure_html(layer_picture(display_pixels(self.image), self.made, 6, self.hidden))
 
 # %% ../../nbs/lib/71_view.mask_view.ipynb #37c6a497
 def _with_iou(layers: Mapping[str, Layer | ScoreMap]) -> dict[str, str]:

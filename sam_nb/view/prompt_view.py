@@ -19,6 +19,7 @@ import traitlets
 
 from ..core import DatasetError, ParameterError, SamNbError, atomic_path, pick_device, read_json, workspace, write_json
 from ..datasets.pictures import Picture
+from ..markup import Markup
 from .mask_layers import as_layer, image_message, layer_message
 from ..masks import mask_to_rle, masks_to_boxes
 from ..show import draw_prompts, overlay, show_images
@@ -311,7 +312,7 @@ def _report_errors(self: PromptView, act: Callable[[], None]) -> None:
     try: act()
     except SamNbError as error: self.answer = {"serial": self.prompt.get("serial", 0), "error": str(error)}
 
-def _static_html(self: PromptView) -> str:
+def _static_html(self: PromptView) -> Markup:
     "The image with the kept objects and the current mask."
     masks = [o.mask for o in self.labelled.objects] + ([] if self.mask is None else [self.mask])
     picture = overlay(self.session.array, np.stack(masks)) if masks else self.session.array

@@ -5,7 +5,6 @@
 # %% ../../nbs/lib/71_view.sentence_view.ipynb #a1e7b8cf
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import traitlets
 
 from ..core import ParameterError, SamNbError, atomic_path, pick_device, workspace, write_json
 from ..contract import ReferringModel, check_referring_model, jobs
+from ..markup import text
 from ..masks import mask_to_rle
 from .assets import asset
 from .prompt_view import Click, check_click
@@ -139,9 +139,9 @@ class SentenceView(widgets.VBox):
 
     def report(self, act: Callable[[], str]) -> None:
         "Run a function; its text, or the message of a `SamNbError`, appears below the image."
-        try: text = act()
-        except SamNbError as error: text = str(error)
-        self.status.value = html.escape(text)
+        try: found = act()
+        except SamNbError as error: found = str(error)
+        self.status.value = text(found)
 
 # %% ../../nbs/lib/71_view.sentence_view.ipynb #1c15cf6d
 def open_referring_model(name: str | Path,  # a run, a saved folder, a file, or a name of the zoo
