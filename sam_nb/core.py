@@ -11,6 +11,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,8 +21,8 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['SamNbError', 'ParameterError', 'DatasetError', 'CheckpointError', 'RunError', 'TrainingError', 'NotANumberError',
-           'did_you_mean', 'Workspace', 'workspace', 'disk_errors', 'atomic_path', 'write_json', 'read_json',
-           'derive_seed', 'seed_everything', 'pick_device']
+           'did_you_mean', 'Workspace', 'workspace', 'disk_errors', 'temporary_writer', 'atomic_path', 'write_json',
+           'read_json', 'derive_seed', 'seed_everything', 'pick_device']
 
 # %% ../nbs/lib/00_core.ipynb #d82cb1d9
 class SamNbError(Exception):
@@ -102,6 +104,19 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         fact, remedy = _DISK[error.errno]
         raise SamNbError(fact, file=path, remedy=remedy) from error
 
+# %% ../nbs/lib/00_core.ipynb #dd5298b4
+_TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<pid>\d+)-[^.-]*\.tmp", re.DOTALL)
+
+def _temporary_prefix(name: str) -> str:
+    "How the temporary file of `name` begins: with the host and process that write it. A long name is cut, so that the whole fits a file system."
+    shown, host = (os.fsencode(part)[:most].decode("utf-8", "ignore") for part, most in ((name, 120), (socket.gethostname().partition(".")[0], 40)))
+    return f".{shown}.{host}-{os.getpid()}-"
+
+def temporary_writer(path: str | Path) -> tuple[str, int] | None:  # host and process; None: no file of `atomic_path`
+    "Who wrote a temporary file of `atomic_path`, by its name."
+    found = _TEMPORARY.fullmatch(Path(path).name)
+    return found and (found["host"], int(found["pid"]))
+
 # %% ../nbs/lib/00_core.ipynb #c2f7fe60
 @contextlib.contextmanager
 def atomic_path(path: str | Path,  # the final name
@@ -110,7 +125,7 @@ def atomic_path(path: str | Path,  # the final name
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_temporary_prefix(path.name), suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
         try:
