@@ -62,7 +62,7 @@ class SemanticScores(Metric):
 
     def __init__(self, num_classes: int,  # K, background included
                  ignore_index: int = 255,  # label that is not scored
-                 absent: Literal["zero", "skip"] = "zero",  # 0 of 0 counts as 0, or is left out of the means
+                 absent: Literal["zero", "skip"] = "zero",  # 0 of 0 counts as 0, or is left out of the means; without any scored pixel all is NaN
                  **kwargs: Any):  # of torchmetrics.Metric
         super().__init__(**kwargs)
         if absent not in ("zero", "skip"): raise ParameterError(f"absent={absent!r}", remedy="'zero' or 'skip'")
@@ -76,7 +76,7 @@ class SemanticScores(Metric):
     def compute(self) -> dict[str, Any]:
         scores = class_scores(self.confusion)
         overall = 100 * self.confusion.diagonal().sum().double() / self.confusion.sum()
-        if self.absent == "zero": scores, overall = {k: v.nan_to_num(0) for k, v in scores.items()}, overall.nan_to_num(0)
+        if self.absent == "zero" and self.confusion.any(): scores, overall = {k: v.nan_to_num(0) for k, v in scores.items()}, overall.nan_to_num(0)
         means = {f"m{k}": v.nanmean().item() for k, v in scores.items()}
         return {**means, "pixel_accuracy": overall.item(), **scores, "confusion": self.confusion.clone()}
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -150,8 +152,14 @@ class Log(Callback):
         self.count, self.sums = saved["count"], {k: v for k, v in saved.items() if k != "count"}
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #30d8392e
+def _comparable(score: Any) -> float | None:
+    "The score, where it is a finite number: NaN compares with nothing."
+    return score if isinstance(score, (int, float)) and math.isfinite(score) else None
+
 class Scores(Callback):
     "Evaluate every `eval_every` epochs (or after every `eval_steps` steps, at the end of an epoch), and at the end."
+    def __init__(self): self.warned = False
+
     def after_epoch(self, t: Trainer) -> None:
         t.scores = {}
         steps, every = t.recipe.eval_steps, t.recipe.eval_every
@@ -159,18 +167,33 @@ class Scores(Callback):
         if not due and t.step < t.steps: return
         t.call("before_save")
         t.scores = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in evaluate(t).items() if getattr(v, "ndim", 0) < 2}
+        t.scores = t.scores or {t.monitor: math.nan}  # what a metric says that has seen nothing
         if t.monitor not in t.scores: raise ParameterError(f"monitor={t.monitor!r} is no score", remedy=f"one of {', '.join(t.scores)}")
         scalars = {f"val_{k}": v for k, v in t.scores.items() if isinstance(v, (int, float))}
-        if is_main(): t.run.log(t.step, epoch=t.epoch + 1, **scalars)
+        if is_main():
+            t.run.log(t.step, epoch=t.epoch + 1, **scalars)
+            self.warn(t)
         t.line.update(scalars)
+
+    def warn(self, t: Trainer) -> None:
+        "Say once that the score cannot choose weights, and why."
+        score = t.scores[t.monitor]
+        if self.warned or _comparable(score) is not None: return
+        self.warned = True
+        warnings.warn(f"the score {t.monitor} is {score} after step {t.step}: it cannot choose the best weights. Probably nothing in the validation "
+                      f"split can be scored: every label pixel of its {len(t.val_data)} samples is ignored, or they hold no object. "
+                      "Look at these labels; until the score is a number, the last weights count as best", stacklevel=2)
+
+    def saved(self) -> dict[str, Any]: return {"warned": self.warned}
+    def restore(self, saved: Mapping[str, Any]) -> None: self.warned = saved.get("warned", False)
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #808396e5
 class BestWeights(Callback):
-    "Keep the weights with the best score in weights.safetensors (the last ones if nothing is scored)."
+    "Keep the weights with the best score in weights.safetensors (the last ones if no score is a number)."
     def __init__(self): self.best, self.step, self.scores = None, None, {}
 
     def after_epoch(self, t: Trainer) -> None:
-        score = t.scores.get(t.monitor)
+        score = _comparable(t.scores.get(t.monitor))
         if score is not None and (self.best is None or score > self.best):
             self.best, self.step, self.scores = score, t.step, t.scores
             self.write(t)
@@ -184,6 +207,7 @@ class BestWeights(Callback):
     def finish(self, t: Trainer) -> None:
         if self.best is None:
             t.call("before_save")
+            self.step, self.scores = t.step, t.scores
             self.write(t)
         t.accelerator.wait_for_everyone()
         t.method.load_state_dict(load_file(t.run.weights))
@@ -191,7 +215,8 @@ class BestWeights(Callback):
         if is_main() and hasattr(t.method, "save_pretrained"): t.method.save_pretrained(t.run.folder / "model")
 
     def saved(self) -> dict[str, Any]: return {"best": self.best, "step": self.step, "scores": self.scores}
-    def restore(self, saved: Mapping[str, Any]) -> None: self.best, self.step, self.scores = saved["best"], saved["step"], saved["scores"]
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        self.best, self.step, self.scores = _comparable(saved["best"]), saved["step"], saved["scores"]
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #1200ff79
 class EarlyStop(Callback):
@@ -199,9 +224,9 @@ class EarlyStop(Callback):
     def __init__(self, patience: int): self.patience, self.best, self.waited = patience, None, 0
 
     def after_epoch(self, t: Trainer) -> None:
-        score = t.scores.get(t.monitor)
-        if score is None: return
-        better = self.best is None or score > self.best
+        if not t.scores: return
+        score = _comparable(t.scores.get(t.monitor))
+        better = score is not None and (self.best is None or score > self.best)
         self.best, self.waited = (score, 0) if better else (self.best, self.waited + 1)
         self.begin(t)
 
@@ -209,7 +234,7 @@ class EarlyStop(Callback):
         if self.waited >= self.patience: t.stopping = f"no better {t.monitor} in {self.waited} evaluations"
 
     def saved(self) -> dict[str, Any]: return {"best": self.best, "waited": self.waited}
-    def restore(self, saved: Mapping[str, Any]) -> None: self.best, self.waited = saved["best"], saved["waited"]
+    def restore(self, saved: Mapping[str, Any]) -> None: self.best, self.waited = _comparable(saved["best"]), saved["waited"]
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #eb6fe441
 class Checkpoint(Callback):
