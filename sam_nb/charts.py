@@ -5,14 +5,15 @@
 # %% ../nbs/lib/06_charts.ipynb #3d815c4b
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import markup
 from .core import ParameterError, SamNbError
+from .plain_files import read_log
 from .show import figure_style, picture, to_array
 
 # %% auto #0
@@ -86,28 +87,21 @@ def table(frame: Any,  # pandas DataFrame
           decimals: int = 2,
           best: str | None = None,  # "max" or "min": print the best number of each column bold
           caption: str | None = None,
-          ) -> Any:  # pandas Styler
+          ) -> markup.Markup:
     "A data frame formatted for a notebook."
-    styled = frame.style.format(precision=decimals, na_rep="-").set_uuid("table")
-    numbers = list(frame.select_dtypes("number").columns)
-    if best == "max": styled = styled.highlight_max(subset=numbers, props="font-weight: bold")
-    if best == "min": styled = styled.highlight_min(subset=numbers, props="font-weight: bold")
-    return styled.set_caption(caption) if caption else styled
+    return markup.table(frame, decimals, best, caption)
 
 # %% ../nbs/lib/06_charts.ipynb #dcbbe30f
 def read_metrics(path: str | Path,  # a metrics.jsonl, or the run folder that holds one
                  ) -> Any:  # pandas DataFrame
-    "The logged scalars of a run, one row a line. Raises `SamNbError` for a missing or damaged file."
+    "The logged scalars of a run, one row a valid line. Raises `SamNbError` where there is none."
     import pandas as pd
     path = Path(path)
     if path.is_dir(): path = path / "metrics.jsonl"
-    if not path.is_file(): raise SamNbError("no metrics were logged here", file=path, remedy="name a run folder, or its metrics.jsonl")
-    lines, rows = path.read_text().splitlines(), []
-    for number, line in enumerate(lines, 1):
-        try: rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines): raise SamNbError(f"line {number} is not JSON", file=path, remedy="remove that line") from None
-    return pd.DataFrame(rows)
+    rows, bad = read_log(path)
+    if not path.exists(): raise SamNbError("no metrics were logged here", file=path, remedy="name a run folder, or its metrics.jsonl")
+    if bad and not rows: raise SamNbError("no line of this log is valid", file=path, remedy="name another run")
+    return pd.DataFrame(rows, columns=None if rows else ["step"])
 
 # %% ../nbs/lib/06_charts.ipynb #9bb6a2db
 def training_curves(metrics: Any,  # DataFrame, metrics.jsonl or run folder
@@ -116,7 +110,7 @@ def training_curves(metrics: Any,  # DataFrame, metrics.jsonl or run folder
                     ) -> Any:  # Picture
     "Losses, learning rate and scores over the steps of a run."
     table = read_metrics(metrics) if isinstance(metrics, str | Path) else metrics
-    groups = {t: [c for c in columns if c in table] for t, columns in (groups or _groups(table)).items()}
+    groups = {t: [c for c in columns if c in table and table[c].notna().any()] for t, columns in (groups or _groups(table)).items()}
     groups = {t: c for t, c in groups.items() if c}
     if not groups:
         raise ParameterError(f"nothing to draw among {', '.join(map(str, table.columns)) or 'no columns'}",

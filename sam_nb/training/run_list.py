@@ -5,13 +5,14 @@
 # %% ../../nbs/lib/40_training.run_list.ipynb #fda30124
 from __future__ import annotations
 
-import datetime
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from ..core import RunError, workspace
-from .run_files import is_run, quiet_seconds, read_log, read_run_info, run_folder
+from ..plain_files import read_log
+from .run_files import is_run, local_time, quiet_seconds, read_run_info, run_folder, timestamp
 from .runs import Run
 
 # %% auto #0
@@ -29,17 +30,17 @@ def run_folders(root: str | Path | None = None,  # None: runs/ of the workspace
                 ) -> list[Path]:
     "The folders that are runs, valid or damaged; one whose run.json is being created right now is left out."
     root = Path(root) if root is not None else workspace().runs
-    return sorted(folder for folder in root.glob("*") if folder.is_dir() and is_run(folder)) if root.is_dir() else []
+    return sorted(folder for folder in root.glob("*") if os.path.isdir(folder) and is_run(folder)) if root.is_dir() else []
 
 def _newest_first(root: str | Path | None) -> list[Run]:
-    return sorted((inspect_run(folder)[0] for folder in run_folders(root)), key=lambda run: run.info["created"], reverse=True)
+    return sorted((inspect_run(folder)[0] for folder in run_folders(root)), key=lambda run: run.info["order"], reverse=True)
 
 # %% ../../nbs/lib/40_training.run_list.ipynb #9b0a9128
 def elapsed(run: Run) -> float:  # seconds
     "The time a run has taken: until now, or until its last write if it was killed."
     status, before = run.status, run.info["wall_seconds"]
     if status not in ("created", "running", "killed"): return before
-    began = datetime.datetime.fromisoformat(run.info.get("began") or run.info["created"]).timestamp()
+    began = timestamp(run.info.get("began") or run.info["created"])
     return before + max(0.0, time.time() - began - (quiet_seconds(run.folder) if status == "killed" else 0))
 
 # %% ../../nbs/lib/40_training.run_list.ipynb #7f2d65f4
@@ -67,7 +68,7 @@ def list_runs(root: str | Path | None = None,  # None: runs/ of the workspace
     for run in _newest_first(root):
         about, score = run.info, run.info["score"] or {}
         rows.append((run.name, about["method"], about["recipe"].get("dataset"), run.status, score.get("value"), score.get("name"), about["steps"],
-                     round(elapsed(run) / 60, 1), about["created"][:16].replace("T", " ")))
+                     round(elapsed(run) / 60, 1), local_time(about["created"])))
     return pd.DataFrame(rows, columns=columns).set_index("name")
 
 # %% ../../nbs/lib/40_training.run_list.ipynb #64d25bc5
@@ -88,14 +89,10 @@ def metrics_table(run: Run | str,  # a run or its name
                   ):  # -> pandas.DataFrame with a row a step
     "The log of a run, one row per step; values that a step did not log are empty."
     import pandas as pd
-
-    from sam_nb.charts import read_metrics
-    run = run if isinstance(run, Run) else Run.open(run)
-    if not run.metrics_file.exists(): return pd.DataFrame(index=pd.Index([], name="step"))
-    table = read_metrics(run.metrics_file).groupby("step").last()
-    return table.apply(lambda column: pd.to_numeric(column, errors="coerce") if column.dtype == object else column)
+    rows, _ = logged_lines(run if isinstance(run, Run) else Run(run_folder(run), {}))
+    return pd.DataFrame(rows, columns=None if rows else ["step"]).groupby("step").last()
 
 # %% ../../nbs/lib/40_training.run_list.ipynb #713c9b54
 def logged_lines(run: Run) -> tuple[list[dict[str, Any]], int]:  # the lines; the number of unreadable ones
-    "The readable lines of metrics.jsonl."
+    "The valid lines of metrics.jsonl."
     return read_log(run.metrics_file)

@@ -23,9 +23,10 @@ from typing import Any
 
 import psutil
 
-from ..core import ParameterError, RunError, SamNbError, atomic_path, disk_errors, read_json, workspace, write_json
+from ..core import ParameterError, RunError, SamNbError, atomic_path, disk_errors, workspace, write_json
+from ..plain_files import log_line, plain, read_file
 from ..recipe import Recipe
-from .run_files import plain, quiet_seconds, run_folder, utc_now
+from .run_files import next_order, quiet_seconds, run_folder, sound_run_info, utc_now
 
 # %% auto #0
 __all__ = ['MAY_DIFFER', 'fingerprint', 'recipe_changes', 'Run', 'cut_metrics']
@@ -197,7 +198,8 @@ def _peak_memory() -> dict[str, float]:
 def _create(cls: type[Run], method: str, recipe: Recipe, root: str | Path | None, parameters: Mapping[str, Any] | None) -> Run:
     root = Path(root) if root is not None else workspace().runs
     folder = _new_folder(root, recipe.run_name, f"{method}-{recipe.dataset}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    run = cls(folder, {"format": 1, "name": folder.name, "method": method, "status": "created", "created": utc_now(), "ended": None})
+    about = {"format": 1, "name": folder.name, "method": method, "status": "created", "created": utc_now(), "order": next_order(root), "ended": None}
+    run = cls(folder, about)
     run.record(recipe=recipe.model_dump(mode="json"), parameters=parameters or {}, process=_this_process(), metrics={}, score=None, steps=0,
                error=None, wall_seconds=0.0, resumed=0, git=_git_state(workspace().root), packages=_package_versions(), hardware=_hardware())
     return run
@@ -211,7 +213,7 @@ def _status(run: Run) -> str:
 # %% ../../nbs/lib/40_training.runs.ipynb #859dcb67
 def _open(cls: type[Run], name: str | Path, root: str | Path | None) -> Run:
     folder = run_folder(name, root)
-    return cls(folder, read_json(folder / "run.json"))
+    return cls(folder, sound_run_info(folder))
 
 # %% ../../nbs/lib/40_training.runs.ipynb #7d46ee11
 def _resume(run: Run, method: str, recipe: Recipe) -> Run:
@@ -236,10 +238,11 @@ def _resume(run: Run, method: str, recipe: Recipe) -> Run:
 def cut_metrics(run: Run,  # the run to be resumed
                 step: int,  # the step of its checkpoint
                 ) -> int:  # lines removed
-    "Remove the lines of metrics.jsonl that belong to later steps, and an incomplete last one."
-    if not run.metrics_file.exists(): return 0
-    lines = run.metrics_file.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    "Remove the lines of metrics.jsonl that belong to later steps, and an incomplete last one. Raises `RunError` where it is no file."
+    try: lines = read_file(run.metrics_file, 2**32).splitlines(keepends=True)
+    except FileNotFoundError: return 0
+    except SamNbError as error: raise RunError(f"metrics.jsonl: {error.fact}", file=run.metrics_file, remedy="move it away") from None
+    kept = [line for line in lines if line.endswith(b"\n") and (log_line(line) or {"step": 0})["step"] <= step]
     if len(kept) < len(lines):
         with atomic_path(run.metrics_file) as temporary: temporary.write_bytes(b"".join(kept))
     return len(lines) - len(kept)
