@@ -1,7 +1,10 @@
 "settings.ini, environment.yml, pyproject.toml and requirements.lock say the same."
+import ast
 import re
+import sys
 import tomllib
 from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
@@ -45,6 +48,18 @@ def test_requirements_lock_pins_what_settings_ini_names():
     for text in (ini["requirements"] + " " + ini["onnx_requirements"] + " " + ini["geo_requirements"] + " " + ini["dev_requirements"]).split():
         wanted = Requirement(text)
         assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
+
+
+def test_every_imported_package_is_named():
+    "What sam_nb imports is in `requirements` or an extra of settings.ini, not just there because another package needs it."
+    ini, provides, missing = settings(), packages_distributions(), {}
+    named = {canonicalize_name(Requirement(r).name) for key, value in ini.items() if key.endswith("requirements") and key != "dev_requirements" for r in value.split()}
+    for file in sorted((root / "sam_nb").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for module in {m.partition(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"sam_nb"}:
+                if not named & {canonicalize_name(name) for name in provides.get(module, [])}: missing.setdefault(module, file.name)
+    assert not missing
 
 
 def test_makefile_and_readme_name_the_python_of_settings_ini():
