@@ -14,6 +14,7 @@ import socket
 import stat
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import psutil
 from .core import RunError, SamNbError, disk_errors
 
 # %% auto #0
-__all__ = ['Holder', 'LockedError', 'is_locked', 'holder', 'FolderLock', 'lock_folder', 'held_here']
+__all__ = ['Holder', 'LockedError', 'is_locked', 'holder', 'FolderLock', 'lock_folder', 'held_here', 'writing_to']
 
 # %% ../nbs/lib/00_locks.ipynb #a1c0de07
 def _birth(pid: int) -> float | None:  # None: there is no such process
@@ -277,3 +278,12 @@ def held_here(folder: str | Path, name: str = ".lock") -> FolderLock | None:
     "The lock of a folder, if this process has it."
     try: return _HELD.get(_key(Path(folder) / name))
     except OSError: return None
+
+@contextlib.contextmanager
+def writing_to(folder: str | Path, what: str, name: str = ".lock") -> Iterator[FolderLock]:
+    "Hold the lock of a folder for a block; one that this process has already stays its own. Raises `LockedError`."
+    before = held_here(folder, name)
+    lock = before or lock_folder(folder, what, name)
+    try: yield lock
+    finally:
+        if before is None: lock.release()

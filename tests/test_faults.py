@@ -156,7 +156,7 @@ def test_a_killed_run_is_shown_as_killed(tmp_path):
     process = toy.train(tmp_path, "gone", slow=0.05, **SMALL)
     toy.wait_for_step(process, tmp_path, "gone", 1)
     assert Run.open("gone", tmp_path).status == "running"
-    with pytest.raises(RunError, match="is still going"): toy.trainer(tmp_path, "gone", resume=True, **SMALL)
+    with pytest.raises(RunError, match="is in use by process"): toy.trainer(tmp_path, "gone", resume=True, **SMALL)
     process.kill()
     process.join()
     time.sleep(0.01)

@@ -17,19 +17,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from ..core import ParameterError, RunError, SamNbError, atomic_path, disk_errors, workspace, write_json
+from ..locks import FolderLock, LockedError, held_here, is_locked, lock_folder
 from ..plain_files import log_line, plain, read_file
 from ..recipe import Recipe
 from .run_files import next_order, quiet_seconds, run_folder, sound_run_info, utc_now
 
 # %% auto #0
-__all__ = ['MAY_DIFFER', 'fingerprint', 'recipe_changes', 'Run', 'cut_metrics']
+__all__ = ['MAY_DIFFER', 'fingerprint', 'is_main', 'is_new', 'recipe_changes', 'Run', 'cut_metrics']
 
 # %% ../../nbs/lib/40_training.runs.ipynb #3f0c5d15
 def _git_state(folder: str | Path,  # any folder of the checkout
@@ -86,30 +87,55 @@ def _is_alive(process: Mapping[str, Any],  # of `this_process`
     try: return abs(psutil.Process(process["pid"]).create_time() - process["started"]) < 2
     except psutil.Error: return False
 
-# %% ../../nbs/lib/40_training.runs.ipynb #0cb5ddae
-_NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|slurm$|\.ipynb_checkpoints$")
+def is_main() -> bool:
+    "Whether this process is the one that writes (the only one, or the first)."
+    return os.environ.get("RANK", "0") == "0"
 
-def _claim(folder: Path) -> bool:
-    "Take `folder` by creating its run.json; False if another run has it."
+# %% ../../nbs/lib/40_training.runs.ipynb #0cb5ddae
+_NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|slurm$|\.ipynb_checkpoints$|\.lock$")
+
+def is_new(folder: Path) -> bool:
+    "Whether a run may be created in a folder: it does not exist, or holds a notebook at most."
+    return not folder.is_dir() or all(_NOTEBOOKISH.match(f.name) for f in folder.iterdir())
+
+def _hold(folder: Path) -> FolderLock:
+    "The lock of a run's folder, to train in it; raises `LockedError` where another process has it."
+    return held_here(folder) or lock_folder(folder, f"training of run {folder.name}")
+
+# %% ../../nbs/lib/40_training.runs.ipynb #b7d20a11
+def _claim(folder: Path) -> FolderLock | None:
+    "Lock the folder of a new run; None if it is taken, and then nothing is changed."
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not all(_NOTEBOOKISH.match(f.name) for f in folder.iterdir()): return False
-        try: os.close(os.open(folder / "run.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError: return False
+        if not is_new(folder): return None
+        lock = _hold(folder)
+        if is_new(folder) and (is_locked(folder) or _exclusively(folder / "run.json")): return lock
+    lock.release()
+    return None
+
+def _exclusively(file: Path) -> bool:
+    "Create a file; False if it exists. It decides where the file system keeps no locks."
+    try: os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError: return False
     return True
 
+def _claim_any(names: Iterable[Path]) -> tuple[Path, FolderLock]:
+    "The first folder that is free."
+    for folder in names:
+        with contextlib.suppress(LockedError):  # somebody creates a run in it at this moment
+            if (lock := _claim(folder)) is not None: return folder, lock
+    raise RunError("no free run name", file=folder.parent, remedy="choose a run_name")
+
 # %% ../../nbs/lib/40_training.runs.ipynb #50a18c5b
-def _new_folder(root: Path, chosen: str | None, automatic: str) -> Path:
-    "A new folder: the chosen name, or the automatic one with a number if needed."
-    if chosen is not None:
-        if not re.fullmatch(r"[\w.+=-]+", chosen) or chosen.startswith("."):
-            raise ParameterError(f"run_name={chosen!r} is no folder name", remedy="use letters, digits, '-', '_' and '.'")
-        if _claim(root / chosen): return root / chosen
-        if not (root / chosen / "run.json").exists():
-            raise RunError("this folder exists and is not a run", file=root / chosen, remedy="choose another run_name")
-        raise RunError(f"a second run with the same name: {chosen!r} exists", file=root / chosen,
-                       remedy=f"choose another run_name, or continue that run with resume={chosen!r}")
-    return next(root / n for n in [automatic, *(f"{automatic}-{k}" for k in range(2, 1000))] if _claim(root / n))
+def _new_folder(root: Path, chosen: str | None, automatic: str) -> tuple[Path, FolderLock]:
+    "A new folder and its lock: the chosen name, or the automatic one with a number if needed."
+    if chosen is None: return _claim_any(root / n for n in [automatic, *(f"{automatic}-{k}" for k in range(2, 1000))])
+    if not re.fullmatch(r"[\w.+=-]+", chosen) or chosen.startswith("."):
+        raise ParameterError(f"run_name={chosen!r} is no folder name", remedy="use letters, digits, '-', '_' and '.'")
+    if (lock := _claim(root / chosen)) is not None: return root / chosen, lock
+    if not (root / chosen / "run.json").exists():
+        raise RunError("this folder exists and is not a run", file=root / chosen, remedy="choose another run_name")
+    raise RunError(f"a second run with the same name: {chosen!r} exists", file=root / chosen,
+                   remedy=f"choose another run_name, or continue that run with resume={chosen!r}")
 
 # %% ../../nbs/lib/40_training.runs.ipynb #122a9580
 MAY_DIFFER = ("device", "workers", "resume", "run_name", "data_root")
@@ -128,6 +154,7 @@ class Run:
     def __init__(self, folder: str | Path,  # runs/<name>
                  info: Mapping[str, Any]):  # the content of run.json
         self.folder, self.info, self._since = Path(folder), dict(info), time.monotonic()
+        self._lock: FolderLock | None = None  # held from create, resume or start until finish or fail
 
     name = property(lambda self: self.folder.name)
     last = property(lambda self: self.folder / "last" / "training.safetensors", doc="The state to resume from.")
@@ -149,16 +176,21 @@ class Run:
 
     @classmethod
     def resume(cls, name: str, method: str, recipe: Recipe, root: str | Path | None = None) -> Run:
-        "An unfinished run, to continue; raises `RunError` if the recipe differs or the run is still going."
-        return _resume(cls.open(name, root), method, recipe)
+        "An unfinished run, to continue; raises `RunError` if the recipe differs, `LockedError` if another process trains or evaluates it."
+        return _resume(cls, cls.open(name, root).folder, method, recipe)
 
     def record(self, **values: Any) -> None:
         "Write values to run.json."
         self.info.update(plain(values))
         write_json(self.folder / "run.json", self.info)
 
+    def hold(self) -> None:
+        "Take the lock of the run, until it has ended; raises `LockedError` where another process has it."
+        if self._lock is None or not self._lock.held: self._lock = _hold(self.folder)
+
     def start(self, **values: Any) -> None:
         "Mark the run as running, in this process."
+        self.hold()
         self._since = time.monotonic()
         self.record(status="running", began=utc_now(), process=_this_process(), error=None, hardware=_hardware(), **values)
 
@@ -172,11 +204,14 @@ class Run:
         seconds = round(self.seconds, 3)
         if metrics is not None: values["metrics"] = metrics
         self.record(**values, status=status, ended=utc_now(), wall_seconds=seconds, peak_memory_gb=_peak_memory())
+        if self._lock is not None: self._lock.release()
 
     def fail(self, error: BaseException) -> None:
-        "Mark the run as failed, or as interrupted by a KeyboardInterrupt; a full disk does not hide `error`."
+        "Mark the run as failed, or as interrupted by a KeyboardInterrupt; a full disk does not hide `error`. A run of another process is left alone."
+        if isinstance(error, LockedError): return
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with contextlib.suppress(SamNbError): self.finish(status=status, error=f"{type(error).__name__}: {error}")
+        if self._lock is not None: self._lock.release()
 
     def __enter__(self) -> Run: return self
     def __exit__(self, kind, error, trace) -> None:
@@ -197,18 +232,24 @@ def _peak_memory() -> dict[str, float]:
 # %% ../../nbs/lib/40_training.runs.ipynb #10c1edcc
 def _create(cls: type[Run], method: str, recipe: Recipe, root: str | Path | None, parameters: Mapping[str, Any] | None) -> Run:
     root = Path(root) if root is not None else workspace().runs
-    folder = _new_folder(root, recipe.run_name, f"{method}-{recipe.dataset}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    about = {"format": 1, "name": folder.name, "method": method, "status": "created", "created": utc_now(), "order": next_order(root), "ended": None}
-    run = cls(folder, about)
-    run.record(recipe=recipe.model_dump(mode="json"), parameters=parameters or {}, process=_this_process(), metrics={}, score=None, steps=0,
-               error=None, wall_seconds=0.0, resumed=0, git=_git_state(workspace().root), packages=_package_versions(), hardware=_hardware())
+    about = dict(recipe=recipe.model_dump(mode="json"), parameters=parameters or {}, process=_this_process(), metrics={}, score=None, steps=0,
+                 error=None, wall_seconds=0.0, resumed=0, git=_git_state(workspace().root), packages=_package_versions(), hardware=_hardware())
+    folder, lock = _new_folder(root, recipe.run_name, f"{method}-{recipe.dataset}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    run = cls(folder, {"format": 1, "name": folder.name, "method": method, "status": "created", "created": utc_now(),
+                       "order": next_order(root), "ended": None})
+    run._lock = lock
+    try: run.record(**about)
+    except BaseException:
+        lock.remove()
+        raise
     return run
 
 def _status(run: Run) -> str:
-    "The status as it is now: a running one whose process is gone was killed."
+    "The status as it is now: a running one whose lock nobody holds, or whose process is gone, was killed."
     status = run.info["status"]
     if status not in ("created", "running"): return status
-    return status if _is_alive(run.info["process"], quiet_seconds(run.folder)) else "killed"
+    locked = is_locked(run.folder)
+    return status if (_is_alive(run.info["process"], quiet_seconds(run.folder)) if locked is None else locked) else "killed"
 
 # %% ../../nbs/lib/40_training.runs.ipynb #859dcb67
 def _open(cls: type[Run], name: str | Path, root: str | Path | None) -> Run:
@@ -216,12 +257,33 @@ def _open(cls: type[Run], name: str | Path, root: str | Path | None) -> Run:
     return cls(folder, sound_run_info(folder))
 
 # %% ../../nbs/lib/40_training.runs.ipynb #7d46ee11
-def _resume(run: Run, method: str, recipe: Recipe) -> Run:
-    "Check that a run may be resumed; see `Run.resume`."
+def _resume(cls: type[Run], folder: Path, method: str, recipe: Recipe) -> Run:
+    "See `Run.resume`."
+    before = held_here(folder)
+    _refuse_running(cls.open(folder))
+    lock = _hold(folder) if is_main() else None
+    try:
+        run = cls.open(folder)  # as it is now
+        _check_resumed(run, method, recipe)
+    except BaseException:
+        if before is None and lock is not None: lock.release()
+        raise
+    run._lock = lock
+    for litter in [*run.folder.glob(".*.tmp"), *run.last.parent.glob(".*")] if is_main() else []: litter.unlink(missing_ok=True)
+    run.info["resumed"] += 1
+    return run
+
+def _refuse_running(run: Run) -> None:
+    "Where there is no lock: raise `RunError` if the process that trains still exists."
     process = run.info["process"]
-    if run.info["status"] == "running" and process["pid"] != os.getpid() and _is_alive(process, quiet_seconds(run.folder), patience=120):
+    if is_locked(run.folder) is not None or run.info["status"] != "running" or process["pid"] == os.getpid(): return
+    if _is_alive(process, quiet_seconds(run.folder), patience=120):
         raise RunError(f"run {run.name!r} is still going: process {process['pid']} on {process['host']}", file=run.folder,
                        remedy="wait for it, or stop it")
+
+# %% ../../nbs/lib/40_training.runs.ipynb #b7d20a12
+def _check_resumed(run: Run, method: str, recipe: Recipe) -> None:
+    "Raise `RunError` where a run is finished, or has another recipe."
     if run.info["status"] == "finished":
         raise RunError(f"run {run.name!r} is finished", file=run.folder, remedy="start a new run; checkpoint=... may name its weights")
     changes = recipe_changes(run.info["recipe"], recipe)
@@ -230,9 +292,6 @@ def _resume(run: Run, method: str, recipe: Recipe) -> Run:
         lines = "".join(f"\n    {k}: {old!r} -> {new!r}" for k, (old, new) in changes.items())
         repeat = " ".join(f"-p {k} {old}" for k, (old, _) in changes.items() if k != "method")
         raise RunError(f"run {run.name!r} had another recipe:{lines}", file=run.folder, remedy=f"repeat its values: {repeat}")
-    for litter in [*run.folder.glob(".*.tmp"), *run.last.parent.glob(".*")]: litter.unlink(missing_ok=True)
-    run.info["resumed"] += 1
-    return run
 
 # %% ../../nbs/lib/40_training.runs.ipynb #f2d055ae
 def cut_metrics(run: Run,  # the run to be resumed

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,13 @@ from torch import Tensor
 from ..core import CheckpointError, RunError, disk_errors
 from ..recipe import Recipe
 from ..frozen import FrozenParts, frozen_digests
-from .runs import MAY_DIFFER, cut_metrics, fingerprint
+from .runs import MAY_DIFFER, cut_metrics, fingerprint, is_main
 from ..weights import read_metadata, save_state
 
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
 
 # %% auto #0
-__all__ = ['save_training_state', 'load_training_state', 'recipe_digest', 'start_run', 'is_main', 'save_trainer']
+__all__ = ['save_training_state', 'load_training_state', 'recipe_digest', 'start_run', 'save_trainer']
 
 # %% ../../nbs/lib/41_training.state.ipynb #6d84c690
 def save_training_state(path: str | Path,  # .../training.safetensors
@@ -65,7 +64,8 @@ def recipe_digest(recipe: Recipe,
     return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 def start_run(t: Trainer) -> None:
-    "Restore the run's state if it has one, and mark it as running. Raises `RunError` if the data changed."
+    "Restore the run's state if it has one, and mark it as running. Raises `RunError` if the data changed, or another process trains in it."
+    if is_main(): t.run.hold()
     splits = {"train": t.train_data, "val": t.val_data, **{name: stream.data for name, stream in t.extra_data.items()}}
     data = {name: fingerprint(split) if split is not None else None for name, split in splits.items()}
     before = t.run.info.get("dataset")
@@ -77,10 +77,6 @@ def start_run(t: Trainer) -> None:
         cut_metrics(t.run, t.step)
         t.run.start(dataset=data)
         if t.step: print(f"run {t.run.name}: goes on at step {t.step} of {t.steps}")
-
-def is_main() -> bool:
-    "Whether this process is the one that writes (the only one, or the first)."
-    return os.environ.get("RANK", "0") == "0"
 
 # %% ../../nbs/lib/41_training.state.ipynb #b899d304
 def _must_match(t: Trainer) -> dict[str, Any]:
