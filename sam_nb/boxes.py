@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import shapely
 import torch
 from torch import Tensor
 
@@ -159,13 +160,12 @@ def quad_iou(a: Tensor,  # [N, 8]
              b: Tensor,  # [M, 8]
              ) -> Tensor:  # float64 [N, M]
     "Overlap of convex quads, computed where their horizontal boxes meet."
-    p, q = (np.asarray(t, np.float32).reshape(-1, 4, 2) for t in (a, b))
+    p, q = (shapely.convex_hull(shapely.polygons(np.asarray(t, np.float64).reshape(-1, 4, 2))) for t in (a, b))
+    (alow, ahigh), (blow, bhigh) = ((r[:, :2], r[:, 2:]) for r in map(shapely.bounds, (p, q)))
     shared = np.zeros((len(p), len(q)))
-    (alow, ahigh), (blow, bhigh) = ((r.min(1), r.max(1)) for r in (p, q))
-    meet = ((alow[:, None] < bhigh[None]) & (blow[None] < ahigh[:, None])).all(-1)
-    for i, j in np.argwhere(meet): shared[i, j] = cv2.intersectConvexConvex(p[i], q[j])[0]
-    areas = [np.array([cv2.contourArea(c) for c in r], np.float64) for r in (p, q)]
-    union = areas[0][:, None] + areas[1][None] - shared
+    i, j = ((alow[:, None] < bhigh[None]) & (blow[None] < ahigh[:, None])).all(-1).nonzero()
+    shared[i, j] = shapely.area(shapely.intersection(p[i], q[j]))
+    union = shapely.area(p)[:, None] + shapely.area(q)[None] - shared
     return torch.from_numpy(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 # %% ../nbs/lib/01_boxes.ipynb #f4983a94

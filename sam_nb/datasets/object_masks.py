@@ -220,7 +220,7 @@ def _resize_mask(plane: np.ndarray,  # uint8 [H, W], 0 and 1, stored by rows or 
     if plane.shape == tuple(size): return np.ascontiguousarray(plane)
     shrinks = size[0] * size[1] <= plane.size
     by_columns = plane.strides[0] < plane.strides[1]
-    if by_columns and not shrinks: plane, by_columns = cv2.transpose(plane.T), False
+    if by_columns and (size[0] > plane.shape[0] or size[1] > plane.shape[1]): plane, by_columns = cv2.transpose(plane.T), False
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     if by_columns: return cv2.transpose(cv2.resize(plane.T, tuple(size), interpolation=how))
     return cv2.resize(plane, tuple(size)[::-1], interpolation=how)

@@ -31,7 +31,7 @@ class Readable(Protocol):
 # %% ../../nbs/lib/72_segment.tiles.ipynb #07f8fdea
 def _starts(length: int, tile: int, overlap: float) -> list[int]:
     "Multiples of an eighth of a tile, and the border."
-    step = int(8 * (1 - overlap)) * (tile // 8)
+    step = int(8 * (1 - overlap)) * max(1, tile // 8)
     return [*range(0, length - tile, step), max(length - tile, 0)]
 
 # %% ../../nbs/lib/72_segment.tiles.ipynb #8a277562
@@ -114,10 +114,10 @@ def _window_for(box: Box, tiles: np.ndarray,  # int64 [T, 4]
     away[:, 2:] *= -1
     away[tiles == np.array([0, 0, width, height])] = 2**40  # the border of the picture
     depth, side = away.min(1), int((tiles[0, 2:] - tiles[0, :2]).min())
-    best = int(depth.argmax())
+    best, unit = int(depth.argmax()), max(1, side // 8)
     if depth[best] >= side // 8 or len(tiles) == 1: return tuple(tiles[best].tolist())
     w, h = (min(n, max(side, math.ceil(1.5 * max(x1 - x0, y1 - y0)))) for n in (width, height))
-    def start(a: int, b: int, n: int, whole: int) -> int: return int(np.clip((a + b - n) // 2 // (side // 8) * (side // 8), 0, whole - n))
+    def start(a: int, b: int, n: int, whole: int) -> int: return int(np.clip((a + b - n) // 2 // unit * unit, 0, whole - n))
     left, top = start(x0, x1, w, width), start(y0, y1, h, height)
     return left, top, left + w, top + h
 
