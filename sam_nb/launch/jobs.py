@@ -9,6 +9,8 @@ import contextlib
 import datetime
 import json
 import re
+import secrets
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ..contract import Evaluator, Job
 from ..contract import job as card_of
 from ..core import CheckpointError, ParameterError, RunError, did_you_mean, disk_errors, workspace
-from .kernel import NotebookJob, execute
+from .kernel import NotebookJob, execute, refuse_taken, take_run
+from ..locks import FolderLock, LockedError, held_here, lock_folder
 from .parameters import Parameter, absolute_paths, find_notebook, shown_path
 from ..zoo import find_weights
 
@@ -32,20 +35,28 @@ def check_run_name(values: Mapping[str, Any]) -> str | None:
     root, chosen = workspace().runs, values.get("run_name")
     if chosen is not None and not re.fullmatch(r"[\w+=-][\w.+=-]*", chosen):
         raise ParameterError(f"run_name={chosen!r} is no folder name", remedy="use letters, digits, '-', '_' and '.'")
-    if chosen is not None and (root / chosen / "run.json").exists():
-        raise RunError(f"a second run with the same name: {chosen!r} exists", file=root / chosen,
-                       remedy=f"choose another --run_name, or continue that run with --resume {chosen}")
+    if chosen is not None: refuse_taken(root / chosen)
     return chosen
 
+# %% ../../nbs/lib/81_launch.jobs.ipynb #c10a1006
 def new_run_folder(method: str, values: Mapping[str, Any], dataset: str) -> Path:
-    "Create the folder of a new run under runs/; raises `RunError` if the chosen name is taken."
+    "Create and lock the folder of a new run under runs/; raises `RunError` if the chosen name is taken."
     root, chosen = workspace().runs, check_run_name(values)
+    if chosen is not None:
+        lock = _lock_run(root / chosen, "training")
+        try: refuse_taken(root / chosen)  # it may have been created in the meantime
+        except RunError: lock.release(); raise
+        return root / chosen
     automatic = f"{method}-{dataset}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    for name in [chosen] if chosen is not None else [automatic, *(f"{automatic}-{k}" for k in range(2, 100))]:
-        with disk_errors(root / name), contextlib.suppress(*[] if chosen is not None else [FileExistsError]):
-            (root / name).mkdir(parents=True, exist_ok=chosen is not None)
+    for name in [automatic, *(f"{automatic}-{k}" for k in range(2, 100))]:
+        with disk_errors(root / name), contextlib.suppress(FileExistsError, LockedError):
+            (root / name).mkdir(parents=True)
+            _lock_run(root / name, "training")
             return root / name
     raise RunError("no free run name", file=root)
+
+def _lock_run(folder: Path, what: str) -> FolderLock:
+    return held_here(folder) or lock_folder(folder, f"{what} of run {folder.name}")
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #64b0b802
 def resumed_values(run: Run, values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -113,6 +124,7 @@ def training_job(method: str, values: dict[str, Any], parameters: Mapping[str, P
     notebook, (values, run) = find_notebook("train", method), training_values(method, values, parameters)
     check_values("train", method, values, parameters)
     if run is not None:
+        _lock_run(run.folder, "training")
         parts = len([*run.folder.glob("notebook*.ipynb")]) + 1
         return NotebookJob(notebook, run.folder / f"notebook-{parts}.ipynb", values, run.folder)
     dataset = values.get("dataset", parameters["dataset"].default if "dataset" in parameters else "data")
@@ -129,10 +141,12 @@ def evaluation_job(method: str, values: dict[str, Any], parameters: Mapping[str,
     "An evaluation of a run (the last one if none is named), or of weights."
     notebook, values = find_notebook("eval", method), absolute_paths(values)
     check_values("eval", method, values, parameters)
-    there = contextlib.suppress(RunError) if values.get("run") is None else contextlib.nullcontext()
-    with there:
+    run = None
+    with contextlib.suppress(RunError) if values.get("run") is None else contextlib.nullcontext():
         run = _find_run(values.get("run") or "last", method) if values.get("checkpoint") is None else None
-        if run is not None: return NotebookJob(notebook, run.folder / "eval.ipynb", {**values, "run": run.name}, run.folder)
+    if run is not None:
+        _lock_run(run.folder, "evaluation")
+        return NotebookJob(notebook, run.folder / "eval.ipynb", {**values, "run": run.name}, run.folder)
     folder = new_run_folder(f"eval-{method}", values, values.get("dataset") or "demo")
     if "run_name" in parameters: values["run_name"] = folder.name
     return NotebookJob(notebook, folder / "eval.ipynb", values, folder, new=True)
@@ -156,16 +170,24 @@ def slurm_options(text: str,  # "partition=gpu,gpus_per_node=1,timeout_min=600"
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #b87b9129
 def submit(job: NotebookJob, options: Mapping[str, Any]) -> Any:  # submitit's Job
-    "Submit a job to Slurm; raises `ParameterError`."
+    "Submit a job to Slurm; raises `ParameterError`. A new run is the job's from now on, until it begins."
     import submitit
     options = {"name": f"sam_nb {job.run.name}", "timeout_min": 24 * 60, **options}
     cluster = options.pop("cluster", "slurm")
+    lock = take_run(job)
     with disk_errors(job.run): executor = _executor(submitit, cluster, job.run / "slurm")
     common, own = submitit.AutoExecutor._typed_parameters(), submitit.SlurmExecutor._valid_parameters()
     unknown = [k for k in options if k not in common and k not in own]
     if unknown: raise ParameterError(f"--slurm knows no {unknown[0]!r}", remedy=did_you_mean(unknown[0], {*common, *own}))
     executor.update_parameters(**{k if k in common else f"slurm_{k}": v for k, v in options.items()})
+    if job.new: _claim(job)
+    lock.release()
     return executor.submit(execute, job)
+
+def _claim(job: NotebookJob) -> None:
+    "Keep the name of a new run for this job: no process holds its lock while it waits."
+    job.claim = f"submitted {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC from {socket.gethostname()};{secrets.token_hex(8)}"
+    with disk_errors(job.run): (job.run / ".claim").write_text(job.claim)
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #f47bf658
 def _executor(submitit: Any, cluster: str, folder: Path) -> Any:

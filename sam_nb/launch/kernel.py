@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -18,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import SamNbError, disk_errors, workspace
+from ..core import RunError, SamNbError, disk_errors, workspace
+from ..locks import FolderLock, LockedError, held_here, lock_folder, writing_to
+from ..training.run_files import read_run_info
 
 # %% auto #0
-__all__ = ['running_kernel', 'NotebookError', 'NotebookJob', 'execute', 'clear_up']
+__all__ = ['running_kernel', 'NotebookError', 'NotebookJob', 'execute', 'take_run', 'refuse_taken', 'clear_up']
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #ee89ca8b
 _LEAVE_QUICKLY = "__import__('atexit').register(__import__('os')._exit, 0)"  # after every other exit function; to take torch apart takes a second
@@ -30,6 +31,7 @@ _KERNEL_OPTIONS = ["--HistoryManager.hist_file=:memory:", f"--IPKernelApp.exec_l
 @contextlib.contextmanager
 def running_kernel(folder: Path,  # where it runs
                    environment: Mapping[str, str] | None = None,  # added to this process's
+                   lock: FolderLock | None = None,  # which the kernel shares
                    ) -> Iterator[Any]:  # an AsyncKernelManager, started
     "A Python kernel, shut down at the end."
     from jupyter_client.manager import AsyncKernelManager
@@ -39,7 +41,9 @@ def running_kernel(folder: Path,  # where it runs
         place = dict(transport="ipc", connection_file=f"{sockets}/kernel.json") if short else {}
         kernel = AsyncKernelManager(kernel_name="python3", **place)
         start = run_sync(kernel.start_kernel)
-        start(extra_arguments=_KERNEL_OPTIONS, cwd=str(folder), env={**os.environ, **(environment or {})})
+        shared = lock.passed() if lock is not None else {"pass_fds": (), "env": {}}
+        environment = {**os.environ, **(environment or {}), **shared["env"]}
+        start(extra_arguments=_KERNEL_OPTIONS, cwd=str(folder), env=environment, pass_fds=shared["pass_fds"])
         try: yield kernel
         finally: run_sync(_end)(kernel)
 
@@ -107,24 +111,55 @@ class NotebookJob:
     run: Path | None = None  # the run that it creates or works on
     new: bool = False  # remove the run folder if the run never begins
     echo: bool = True  # repeat what the notebook prints
+    claim: str = ""  # what the file .claim holds from the submission to the start of a new run
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #582873c3
 def execute(job: NotebookJob) -> None:
-    "Run a job's notebook; raises `NotebookError` or KeyboardInterrupt, and leaves no half-made run."
-    before, kept = _writer(job), job.output.read_bytes() if job.output.is_file() else None
+    "Run a job's notebook; raises `NotebookError`, `LockedError` or KeyboardInterrupt, and leaves no half-made run."
+    lock = take_run(job)
     try:
-        with disk_errors(job.output):
-            job.output.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(job.notebook, job.output)
-        with running_kernel(workspace().root) as kernel, _forwarded_signals(kernel) as heard: _run_notebook(job, kernel, heard)
-    except BaseException as error:
-        clear_up(job, error, before, kept)
-        raise
+        before, kept = _writer(job), job.output.read_bytes() if job.output.is_file() else None
+        try:
+            with disk_errors(job.output):
+                job.output.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(job.notebook, job.output)
+            with running_kernel(workspace().root, lock=lock) as kernel, _forwarded_signals(kernel) as heard: _run_notebook(job, kernel, heard)
+        except BaseException as error:
+            clear_up(job, error, before, kept)
+            raise
+    finally:
+        if lock is not None: lock.release()
 
 def _writer(job: NotebookJob) -> Any:
     "The process that writes to the job's run; None: there is no run yet."
     about = job.run and job.run / "run.json"
-    return json.loads(about.read_text())["process"] if about and about.exists() and about.stat().st_size else None
+    return read_run_info(job.run)[0].get("process") if about and about.exists() and about.stat().st_size else None
+
+# %% ../../nbs/lib/80_launch.kernel.ipynb #c10a1002
+def take_run(job: NotebookJob) -> FolderLock | None:  # None: the job has no run
+    "The lock of a job's run; raises `LockedError` where another process has it, `RunError` where another run has its name."
+    if job.run is None: return None
+    what = {"train": "training", "eval": "evaluation"}.get(job.notebook.stem.partition("_")[0], "notebook")
+    lock, claim = held_here(job.run) or lock_folder(job.run, f"{what} of run {job.run.name}"), job.run / ".claim"
+    try:
+        if job.new: refuse_taken(job.run, job.claim)
+        if job.claim: claim.unlink(missing_ok=True)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+def refuse_taken(folder: Path,  # of a new run
+                 claim: str = "",  # of the job that asks
+                 ) -> None:
+    "Raise `RunError` where a run or a submitted job has this folder."
+    other, name = folder / ".claim", folder.name
+    if (folder / "run.json").exists():
+        raise RunError(f"a second run with the same name: {name!r} exists", file=folder,
+                       remedy=f"choose another --run_name, or continue that run with --resume {name}")
+    if other.exists() and (said := other.read_text(errors="replace")) != claim:
+        raise RunError(f"a second run with the same name: {name!r} was {said.partition(';')[0][:200]} and has not begun", file=folder,
+                       remedy="choose another --run_name; if that job was cancelled, remove this folder")
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #cc01e384
 def _run_notebook(job: NotebookJob, kernel: Any, heard: list[int]) -> None:
@@ -150,28 +185,41 @@ def clear_up(job: NotebookJob, error: BaseException,
              before: Any = None,  # who wrote to the run before this job
              kept: bytes | None = None,  # what lay where the executed notebook goes
              ) -> None:
-    "After a failure: record it in a run that had begun; otherwise restore what was there before."
-    told = getattr(error, "told", isinstance(error, SamNbError))
-    half_made = job.new and told and not _began(job.run)  # an input error between the creation of the run and its first step
-    if job.run is not None and _writer(job) not in (None, before) and not half_made: _tell_run(job.run, error); return
-    if not (told or isinstance(error, KeyboardInterrupt)): return
+    "After a failure: record it in a run that had begun; otherwise restore what was there before. A folder that another process has is left alone."
+    if job.run is None: _restore(job, error, kept); return
+    if not job.run.is_dir(): return
+    with contextlib.suppress(LockedError), writing_to(job.run, "clearing up after a failure") as lock: _clear_run(job, error, before, kept, lock)
+
+def _clear_run(job: NotebookJob, error: BaseException, before: Any, kept: bytes | None, lock: FolderLock) -> None:
+    half_made = job.new and _explained(error) and not _began(job.run)  # an input error between the creation of the run and its first step
+    if _writer(job) not in (None, before) and not half_made: _tell_run(job.run, error); return
+    if not _restore(job, error, kept) or not job.new: return
+    with contextlib.suppress(OSError):
+        if half_made or _writer(job) is None: (job.run / "run.json").unlink(missing_ok=True)
+        if job.claim and (job.run / ".claim").read_text() == job.claim: (job.run / ".claim").unlink()
+    with contextlib.suppress(OSError): (job.run / "slurm").rmdir()
+    lock.remove()
+
+# %% ../../nbs/lib/80_launch.kernel.ipynb #c10a1003
+def _explained(error: BaseException) -> bool: return getattr(error, "told", isinstance(error, SamNbError))
+
+def _restore(job: NotebookJob, error: BaseException, kept: bytes | None) -> bool:
+    "Put back what lay where the executed notebook goes; False where the error needs that notebook."
+    if not (_explained(error) or isinstance(error, KeyboardInterrupt)): return False
     with contextlib.suppress(OSError):
         if kept is not None: job.output.write_bytes(kept)
         elif job.run is not None and job.output.parent == job.run: job.output.unlink(missing_ok=True)
-    if job.new:
-        with contextlib.suppress(OSError):
-            if half_made or _writer(job) is None: (job.run / "run.json").unlink(missing_ok=True)
-            job.run.rmdir()
+    return True
 
 def _began(folder: Path) -> bool:
     "Whether a run has looked at its data, or left anything of value."
-    about = folder / "run.json"
-    info = json.loads(about.read_text()) if about.exists() and about.stat().st_size else {}
+    info = read_run_info(folder)[0] if (folder / "run.json").exists() else {}
     return info.get("status") == "running" or bool(info.get("dataset") or info.get("steps")) or (folder / "metrics.jsonl").exists()
 
 def _tell_run(folder: Path, error: BaseException) -> None:
     from sam_nb.training.runs import Run
-    run = Run.open(folder)
-    if run.info["status"] not in ("created", "running"): return
-    if isinstance(error, NotebookError): run.finish(status="failed", error=f"{error.name}: {error.fact}")
-    else: run.fail(error)
+    with contextlib.suppress(RunError):  # a damaged run.json
+        run = Run.open(folder)
+        if run.info["status"] not in ("created", "running"): return
+        if isinstance(error, NotebookError): run.finish(status="failed", error=f"{error.name}: {error.fact}")
+        else: run.fail(error)

@@ -132,6 +132,8 @@ def _new_folder(root: Path, chosen: str | None, automatic: str) -> tuple[Path, F
     if not re.fullmatch(r"[\w.+=-]+", chosen) or chosen.startswith("."):
         raise ParameterError(f"run_name={chosen!r} is no folder name", remedy="use letters, digits, '-', '_' and '.'")
     if (lock := _claim(root / chosen)) is not None: return root / chosen, lock
+    if (root / chosen / ".claim").exists():
+        raise RunError(f"a job was submitted that will create run {chosen!r}", file=root / chosen, remedy="choose another run_name")
     if not (root / chosen / "run.json").exists():
         raise RunError("this folder exists and is not a run", file=root / chosen, remedy="choose another run_name")
     raise RunError(f"a second run with the same name: {chosen!r} exists", file=root / chosen,
