@@ -286,9 +286,11 @@ def check(name: str, root: str | Path | None = None,
     info = dataset_info(name, root)
     found = resolve_dataset(name, root, split=(splits or info.splits)[0])
     options, folder = folder_options(choices or {}, found), found.prepare()
-    if splits is None and info.task in _ANY_FOLDER: splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder, **options)
+    if splits is None and info.task in _ANY_FOLDER:
+        splits = resolve(f"sam_nb.datasets.{info.task}:splits_to_check")(folder, **(options if info.task == "objects" else {}))
     reports = {split: resolve(info.checker)(info, split, folder, sample, **options) for split in splits or found.splits() or info.splits}
-    for data in (r.data for r in reports.values() if options and r.total): refuse_idle(options, data.kind)
+    if options and info.task == "objects":
+        for data in (r.data for r in reports.values() if r.total): refuse_idle(options, data.kind)
     if sample is None and len(reports) > 1 and info.task in _ANY_FOLDER: _add_leakage(reports)
     return reports
 

@@ -19,6 +19,7 @@ from ..core import DatasetError
 from .coco_segmentations import AS_TEXT, NO_MASK, SHARES, sound_segmentation, whole_number  # noqa: F401
 from .coco_tables import compare_boxes, read_annotations, read_categories, read_coco, read_images, segmentations_of  # noqa: F401
 from .coco_tables import Annotations, Ids, Images, no_masks, open_tables
+from .inside import OUTSIDE_REMEDY, leaves
 from .json_files import JsonFile, entries_of, json_kind, paused_collector
 from .layouts import Choices, Evidence, Layout, listed, once
 from .mask_pictures import sized_map
@@ -202,10 +203,11 @@ def _settle(table: Annotations, keys: Sequence[Any], file: Path, problems: list[
     return table
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #8743a2b8
-def _missing(found: NamedPicture) -> tuple[str, str]:  # fact, remedy
+def _missing(name: str, found: NamedPicture) -> tuple[str, str]:  # fact, remedy
     if len(found.rivals) > 1:
         return f"several pictures could be it: {', '.join(found.rivals[:3])}", "keep one of them, or write its folder into file_name"
     if found.rivals: return f"{found.rivals[0]} fits, and is another image of the list", "copy the image, or take it out of the list"
+    if leaves(name): return f"{name[:200]!r} leads outside the folder, and no picture in it is called so", OUTSIDE_REMEDY
     return "an image of the list is not there", "copy it, or take it out of the list"
 
 def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth: Sequence[Any], problems: list[Problem]) -> list[Entry]:
@@ -213,7 +215,7 @@ def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth:
     entries, base, seen = [], str(folder).rstrip("/"), set()
     for name, picture, own, size in zip(images.names, found, truth, images.sizes.tolist(), strict=True):
         if not picture.file:
-            fact, remedy = _missing(picture)
+            fact, remedy = _missing(name, picture)
             _note(problems, "image missing", fact, os.path.join(base, os.path.basename(name) if ".." in name else name), remedy)
             continue
         path = f"{base}/{picture.file}"
@@ -316,8 +318,10 @@ def _segments(annotation: Mapping[str, Any], maps: PictureNames, order: Ids, cro
     kept = [s for s in segments if crowd or not s.get("iscrowd")]
     for _ in range(len(segments) - len(kept)): _note(problems, "crowd", f"image {annotation['image_id']}: a crowd", file)
     columns = ([s["id"] for s in kept], order.of([s["category_id"] for s in kept]), [bool(s.get("iscrowd")) for s in kept])
-    name = maps.find(annotation["file_name"]).file or os.path.basename(annotation["file_name"])
-    return (str(maps.folder / name), *columns) if kept else ()
+    name = maps.find(annotation["file_name"]).file
+    if not name:
+        _note(problems, "mask missing", f"no id map {annotation['file_name'][:200]!r} in {maps.folder.name}", file, "copy it, or leave the image out")
+    return (str(maps.folder / name), *columns) if kept and name else ()
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #e1270fbe
 def _find(place: Path, prefix: str) -> Evidence | None:

@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .earth_classes import SCENE_FOLDERS
 from .earth_labels import COVER_FORMS, cover_form, read_captions, read_cover, read_scenes
 from .earth_samples import (BoxImage, CaptionImage, ClassImage, CountImage, EarthImage, EarthSet, GroundingImage, SemanticImage,
                                            images_in, json_file)
+from .inside import reading_inside
 from .object_checks import ObjectsReport
 from .pictures import Problem, file_error
 
@@ -95,6 +97,7 @@ READERS: dict[str, Callable[..., EarthSet]] = {"dota": read_dota, "dior": read_d
 def open_earth(root: str | Path,
                split: str | None = None,  # None: the first that is there
                kind: str | None = None,  # the layout, one of READERS; None: recognised
+               *, allow_outside: bool = False,  # names and links that leave the folder are read as written
                **options) -> EarthSet:  # of the layout's reader
     "Open a split of any Earth-observation layout. Raises `DatasetError` or `ParameterError`."
     root = Path(root).expanduser()
@@ -108,7 +111,9 @@ def open_earth(root: str | Path,
     there = earth_splits(root, kind)
     if split is not None and split not in there and len(there) > 1:
         raise file_error("split missing", f"no split {split!r} here; there are: {', '.join(there)}", root, did_you_mean(split, there))
-    return READERS[kind](root, split or there[0], **({"form": kind} if kind in COVER_FORMS else {}), **options)
+    with reading_inside(root, allow_outside=allow_outside) as bounds:
+        data = READERS[kind](root, split or there[0], **({"form": kind} if kind in COVER_FORMS else {}), **options)
+    return replace(data, problems=(*data.problems, *bounds.problems))
 
 # %% ../../nbs/lib/10_datasets.earth.ipynb #1ddbe673
 def _outlined(image: np.ndarray, corners: Sequence[Sequence[float]], colour: tuple[int, int, int] = (255, 230, 0)) -> np.ndarray:
@@ -217,9 +222,10 @@ def open_info(info: Any, split: str, root: str | Path, transform: Callable | Non
     if transform is not None: raise ParameterError("these samples take no transform", remedy="evaluations resize images themselves")
     return open_earth(root, split, **{**info.options, **options})
 
-def check_info(info: Any, split: str, root: str | Path, sample: int | None = None) -> ObjectsReport:
+def check_info(info: Any, split: str, root: str | Path, sample: int | None = None,
+               **options) -> ObjectsReport:  # as in `open_earth`
     "The report of one split; a split that cannot be opened is a problem in it."
-    try: return check_earth(open_info(info, split, root), sample, info.name)
+    try: return check_earth(open_info(info, split, root, **options), sample, info.name)
     except DatasetError as error:
         problem = getattr(error, "problem", None) or Problem("not readable", error.fact, str(error.file or root), error.remedy or "")
         return ObjectsReport(info.name, split, 0, problems=[problem])

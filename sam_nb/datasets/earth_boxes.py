@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 
 from ..core import ParameterError, did_you_mean
 from .earth_classes import COUNT_NAMES, DIOR_CLASSES, DOTA_CLASSES, DOTA_NAMES, PRIOR_AREAS
-from .earth_samples import (BoxImage, BoxObject, CountImage, EarthSet, GroundingImage, earth_set, first_folder, images_in,
+from .inside import refuse_outside
+from .earth_samples import (BoxImage, BoxObject, CountImage, EarthSet, GroundingImage, earth_set, first_folder, images_in, named_image,
                                            json_file, own_classes)
 from .pictures import Problem, file_error
 
@@ -39,6 +40,7 @@ _ABOUT = re.compile(r"\s*(imagesource|gsd|acquisition dates?)\s*:", re.I)
 
 def _dota_objects(file: str, classes: Sequence[str], problems: list[Problem]) -> tuple[BoxObject, ...]:
     "The objects of a DOTA file."
+    refuse_outside(file)
     with open(file, encoding="utf-8-sig", errors="replace") as f: lines = f.read().splitlines()
     found = [(k, _dota_object(line, DOTA_NAMES, classes)) for k, line in enumerate(lines, 1) if line.strip() and not _ABOUT.match(line)]
     for k, wrong in found:
@@ -130,7 +132,7 @@ def read_dior(root: str | Path,
         else: problems.append(Problem("annotation damaged", found, str(file), "mend the annotation, or take it out"))
     folder = first_folder([root / p.format(split) for p in _IMAGES], "images")
     images = [i for i in data["images"] if isinstance(i, dict) and isinstance(i.get("file_name"), str) and i.get("id") in of]
-    samples = [BoxImage(i["file_name"], str(folder / i["file_name"]), tuple(of[i["id"]]), i["id"]) for i in images]
+    samples = [BoxImage(n := i["file_name"], named_image(n, root, folder, file), tuple(of[i["id"]]), i["id"]) for i in images]
     return earth_set("dior", sorted(samples, key=lambda s: s.name), classes, root, split, problems)
 
 # %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #fe31970d
@@ -178,7 +180,7 @@ def read_counts(root: str | Path,  # the folder "Counting", one inside it, or th
             continue
         image, label, count = read
         stem = os.path.splitext(os.path.basename(image.replace("\\", "/")))[0]
-        path = next((f[stem] for f in folders if stem in f), str(file.parent.parent / image))
+        path = next((f[stem] for f in folders if stem in f), None) or named_image(image, root, file.parent.parent, file)
         found.append(CountImage(os.path.basename(image), path, label, count, priors.get(label)))
     problems += _without_prior(found, priors, file)
     return earth_set("counts", found, sorted({s.label for s in found}), file.parent.parent, split, problems)
@@ -192,6 +194,7 @@ def _without_prior(found: Sequence[CountImage], priors: Mapping[str, float], fil
 # %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #dbac02dd
 def _voc_objects(file: Path, problems: list[Problem]) -> tuple[str, list[tuple[str, tuple[float, ...], str] | None]]:
     "The image's name, and sentence, box and class of each object (None: damaged); a file that cannot be read is a problem."
+    refuse_outside(file)
     try: root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
         problems.append(Problem("annotation damaged", f"not an XML file ({error})", str(file), "copy it again: later object numbers count on it"))
@@ -208,6 +211,7 @@ def _voc_objects(file: Path, problems: list[Problem]) -> tuple[str, list[tuple[s
 # %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #bee2389a
 def _object_numbers(file: Path) -> set[int]:
     "The numbers of a split. Raises `DatasetError`."
+    refuse_outside(file)
     try: text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError: raise file_error("split missing", "this list of object numbers is not there", file, "choose a split that is") from None
     try: return {int(w) for w in text.replace(",", " ").split()}
@@ -225,7 +229,7 @@ def read_rsvg(root: str | Path,
     wanted = _object_numbers(file)
     for xml in sorted(notes.glob("*.xml")):
         name, objects = _voc_objects(xml, problems)
-        path = images.get(os.path.splitext(name)[0]) or images.get(xml.stem) or str(notes.parent / "JPEGImages" / name)
+        path = images.get(os.path.splitext(name)[0]) or images.get(xml.stem) or named_image(name, root, notes.parent / "JPEGImages", xml)
         samples += [GroundingImage(name, path, *o) for k, o in enumerate(objects, number) if k in wanted and o]
         number += len(objects)
     if beyond := sorted(w for w in wanted if not 0 <= w < number):

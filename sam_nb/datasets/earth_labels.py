@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core import ParameterError, did_you_mean
 from .earth_classes import CAPTION_CLASSES, ISAID_COLOURS, LOVEDA_CLASSES, POTSDAM_CLASSES, POTSDAM_COLOURS, SCENE_FOLDERS
-from .earth_samples import CaptionImage, ClassImage, EarthSet, SemanticImage, earth_set, first_folder, images_in, json_file, own_classes
+from .earth_samples import CaptionImage, ClassImage, EarthSet, SemanticImage, earth_set, first_folder, images_in, json_file, named_image, own_classes
 from .pictures import Problem, file_error
 
 # %% auto #0
@@ -57,13 +57,13 @@ def read_scenes(root: str | Path,
     return earth_set("scenes", samples, list(names), root, split, problems)
 
 # %% ../../nbs/lib/10_datasets.earth_labels.ipynb #7fa11f08
-def _caption_image(entry: Any, folder: Path) -> CaptionImage | str:  # or what is wrong
+def _caption_image(entry: Any, root: Path, folder: Path, file: Path) -> CaptionImage | str:  # or what is wrong
     if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str): return f"an entry without a file name: {str(entry)[:60]}"
     listed = entry.get("sentences") if isinstance(entry.get("sentences"), list) else []
     texts = [s.get("raw") if isinstance(s, dict) else s for s in listed]
     captions = tuple(t for t in texts if isinstance(t, str) and t.strip())
     if not captions: return f"{entry['filename']} has no sentence"
-    return CaptionImage(entry["filename"], str(folder / entry["filename"]), captions, entry.get("imgid", 0))
+    return CaptionImage(entry["filename"], named_image(entry["filename"], root, folder, file), captions, entry.get("imgid", 0))
 
 # %% ../../nbs/lib/10_datasets.earth_labels.ipynb #84068fd1
 def read_captions(root: str | Path,
@@ -77,7 +77,7 @@ def read_captions(root: str | Path,
         raise file_error("not a list of captions", 'no list "images" in it', file, "expected images with filename, split and sentences")
     folder = first_folder([root / n for n in ("Images", "images", "imgs")], "images")
     chosen = [e for e in data["images"] if not isinstance(e, dict) or e.get("split") == split]
-    read = [_caption_image(e, folder) for e in chosen]
+    read = [_caption_image(e, root, folder, file) for e in chosen]
     problems = [Problem("caption missing", r, str(file), "write one, or take the image out") for r in read if isinstance(r, str)]
     return earth_set("captions", sorted((r for r in read if not isinstance(r, str)), key=lambda s: s.name), own_classes(root) or CAPTION_CLASSES,
                      root, split, problems)

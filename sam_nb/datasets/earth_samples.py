@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from ..core import SamNbError, read_json
+from .inside import inside, leads_outside, may_leave, note_name, refuse_outside
+from .layouts import listed
 from .picture_files import ENDINGS, turned
 from .pictures import Picture, image_array, read_label, read_pixels
 from .problems import Problem, file_error
 
 # %% auto #0
 __all__ = ['EarthImage', 'BoxObject', 'BoxImage', 'CountImage', 'GroundingImage', 'ClassImage', 'CaptionImage', 'SemanticImage',
-           'EarthSet', 'images_in', 'first_folder', 'json_file', 'own_classes', 'earth_set']
+           'EarthSet', 'images_in', 'named_image', 'first_folder', 'json_file', 'own_classes', 'earth_set']
 
 # %% ../../nbs/lib/10_datasets.earth_samples.ipynb #78e01a72
 @dataclass(frozen=True)
@@ -153,8 +155,18 @@ class EarthSet(Sequence):
 # %% ../../nbs/lib/10_datasets.earth_samples.ipynb #a1c51808
 def images_in(folder: str | Path) -> dict[str, str]:  # name without ending -> file, sorted
     "The image files of a folder; none where it is not there."
-    files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return {os.path.splitext(f)[0]: os.path.join(folder, f) for f in files if f.lower().endswith(ENDINGS) and not f.startswith(".")}
+    return {os.path.splitext(f)[0]: os.path.join(folder, f) for f in listed(folder)[0] if f.lower().endswith(ENDINGS)}
+
+def named_image(name: str,  # as a list has it
+                root: str | Path, folder: str | Path,  # of the dataset, and of its images
+                file: str | Path) -> str:  # of the list, named in a problem
+    "The file that a name means; of a name that leaves the dataset's folder, the one that is called so in the folder of the images."
+    path = inside(root, name, folder=folder, allow_outside=may_leave())
+    if path is not None: return str(path)
+    base = name.replace("\\", "/").rpartition("/")[2][:200].replace("\0", "")
+    there = base not in ("", ".", "..") and os.path.isfile(os.path.join(folder, base))
+    note_name(name, file, exchanged=there)
+    return os.path.join(folder, base or "?")
 
 def first_folder(candidates: Sequence[str | Path], wanted: str) -> Path:
     "The first of some folders that is there. Raises `DatasetError`."
@@ -165,6 +177,7 @@ def first_folder(candidates: Sequence[str | Path], wanted: str) -> Path:
 # %% ../../nbs/lib/10_datasets.earth_samples.ipynb #9ade22c4
 def json_file(file: str | Path, expected: str) -> Any:
     "A JSON file. Raises `DatasetError` where it is missing or broken."
+    refuse_outside(file)
     try: return read_json(file)
     except FileNotFoundError: raise file_error("file missing", "this file is not there", file, f"expected {expected}") from None
     except (SamNbError, UnicodeDecodeError) as error:
@@ -181,7 +194,7 @@ def earth_set(kind: str, samples: Sequence[EarthImage], classes: Sequence[str], 
     "The set of the samples whose image is there; the rest become problems. Raises `DatasetError` where none is left."
     lost = [Problem("image missing", f"the image of {s.name!r} is not there", s.file, "copy it, or take it out of the list")
             for s in samples if not os.path.isfile(s.file)]
-    kept = tuple(s for s in samples if os.path.isfile(s.file))
+    kept = tuple(s for s in samples if os.path.isfile(s.file) and not leads_outside(s.file))
     problems = (*problems, *lost)
     if kept: return EarthSet(kind, kept, tuple(classes), str(root), split, problems)
     left_out = ", ".join(f"{n} x {k}" for k, n in Counter(p.kind for p in problems).most_common())

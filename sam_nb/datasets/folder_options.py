@@ -55,6 +55,7 @@ class FolderOptions(FolderChoices):
     "The same for trainings and checks, with the folder of the images and the masks of groups."
     images: str | None = Field(None, description="folder of the images; None: looked for")
     crowd: bool | None = Field(None, description="keep masks of groups of objects")
+    allow_outside: bool | None = Field(None, description="read names and links that leave the folder as they are written (the usual: false)")
 
 # %% ../../nbs/lib/10_datasets.folder_options.ipynb #e556a8c0
 def folder_options(choices: FolderChoices | Mapping[str, Any],  # a recipe, or the choices that were made
@@ -63,8 +64,7 @@ def folder_options(choices: FolderChoices | Mapping[str, Any],  # a recipe, or t
     "The options that choices mean for a dataset. Raises `ParameterError` for one that does nothing, or a path that is not there."
     said = choices.chosen() if isinstance(choices, FolderChoices) else dict(choices)
     what = _reads_none(found)
-    if said and what:
-        name = next(iter(said))
+    if what and (name := next((n for n in said if n != "allow_outside" or found.generated), None)):
         raise ParameterError(f"{name}={said[name]!r} does nothing for {what}", remedy=f"leave {name} out")
     return {name: _located(name, v, found.folder) if name in ("images", "annotations") else v for name, v in said.items()}
 

@@ -136,10 +136,11 @@ def open_shares(data: Objects,  # all labelled images, a training split
                 *, nested: bool = False,  # a smaller share of this seed lies within a larger one
                 every_class: bool = False,  # draw so that each class has a label
                 leave_out_labelled: bool = False,  # no picture is both labelled and unlabelled
+                allow_outside: bool = False,  # of `open_unlabelled`
                 ) -> tuple[Objects, Objects]:
     "The labelled images of a share, and the images without labels. Raises `DatasetError` or `ParameterError`."
     labelled = labelled_share(data, share, seed, nested, every_class)
-    free = without_masks(data.entries, data, f"images of {data.name}") if unlabelled is None else open_unlabelled(unlabelled, data)
+    free = without_masks(data.entries, data, f"images of {data.name}") if unlabelled is None else open_unlabelled(unlabelled, data, allow_outside)
     both = {k for k, known in enumerate(_same_pictures(free, labelled)) if known}
     if not both: return labelled, free
     kept = [k for k in range(len(free)) if k not in both] if leave_out_labelled else range(len(free))

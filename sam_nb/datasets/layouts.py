@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import ParameterError, did_you_mean
+from .inside import leads_outside, refuse_outside
 
 if TYPE_CHECKING: from sam_nb.datasets.object_masks import FolderContents
 
@@ -50,6 +51,7 @@ class Choices:
     nodata: float | None = None  # value of pixels without a measurement; None: as the file says
     orientation: str = "shown"  # images as their EXIF or TIFF note shows them, or as they are "stored"
     window: tuple[float, float] | None = None  # values that become 0 and 255; None: percentiles
+    allow_outside: bool = False  # names and links that leave the folder are read as written
 
     def __post_init__(self):
         for name, among in (("kind", KINDS), ("orientation", ORIENTATIONS)):
@@ -106,14 +108,14 @@ def once(key: Any, make: Callable[[], Any]) -> Any:
 
 # %% ../../nbs/lib/10_datasets.layouts.ipynb #531dc28b
 def listed(folder: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:  # names of files, names of folders, sorted
-    "What is in a folder, without hidden files, thumbnails, dead links and links to a folder above; nothing where there is no such folder."
+    "What is in a folder, without hidden files, thumbnails, dead links and links to a folder above or outside; nothing where there is no such folder."
     known, folder = _LISTED.get(), os.fspath(folder)
     if known is not None and folder in known: return known[folder]
     files, folders = [], []
     try:
         with os.scandir(folder) as entries:
-            for e in entries:
-                if e.name[0] in ".~" or e.name.lower() in _JUNK or e.is_symlink() and _leads_nowhere(e.path): continue
+            for e in entries if not leads_outside(folder) else ():
+                if e.name[0] in ".~" or e.name.lower() in _JUNK or e.is_symlink() and (_leads_nowhere(e.path) or leads_outside(e.path)): continue
                 (folders if e.is_dir() else files).append(e.name)
     except (FileNotFoundError, NotADirectoryError, PermissionError): pass
     found = tuple(sorted(files)), tuple(sorted(folders))
@@ -121,9 +123,10 @@ def listed(folder: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:  # na
     return found
 
 def _leads_nowhere(link: str) -> bool:
-    "Whether a link is dead, or leads back to a folder that it lies in."
+    "Whether a link is dead, or leads back to a folder on the way to it."
     real = os.path.realpath(link)
-    return not os.path.exists(real) or os.path.join(os.path.realpath(os.path.dirname(link)), "").startswith(os.path.join(real, ""))
+    if not os.path.isdir(real): return not os.path.exists(real)
+    return any(os.path.join(os.path.realpath(above), "").startswith(os.path.join(real, "")) for above in Path(link).parents)
 
 # %% ../../nbs/lib/10_datasets.layouts.ipynb #0ccf97a3
 def _decoded(data: bytes) -> str:
@@ -140,6 +143,7 @@ def read_list(file: str | Path,
               ) -> list[str]:  # in their order; a line that is no known name stays as written
     "The names in a list file, one a line. Raises `DatasetError`."
     from sam_nb.datasets.pictures import file_error
+    refuse_outside(file)
     try: text = _decoded(Path(file).read_bytes())
     except FileNotFoundError: raise file_error("file missing", "this list is not there", file, "check the name") from None
     except UnicodeDecodeError:

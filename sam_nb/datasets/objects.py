@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..core import DatasetError, derive_seed, did_you_mean
 from .coco_masks import coco_files, lone_coco_file
 from .coco_tables import read_coco
 from .folders import picture_folders, unread_below
+from .inside import LINK, NAME, Bounds, reading_inside
 from .layouts import MASK_PICTURES, Choices, Evidence, Layout, known_layouts, listed, one_listing
 from .mask_folders import find_folders
 from .object_masks import FolderContents, MaskSet, ObjectTransform, collate_objects
@@ -82,9 +84,15 @@ def splits_on_disk(root: str | Path, extra: str | None = None,
     "The splits that are on disk; `extra` too, where there is one of this name."
     root, said = _place(root, choices)
     try:
-        with one_listing(): layout, evidence = recognise(root, said)
+        with one_listing(), _reading(root, said): layout, evidence = recognise(root, said)
     except DatasetError: return []
     return [*evidence.splits, *([extra] if _has_more(layout, evidence, root, extra, said) else [])]
+
+def _reading(root: Path, choices: Choices) -> AbstractContextManager[Bounds]:
+    "The folders that may be read: the one that the user gave (of a folder of annotations the one above), and those of the choices."
+    whole = root.absolute().parent if root.name.lower() in ("annotations", "annotation", "labels", "json") else root
+    named = choices.annotations and (os.path.dirname(choices.annotations) if os.path.isfile(choices.annotations) else choices.annotations)
+    return reading_inside(whole, choices.images, named or None, allow_outside=choices.allow_outside)
 
 def _place(root: str | Path, choices: dict[str, Any]) -> tuple[Path, Choices]:
     "The folder, and the choices; a file of annotations is a choice in its folder."
@@ -103,12 +111,13 @@ def _open_folder(root: Path, split: str | None, choices: Choices) -> FolderConte
     "The images and masks of a split. Raises `DatasetError`."
     if not root.is_dir():
         raise file_error("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo_objects'")
-    with one_listing():
+    with one_listing(), _reading(root, choices) as bounds:
         layout, evidence = recognise(root, choices)
         there = [*evidence.splits, *([split] if _has_more(layout, evidence, root, split, choices) else [])]
         if there or not (choices.annotations and os.path.isfile(choices.annotations)): opened, part = choose_split(there, split, root)
         else: opened, part = split or "", split if split in ("train", "val") else ""
         found = layout.open(root, opened, choices)
+    found = replace(found, notes=(*found.notes, *bounds.notes), problems=(*found.problems, *bounds.problems))
     if opened and split is None: found = replace(found, notes=(*found.notes, f"no split was asked for: {opened}"))
     if evidence.fact: found = replace(found, notes=(f"{layout.title}: {evidence.fact}", *found.notes))
     return take_part(found, part, choices.every)
@@ -242,15 +251,16 @@ def load_objects(root: str | Path,
                  nodata: float | None = None,  # value of pixels without data; None: as the file says
                  orientation: str = "shown",  # images as their EXIF or TIFF note shows them, or as "stored"
                  window: tuple[float, float] | None = None,  # values that become 0 and 255; None: percentiles
+                 allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
                  **options) -> Objects:  # name, transform of `Objects`
     "Open a folder of images with object masks, or a file of annotations. Raises `DatasetError`."
     reading = {"bands": tuple(bands) if bands else None, "nodata": nodata, "orientation": orientation, "window": window}
     root, choices = _place(root, dict(images=images, annotations=annotations, kind=kind, components=components, crowd=crowd, parts=parts,
-                                      exact=exact, every=every, **reading))
+                                      exact=exact, every=every, allow_outside=bool(allow_outside), **reading))
     found = _open_folder(root, split, choices)
     if not found.entries:
         kept_out = f" (left out: {count_problems(found.problems)})" if found.problems else ""
-        remedy = "mend what was left out, or choose another split"
+        remedy = next((p.remedy for p in found.problems if p.kind in (LINK, NAME)), "mend what was left out, or choose another split")
         raise file_error("split empty", f"no image with a usable mask in split {split or 'all'!r}{kept_out}", root, remedy)
     return Objects(found, split=split or "", root=root, **reading, **options)
 

@@ -33,10 +33,10 @@ def is_picture(name: str | Path) -> bool:
 
 def image_files(folder: str | Path) -> dict[str, str]:  # name without ending -> file, sorted
     "The image files of a folder. Raises `DatasetError`."
-    try: files = sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        raise file_error("folder missing", "this folder is not there", folder, "check the path and the layout of the dataset") from None
-    return {os.path.splitext(f)[0]: os.path.join(folder, f) for f in files if is_picture(f)}
+    from sam_nb.datasets.layouts import listed
+    if not os.path.isdir(folder):
+        raise file_error("folder missing", "this folder is not there", folder, "check the path and the layout of the dataset")
+    return {os.path.splitext(f)[0]: os.path.join(folder, f) for f in listed(folder)[0] if is_picture(f)}
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #933f9ea8
 # mirror x, mirror y, exchange

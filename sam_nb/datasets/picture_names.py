@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from .inside import inside, leads_outside, leaves, may_leave, note_name
 from .layouts import listed
 from .pictures import ENDINGS
 
@@ -77,9 +78,14 @@ class PictureNames:
 
     def _as_written(self, name: str) -> str:  # "": not so
         folder, _, base = name.rpartition("/")
-        if not base or name[0] == "/" or ".." in name.split("/") or "\0" in name: return ""
+        if not base or name[0] == "/" or ".." in name.split("/"): return self._elsewhere(name) if may_leave() else ""
         if folder not in self._listed: self._listed[folder] = _files_in(self.folder / folder)
         return name if base in self._listed[folder] else ""
+
+    def _elsewhere(self, name: str) -> str:  # relative; "": not there
+        path = inside(self.folder, name, allow_outside=True)
+        if path is None or not path.is_file(): return ""
+        return os.path.relpath(os.path.realpath(path.parent), os.path.realpath(self.folder)) + f"/{path.name}"
 
     @cached_property
     def _below(self) -> dict[str, list[tuple[str, ...]]]:  # stem -> parts of the pictures that have it
@@ -103,18 +109,16 @@ class PictureNames:
 
 # %% ../../nbs/lib/10_datasets.picture_names.ipynb #9fb9418e
 def _files_in(folder: Path) -> set[str]:
-    try: return {f.name for f in os.scandir(folder) if f.is_file()}
-    except OSError: return set()
+    if leads_outside(folder): return set()
+    try: return {f.name for f in os.scandir(folder) if f.is_file() and not (f.is_symlink() and leads_outside(f.path))}
+    except (OSError, ValueError): return set()  # not there, or no folder can have this name
 
 def _tree(folder: Path, above: tuple[str, ...] = ()) -> Iterable[tuple[str, ...]]:
     "Parts of the pictures below a folder, sorted."
-    try: here = sorted(os.scandir(folder), key=lambda f: f.name)
-    except OSError: return
-    for f in here:
-        if f.name.startswith("."): continue
-        if f.is_dir():
-            if _plain(f.name) not in _NOT_PICTURES and len(above) < 8: yield from _tree(Path(f.path), (*above, f.name))
-        elif _stem(f.name) != _plain(f.name): yield *above, f.name
+    files, folders = listed(folder)
+    yield from ((*above, f) for f in files if _stem(f) != _plain(f))
+    for f in folders:
+        if _plain(f) not in _NOT_PICTURES and len(above) < 8: yield from _tree(folder / f, (*above, f))
 
 # %% ../../nbs/lib/10_datasets.picture_names.ipynb #30198763
 def _closest(wanted: Sequence[str], fits: Sequence[tuple[str, ...]]) -> NamedPicture:
@@ -168,11 +172,16 @@ def best_folder(folders: Iterable[Path],  # the usual one first
     "The folder in which most of the named pictures are."
     there = list(dict.fromkeys(f for f in folders if f.is_dir()))
     few = names[:: max(1, len(names) // 20)]
-    exact = {f: sum(bool(n) and not os.path.isabs(n) and ".." not in n.split("/") and (f / n).is_file() for n in few) for f in there}
+    def written(folder: Path, name: str) -> bool:
+        path = inside(folder, name, allow_outside=may_leave()) if may_leave() or not leaves(name) else None
+        return path is not None and path.is_file()
+    exact = {f: sum(written(f, n) for n in few) for f in there}
     if exact and max(exact.values()) == len(few): return max(exact, key=exact.get)
     loose = {f: (sum(bool(p.file) for p in find_pictures(f, few, split)), exact[f]) for f in there}
     best = max(loose, key=loose.get, default=None)
-    return best if best is not None and loose[best][0] else None
+    if best is not None and loose[best][0]: return best
+    for name in filter(leaves, few): note_name(name, there[0] if there else "")
+    return None
 
 def subfolder(folder: Path, name: str) -> Path:
     "A folder in a folder, perhaps in other letters; the plain path where it is not there."

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .coco_tables import Ids, read_coco, stated_size
+from .inside import refuse_outside
 from .mask_pictures import pictures_in
 from .picture_names import find_pictures
 from .pictures import Problem, file_error
@@ -39,6 +40,7 @@ _UNREADABLE = (pickle.UnpicklingError, ValueError, EOFError, LookupError, TypeEr
 
 def read_refs(path: str | Path) -> list[dict[str, Any]]:
     "The references of a REFER dataset, from the (restricted) pickle or its JSON copy. Raises `DatasetError`."
+    refuse_outside(path)
     try:
         with open(path, "rb") as file: refs = json.load(file) if str(path).endswith(".json") else _PlainUnpickler(file, path).load()
     except FileNotFoundError: raise file_error("file missing", "this file is not there", path, "check the name") from None
@@ -112,6 +114,7 @@ def list_refer(root: Path, split: str, problems: list[Problem],
                first_sentence: bool = False, faithful: bool = False, split_by: str | None = None) -> Iterator[Listed]:
     "The images of a REFER split, in the order of the references."
     file = find_refs(root, split_by)
+    refuse_outside(file.parent / "instances.json")
     refs, data = [r for r in read_refs(file) if in_split(r, split)], read_coco(file.parent / "instances.json")
     folder, listed = refer_images(root, file), {}
     images, annotations = Ids([i["id"] for i in data["images"]]), Ids([a["id"] for a in data["annotations"]])

@@ -12,7 +12,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..core import DatasetError
 from .coco_segmentations import BAD_RUNS, sound_segmentation, sound_strings
+from .inside import Bounds, inside, may_leave, note_name, reading_inside, refuse_outside
 from .layouts import read_list
 from .mask_pictures import pictures_in
 from .object_masks import Entry, FolderContents, MaskSet, RunLengths, read_binary
@@ -159,13 +160,15 @@ def _list_risors(root: Path, split: str, problems: list[Problem]) -> Iterator[Li
         if name in seen: problems.append(Problem("image listed twice", f"{name!r} is listed twice", str(file), "nothing to do", "warning"))
         if name in seen: continue
         seen.add(name)
-        path = root / "Annotations" / f"{name}.json"
+        path = inside(root, f"{name}.json", folder=root / "Annotations", allow_outside=may_leave())
+        if path is None: note_name(name, file); continue
         said = _read_annotations(path, problems)
         if said is not None: yield Listed(name, images.get(name, ""), str(path), *said)
 
 # %% ../../nbs/lib/10_datasets.referring.ipynb #5488f18d
 def _read_annotations(path: Path, problems: list[Problem]) -> tuple[tuple[int, int] | None, list[dict[str, Any]]] | None:
     "Image size and annotations of one JSON file; None: not readable, which is noted."
+    refuse_outside(path)
     try: data = json.loads(path.read_bytes())
     except FileNotFoundError: fact, data = "this file is not there", None
     except (ValueError, RecursionError) as error: fact, data = f"not a JSON file ({error})", None
@@ -283,24 +286,35 @@ def load_referring(root: str | Path,
                    split_by: str | None = None,  # REFER: who made the splits, "unc", "google" or "umd"; None: unc, else the first
                    classes: Sequence[str] | None = None,  # categories in the order of their numbers; None: those of this split, sorted
                    every: int = 5,  # hold out one image in so many where there is no validation split
+                   allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
                    **options) -> Referring:  # name, transform of `Referring`
     "Open a folder of images with expressions; `faithful` keeps empty targets and what is said twice. Raises `DatasetError`."
     root = Path(root).expanduser()
     if not root.is_dir(): raise file_error("folder missing", "this folder is not there", root, "check the path")
-    kind, there = referring_splits(root, split_by)
-    if not kind:
-        here = ", ".join(sorted(os.listdir(root))[:8]) or "nothing"
-        raise file_error("no expressions", f"no referring dataset here; found: {here}", root, _EXPECTED)
-    refer = {"first_sentence": first_sentence, "faithful": faithful, "split_by": split_by} if kind == "refer" else {}
-    on_disk, part = choose_split([*there, *_lettered(root, split, split_by)] if refer else there, split, root)
-    found = take_part(_open(root, kind, on_disk, empty, classes, refer), part, every)
-    if not found.entries:
-        counted = ", ".join(f"{n} x {k}" for k, n in Counter(p.kind for p in found.problems).most_common())
-        fact = f"no usable expression in split {on_disk!r} (left out: {counted or 'nothing'})"
-        raise file_error("split empty", fact, root, "mend what was left out")
+    with _reading(root, split_by, allow_outside) as bounds:
+        kind, there = referring_splits(root, split_by)
+        if not kind:
+            here = ", ".join(sorted(os.listdir(root))[:8]) or "nothing"
+            raise file_error("no expressions", f"no referring dataset here; found: {here}", root, _EXPECTED)
+        refer = {"first_sentence": first_sentence, "faithful": faithful, "split_by": split_by} if kind == "refer" else {}
+        on_disk, part = choose_split([*there, *_lettered(root, split, split_by)] if refer else there, split, root)
+        found = take_part(_open(root, kind, on_disk, empty, classes, refer), part, every)
+        found = replace(found, problems=(*found.problems, *bounds.problems))
+        if not found.entries: raise _nothing_usable(found, on_disk, root)
     return Referring(found, split=split or on_disk, root=root, **options)
 
+def _nothing_usable(found: FolderContents, split: str, root: Path) -> DatasetError:
+    counted = ", ".join(f"{n} x {k}" for k, n in Counter(p.kind for p in found.problems).most_common())
+    return file_error("split empty", f"no usable expression in split {split!r} (left out: {counted or 'nothing'})", root, "mend what was left out")
+
 # %% ../../nbs/lib/10_datasets.referring.ipynb #60bee824
+def _reading(root: Path, split_by: str | None, allow_outside: bool) -> contextlib.AbstractContextManager[Bounds]:
+    "The folders that may be read: the one that the user gave, and the folder beside it where REFER keeps the images of several datasets."
+    beside = None
+    if refs := find_refs(root, split_by):
+        with contextlib.suppress(DatasetError): beside = refer_images(root, refs)
+    return reading_inside(root, beside if beside and not beside.is_relative_to(root.absolute()) else None, allow_outside=allow_outside)
+
 def _lettered(root: Path, split: str | None, split_by: str | None) -> list[str]:
     "The asked split, if it is a part of `test` that is there, such as testA."
     if split is None or not split.startswith("test") or split == "test": return []

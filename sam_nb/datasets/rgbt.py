@@ -22,6 +22,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..core import DatasetError, derive_seed, did_you_mean
+from .inside import reading_inside
 from .layouts import read_list
 from .rgbt_folders import PAIR_FOLDERS, PairLayout, find_layout
 from .picture_files import ENDINGS, turned
@@ -282,14 +283,17 @@ def _open_split(cls: type[RGBTDataset], root: str | Path, split: str = "train", 
                labels: bool | None = True,  # True: there must be labels; False: do not read them; None: if there are any
                val_is_test: bool = False, every: int = 10, sequence: str | None = None, suffixes: Mapping[str, str] | None = None,  # see _find_split
                strict: bool = True,  # raise for a missing partner
+               allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
                **options) -> RGBTDataset:  # as RGBTDataset
     "One split of a dataset folder."
-    found = _find_split(root, split, {**PAIR_FOLDERS, **folders}, val_is_test, every, sequence, suffixes)
+    with reading_inside(root, allow_outside=allow_outside) as bounds:
+        found = _find_split(root, split, {**PAIR_FOLDERS, **folders}, val_is_test, every, sequence, suffixes)
     label = found.files.get("label") if labels is not False else None
     if label is None and labels:
         remedy = f"a folder called {' or '.join(PAIR_FOLDERS['label'][:3])} beside RGB; or \"labels\": false in dataset.json to do without"
         raise file_error("folder missing", "no folder of labels", root, remedy)
     pairs, problems = _pair_up(found.names, found.files["rgb"], found.files.get("thermal"), label)
+    problems = [*bounds.problems, *problems]  # a link that was not followed is why its partner is alone
     _complete(pairs, problems, root, split, strict)
     return cls(pairs, classes, **{"split": split, "root": Path(root), "note": found.note, "problems": problems, **options})
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from ..core import DatasetError
 from .catalog_entries import REGISTRY
+from .inside import inside, leaves, may_leave, note_name, reading_inside
+from .layouts import listed
 
 # %% auto #0
 __all__ = ['PAIR_FOLDERS', 'find_folders', 'PairLayout', 'find_layout', 'pair_splits', 'PairFolder', 'find_pairs',
@@ -33,8 +35,14 @@ def find_folders(root: Path, folders: Mapping[str, str | Sequence[str]] = PAIR_F
 
 def _inside(root: Path, name: str) -> Path:  # where nothing has the name: the path that it would have
     "A file or folder of this name; else one whose name differs in upper and lower case alone."
-    if (root / name).exists() or not root.is_dir(): return root / name
-    return next((p for p in sorted(root.iterdir()) if p.name.lower() == name.lower()), root / name)
+    path = inside(root, name, allow_outside=may_leave())
+    if path is None:  # a dataset.json may name anything
+        base = name.replace("\\", "/").rpartition("/")[2][:99].replace("\0", "")
+        if leaves(name): note_name(name, root, exchanged=(root / base).is_dir())
+        return root / (base if base.strip(".") else "?")  # a link is not followed when it is listed
+    if path.exists() or not root.is_dir(): return path
+    files, folders = listed(root)
+    return next((root / n for n in sorted((*files, *folders)) if n.lower() == name.lower()), path)
 
 # %% ../../nbs/lib/10_datasets.rgbt_folders.ipynb #1eeadf56
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ def suggest_dataset_file(found: PairFolder,
     "What occurs in the label images of a folder, and the dataset.json to write. Raises `DatasetError`."
     from sam_nb.datasets.picture_files import image_files
     if found.labels is None: return "no label images", {"labels": False}
-    files = list(image_files(found.labels).values())[:look]
+    with reading_inside(found.folder): files = list(image_files(found.labels).values())[:look]
     if not files: raise DatasetError("no image in the folder of labels", file=found.labels, remedy="copy the label images there")
     values = _stored_values(files)
     several = isinstance(values[0], tuple)

@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from ..core import DatasetError, ParameterError, read_json, write_json
+from .inside import OUTSIDE_REMEDY, inside, reading_inside
 from .object_masks import Entry, FolderContents, MaskFiles, MaskSet
 from .object_checks import ObjectsReport, check_objects
 from .objects import Objects, load_objects, splits_on_disk, take_part
@@ -53,6 +54,7 @@ class _RedReader:
 def load_saom_metadata(file: str | Path,
                        split: str = "train",  # train, val, test; val without one in the file: one in five of train
                        root: str | Path | None = None,  # folder that the names are relative to; None: the file's
+                       allow_outside: bool = False,  # names and links that leave this folder are read as written
                        ) -> Objects:
     "The images and masks that a metadata file names. Raises `DatasetError` with the file, the fact and the remedy."
     file = Path(file)
@@ -64,13 +66,14 @@ def load_saom_metadata(file: str | Path,
     if not said.get(key) and split == "val" and said.get("train_data"): key, part = "train_data", "val"
     if not said.get(key):
         raise file_error("no such split", f"no {key!r}; there are {sorted(k for k in said if k.endswith('_data'))}", file, "choose one of these")
-    entries = [_entry(row, i, root, file, len(classes)) for i, row in enumerate(said[key])]
+    with reading_inside(root, allow_outside=allow_outside):
+        entries = [_entry(row, i, root, file, len(classes), allow_outside) for i, row in enumerate(said[key])]
     notes = (f"{len(entries)} images of {key!r} in {file.name}",)
     found = FolderContents("binary", entries, _RedReader(), tuple(classes), str(root), str(file), notes)
     return Objects(take_part(found, part), name=file.stem, split=split, root=root)
 
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #af5b4579
-def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes: int) -> Entry:
+def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes: int, allow_outside: bool) -> Entry:
     try: image, masks, numbers = row["image_name"], list(row["entity_masks"]), [int(i) for i in row["entity_indices"]]
     except (KeyError, TypeError, ValueError) as error:
         remedy = "image_name, entity_masks and entity_indices are needed"
@@ -80,33 +83,42 @@ def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes:
     if wrong := [i for i in numbers if not 0 <= i < classes]:
         remedy = "classes are numbered from 0, in the order of the list"
         raise file_error("unknown class", f"{image}: class {wrong[0]} of {classes} ('entity classes')", file, remedy)
-    paths = [root / name.lstrip("/") for name in (image, *masks)]
+    paths = [_located(root, name, file, allow_outside) for name in (image, *masks)]
     if absent := next((p for p in paths if not p.is_file()), None):
         remedy = "copy it, or give the folder that names are relative to (root=...)"
         raise file_error("file missing", f"{file.name} names it, and it is not there", absent, remedy)
     return Entry(Path(image).name.split(".")[0], str(paths[0]), ([str(p) for p in paths[1:]], numbers))
 
+def _located(root: Path, name: str, file: Path, allow_outside: bool) -> Path:
+    "The path of a name, which the format begins with a slash. Raises `DatasetError` for one that leaves the root."
+    path = inside(root, name.lstrip("/\\"), allow_outside=allow_outside) if isinstance(name, str) else None
+    if allow_outside and not (path and path.is_file()): path = inside(root, name, allow_outside=True) or path  # an absolute path
+    if path is None: raise file_error("name leaves the folder", f"{str(name)[:200]!r} leads outside {root}", file, OUTSIDE_REMEDY)
+    return path
+
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #53605365
-def metadata_splits(file: str | Path) -> dict[str, Objects]:  # train, val, test
+def metadata_splits(file: str | Path,
+                    **options) -> dict[str, Objects]:  # train, val, test; options of `load_saom_metadata`
     "The splits for training: without 'val_data' one image in five is held out, without 'test_data' the validation split is the test."
     said = read_json(Path(file))
-    splits = {split: load_saom_metadata(file, split) for split in ("train", "val")}
+    splits = {split: load_saom_metadata(file, split, **options) for split in ("train", "val")}
     if not said.get("val_data"):
         rest = take_part(splits["train"].found, "train")
         splits["train"] = Objects(rest, name=Path(file).stem, split="train", root=splits["train"].root)
-    return {**splits, "test": load_saom_metadata(file, "test") if said.get("test_data") else splits["val"]}
+    return {**splits, "test": load_saom_metadata(file, "test", **options) if said.get("test_data") else splits["val"]}
 
-def open_info(info: Any, split: str, root: str | Path, transform: Any = None) -> Objects:
+def open_info(info: Any, split: str, root: str | Path, transform: Any = None, **options) -> Objects:
     "A split of a metadata file, for `datasets.catalog`; without 'val_data' one image in five of train is held out."
-    data = metadata_splits(root)["train"] if split == "train" else load_saom_metadata(root, split)
+    data = metadata_splits(root, **options)["train"] if split == "train" else load_saom_metadata(root, split, **options)
     data.transform = transform
     return data
 
 def check_metadata(file: str | Path, splits: Sequence[str] | None = None,  # None: all that it has
-                   sample: int | None = None) -> dict[str, ObjectsReport]:  # images to read of each split; None: all
+                   sample: int | None = None,  # images to read of each split; None: all
+                   **options) -> dict[str, ObjectsReport]:  # of `load_saom_metadata`
     "Read a whole metadata file with its images and masks, and report every problem."
     there = [key.removesuffix("_data") for key, rows in read_json(Path(file)).items() if key.endswith("_data") and rows]
-    return {split: check_objects(load_saom_metadata(file, split), sample=sample) for split in splits or there}
+    return {split: check_objects(load_saom_metadata(file, split, **options), sample=sample) for split in splits or there}
 
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #6bf3469d
 def class_word(name: str) -> str:

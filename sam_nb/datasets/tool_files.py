@@ -19,9 +19,11 @@ import numpy as np
 import orjson
 from pycocotools import mask as coco
 
+from .inside import inside, leaves, may_leave, note_name, refuse_outside
 from .layouts import listed
 from .object_masks import MaskSet
 from .picture_names import split_names
+from .picture_files import is_picture
 from .pictures import ENDINGS, Problem, file_error
 
 # %% auto #0
@@ -104,6 +106,7 @@ class Pictures:
         plain, place = _plain(name), _plain(near)
         beside = os.path.normpath(os.path.join(os.path.dirname(place), plain))
         if beside in self.exact: return self.exact[beside]
+        if may_leave() and leaves(name) and (there := self._elsewhere(name, near)): return there
         folders = {*plain.split("/")[:-1], *place.split("/")[:-1]}
         def shared(file: str) -> tuple[bool, int]:
             *above, base = _plain(file).split("/")
@@ -112,10 +115,19 @@ class Pictures:
         found = [f for f in self.named.get(_stem(plain), ()) if split in ("", split_of(f)) or not split_of(f)]
         most = max(map(shared, found), default=None)
         best = [f for f in found if shared(f) == most]
-        if len(best) == 1: return best[0]
+        if len(best) == 1:
+            if leaves(name): note_name(name, near or self.root, exchanged=True)
+            return best[0]
         if best: raise file_error("image name twice", f"{name} can be {best[0]} or {best[1]}", near or self.root, "give every image its own name")
         base = name.replace("\\", "/").rpartition("/")[2] or repr(name)
-        raise file_error("image missing", f"no picture called {base} in this folder", self.root, _COPY)
+        fact, remedy = f"no picture called {base[:200]} in this folder", _COPY
+        if leaves(name): fact, remedy = f"{fact}; {name[:200]!r} leads outside", f"{_COPY}; or read it where it is: --allow_outside true"
+        raise file_error("image missing", fact, self.root, remedy)
+
+    def _elsewhere(self, name: str, near: str) -> str:  # relative; "": not there
+        path = inside(self.root, name, folder=Path(self.root, near.strip("/") or "file").parent, allow_outside=True)
+        if path is None or not path.is_file() or not is_picture(path.name): return ""
+        return os.path.relpath(os.path.realpath(path.parent), os.path.realpath(self.root)) + f"/{path.name}"
 
     def name(self, file: str) -> str: return os.path.splitext(file)[0]  # of an entry
     def path(self, file: str) -> str: return os.path.join(self.root, file)
@@ -142,6 +154,7 @@ def describe_shapes(kinds: Mapping[str, int],  # type of shape -> how many
 # %% ../../nbs/lib/10_datasets.tool_files.ipynb #020bf0db
 def read_annotation(file: str | Path) -> Any:
     "The value in a JSON file. Raises `DatasetError`."
+    refuse_outside(file)
     try: data = Path(file).read_bytes()
     except OSError as error: raise file_error("file missing", f"this file cannot be read ({error.strerror})", file, "check the name") from None
     if not data: raise file_error("file empty", "this file is empty", file, "export it again")

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core import DatasetError, disk_errors
+from .inside import OUTSIDE_REMEDY, inside, leaves, reading_inside
+from .layouts import listed
 from .mask_pictures import PICTURE_ENDINGS
 from .object_masks import Entry, FolderContents, MaskSet, RunLengths
 from .objects import Objects
@@ -50,13 +52,18 @@ def _names_in_json(text: str, file: str | Path) -> list[str]:
 # %% ../../nbs/lib/10_datasets.unlabelled.ipynb #635e1575
 def pictures_below(folder: str | Path) -> list[str]:
     "All picture files of a folder and of the folders in it, sorted."
-    found = [os.path.join(at, f) for at, _, files in os.walk(folder, followlinks=True) for f in files]
-    return sorted(f for f in found if f.lower().endswith(PICTURE_ENDINGS) and not os.path.basename(f).startswith("."))
+    found, waiting = [], [os.fspath(folder)]
+    for at in waiting:
+        files, folders = listed(at)
+        found += [os.path.join(at, f) for f in files if f.lower().endswith(PICTURE_ENDINGS)]
+        waiting += [os.path.join(at, f) for f in folders]
+    return sorted(found)
 
-def _pictures_of_list(file: Path, folders: Sequence[Path]) -> tuple[list[str], list[str]]:  # files; names that are nowhere
+def _pictures_of_list(file: Path, folders: Sequence[Path], allow_outside: bool) -> tuple[list[str], list[str]]:  # files; names that are nowhere
     "The files that a list names: beside it, below its folder, or in other folders; by their names where the suffix differs."
     names = read_names(file)
-    beside = {n: str(file.parent / n) for n in names if (file.parent / n).is_file()}
+    paths = {n: inside(file.parent, n, allow_outside=allow_outside) for n in names}
+    beside = {n: str(p) for n, p in paths.items() if p and p.is_file()}
     missing = [n for n in names if n not in beside]
     below: dict[str, str] = {}
     for folder in folders if missing else ():
@@ -80,22 +87,27 @@ def without_masks(entries: Iterable[Entry], like: Objects, note: str = "",  # wh
 # %% ../../nbs/lib/10_datasets.unlabelled.ipynb #9f1b6079
 def open_unlabelled(source: str | Path | Objects,  # folder, list file, JSON file, or a dataset whose masks are not used
                     like: Objects,  # the labelled data: name, classes, and where a list's pictures may be
+                    allow_outside: bool = False,  # names and links that leave the folder are read as written
                     ) -> Objects:
     "Images without labels. Raises `DatasetError` where there is none."
     if isinstance(source, Objects): return without_masks(source.entries, like, images=source.found.images)
     path = Path(source).expanduser()
-    if path.is_dir(): files, lost = pictures_below(path), []
-    elif path.exists() or path.suffix in (".txt", ".json"): files, lost = _pictures_of_list(path, [path.parent, Path(like.found.images)])
-    else: raise file_error("folder missing", "this folder of pictures is not there", path, "check the path, or leave it out: unlabelled=None")
-    if not files: raise _no_picture(path, lost)
+    with reading_inside(path if path.is_dir() else path.parent, like.found.images, allow_outside=allow_outside) as bounds:
+        files, lost = _named(path, like, allow_outside)
+        if not files: raise _no_picture(path, lost)
     problems = [Problem("image missing", "an image of the list is not there", n, "copy it, or take it out of the list") for n in lost]
     entries = [Entry(base_name(f), f, None) for f in files]
-    return without_masks(entries, like, f"pictures of {path.name}", problems, str(path if path.is_dir() else path.parent))
+    return without_masks(entries, like, f"pictures of {path.name}", [*problems, *bounds.problems], str(path if path.is_dir() else path.parent))
+
+def _named(path: Path, like: Objects, allow_outside: bool) -> tuple[list[str], list[str]]:  # files; names that are nowhere
+    if path.is_dir(): return pictures_below(path), []
+    if path.exists() or path.suffix in (".txt", ".json"): return _pictures_of_list(path, [path.parent, Path(like.found.images)], allow_outside)
+    raise file_error("folder missing", "this folder of pictures is not there", path, "check the path, or leave it out: unlabelled=None")
 
 def _no_picture(path: Path, lost: Sequence[str]) -> DatasetError:
     if lost:
         fact = f"none of {len(lost)} pictures of this list is here, such as {lost[0]}"
-        return file_error("image missing", fact, path, "copy them beside the list")
+        return file_error("image missing", fact, path, OUTSIDE_REMEDY if leaves(lost[0]) else "copy them beside the list")
     endings = sorted({p.suffix for p in path.rglob("*") if p.is_file()})[:6]
     fact = f"no picture in this folder (its files end in {', '.join(endings)})" if endings else "this folder is empty"
     return file_error("image missing", fact, path, f"pictures that can be read end in {', '.join(PICTURE_ENDINGS)}")

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #65d2386f
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,10 @@ import cv2
 import numpy as np
 
 from ..core import DatasetError
+from .inside import inside, may_leave
 from .layouts import Choices, Evidence, Layout, read_list
 from .object_masks import Entry, FolderContents, MaskSet
-from .pictures import Problem, file_error
+from .pictures import ENDINGS, Problem, file_error
 from .tool_files import Crop, Pictures, canvas, chosen_files, cut_near, draw_shapes, files_below, split_of, splits_in, unannotated
 
 # %% auto #0
@@ -108,6 +110,7 @@ _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("t
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #fd7b8217
 def _listed(place: str, path: str, pictures: Pictures, root: Path, folder: Path) -> list[str]:  # folder: of data.yaml
     "The pictures of a folder or of a list, by the longest end of the path that is here."
+    if may_leave() and (there := _elsewhere(os.path.join(path, place), pictures, root, folder)): return there
     above = "" if folder == root or not folder.is_relative_to(root) else folder.relative_to(root).as_posix() + "/"
     parts = [p for p in f"{path}/{place}".replace("\\", "/").split("/") if p not in ("", ".", "..")]
     for k in range(len(parts)):
@@ -117,6 +120,20 @@ def _listed(place: str, path: str, pictures: Pictures, root: Path, folder: Path)
     return [] if parts else list(pictures.files)
 
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #f903b016
+def _elsewhere(place: str, pictures: Pictures, root: Path, folder: Path) -> list[str]:  # relative; empty: it lies in the root, or is not there
+    "The pictures of a folder or of a list outside the root, as Ultralytics finds it: from the folder of data.yaml."
+    path = inside(root, place, folder=folder, allow_outside=True)
+    if path is None or not path.exists() or os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")): return []
+    if path.is_file(): return _of_list(path, pictures)
+    above = os.path.relpath(os.path.realpath(path), os.path.realpath(pictures.root))
+    return [f"{above}/{f}" for f in files_below(path, ENDINGS)]
+
+def _labels_of(picture: str) -> str | None:
+    "The text file of a picture outside the root: in the folder labels beside its images, else beside it."
+    before, images, after = picture.rpartition("/images/")
+    file = os.path.splitext(f"{before}/labels/{after}" if images else picture)[0] + ".txt"
+    return file if os.path.isfile(file) else None
+
 def _of_list(file: Path, pictures: Pictures) -> list[str]:
     found = []
     for name in read_list(file):
@@ -160,14 +177,19 @@ def _find(root: Path) -> Evidence | None:
     file = _config_file(root)
     if root.is_file() and file is None: return None
     root = root.parent if file == root else root
-    if not (labels := _label_files(root, None)): return None
-    pictures = Pictures(root)
-    there = [file for file in _matched(pictures.files, labels, pictures).values() if file]
-    if not there or (file is None and not any(_ROW.match(head) for f in (there[0], there[-1]) if (head := _head(f)))): return None
+    if not (labels := _label_files(root, None)) and not (file and may_leave()): return None
     try: config = read_config(file) if file else {}
     except DatasetError: config = {}
-    fact = f"{len(there)} of {len(pictures.files)} pictures have a .txt of YOLO" + (f", and {file.name} names the classes" if file else "")
-    return Evidence(fact, tuple(split_pictures(pictures, root, file, config, labels)), len(there))
+    pictures = Pictures(root)
+    names = _all_of(pictures, splits := split_pictures(pictures, root, file, config, labels))
+    there = [file for file in _matched(names, labels, pictures).values() if file]
+    if not there or (file is None and not any(_ROW.match(head) for f in (there[0], there[-1]) if (head := _head(f)))): return None
+    fact = f"{len(there)} of {len(names)} pictures have a .txt of YOLO" + (f", and {file.name} names the classes" if file else "")
+    return Evidence(fact, tuple(splits), len(there))
+
+def _all_of(pictures: Pictures, splits: Mapping[str, Sequence[str]]) -> list[str]:
+    "The pictures below the folder, and those outside that a split names."
+    return list(dict.fromkeys([*pictures.files, *(f for split in splits.values() for f in split)]))
 
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #cad6a9b6
 _ROW = re.compile(rb"\s*\d+(\.0)?([ \t]+-?\d*\.?\d+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")
@@ -182,7 +204,7 @@ def _open(root: Path, split: str, choices: Choices) -> FolderContents:
     config = read_config(file) if file else {}
     labels = _label_files(root, None if named else choices.annotations)
     splits = split_pictures(pictures, root, file, config, labels)
-    truth = _matched(splits.get(split, ()) if split else pictures.files, labels, pictures)
+    truth = _matched(splits.get(split, ()) if split else _all_of(pictures, splits), labels, pictures)
     entries = [Entry(pictures.name(f), pictures.path(f), t) for f, t in truth.items() if t]
     _require_outlines([e.truth for e in entries], root)
     used = set(truth.values())
@@ -201,7 +223,8 @@ def _matched(names: Sequence[str], labels: Mapping[str, str], pictures: Pictures
     counts = Counter(key.rpartition("/")[2] for key in free)
     alone = {stem: labels[key] for key in free if counts[stem := key.rpartition("/")[2]] == 1}
     keys = {f: pictures.name(f).lower() for f in names}
-    return {f: labels.get(key) or alone.get(key.rpartition("/")[2]) for f, key in keys.items()}
+    def own(key: str) -> str | None: return labels.get(key) or alone.get(key.rpartition("/")[2])
+    return {f: _labels_of(pictures.path(f)) if f.startswith("../") else own(key) for f, key in keys.items()}
 
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #003f26e2
 def _boxes(files: Sequence[str], root: Path, look: int = 50) -> list[Problem]:

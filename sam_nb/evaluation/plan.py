@@ -224,7 +224,8 @@ def open_data(card: Job, plan: Plan,
               **options: Any) -> Any:  # of the dataset's loader
     "The images of a plan; raises `DatasetError` or `ParameterError`."
     found = find_data(card, plan.dataset, plan.data_root, plan.split)
-    kept = options_like_run(choices, plan.trained, found, plan.same_folder) if choices is not None else {}
+    if choices is not None: kept = options_like_run(choices, plan.trained, found, plan.same_folder)
+    else: kept = {"allow_outside": True} if plan.same_folder and plan.trained.get("allow_outside") else {}
     data = found.open(plan.split, **{**kept, **options})
     if choices is not None and kept: refuse_idle(choices.chosen(), data.kind)
     return data

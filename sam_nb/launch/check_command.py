@@ -248,15 +248,16 @@ def _read(checked: _Checked, splits: Sequence[str] | None, sample: int | None) -
     from sam_nb.datasets.catalog import check
     from sam_nb.datasets.folder_options import folder_options
     if "saom_files" not in checked.found.info.loader: return check(checked.name, checked.root, splits, sample, checked.choices)
-    folder_options(checked.choices, checked.found)
     from sam_nb.datasets.saom_files import check_metadata
-    return check_metadata(checked.found.folder, splits, sample)
+    return check_metadata(checked.found.folder, splits, sample, **folder_options(checked.choices, checked.found))
 
 # %% ../../nbs/lib/80_launch.check_command.ipynb #6713b304
 _HOW = {
     "images": "folder of the images; None: looked for", "annotations": "file or folder of the masks; None: looked for",
     "kind": "format of the masks (coco, instance, label, binary, negative, labelme, yolo ...); None: recognised",
-    "crowd": "keep masks of groups of objects", "components": "each connected piece of a mask is an object; None: in label maps only",
+    "crowd": "keep masks of groups of objects",
+    "allow_outside": "read names and links that leave the folder as they are written (the usual: false)",
+    "components": "each connected piece of a mask is an object; None: in label maps only",
     "bands": "bands of the images, from 1, in the order wanted ('4,3,2'); None: all",
     "nodata": "value of pixels that hold no data; None: as the file says",
     "orientation": "shown: turned as the file's EXIF note says (the usual); or stored"}
@@ -269,9 +270,10 @@ def add_check_command(command: Callable[[str, str, Callable], argparse.ArgumentP
     check.add_argument("--data_root", "--data-root", metavar="FOLDER", help="its folder (default: data/DATASET)")
     check.add_argument("--split", action="append", help="only this split (may be repeated)")
     check.add_argument("--sample", type=int, metavar="N", help="read only N images or pairs of each split")
-    how = check.add_argument_group("how a folder of object masks is read (the same words as in `sam_nb train promptable`)")
+    how = check.add_argument_group("how a folder is read, above all one of object masks (the same words as in `sam_nb train promptable`)")
     for name, text in _HOW.items():
-        plain = {"nargs": "?", "const": True, "type": _truth} if name in ("crowd", "components") else {"type": float} if name == "nodata" else {}
+        yes_or_no = name in ("crowd", "components", "allow_outside")
+        plain = {"nargs": "?", "const": True, "type": _truth} if yes_or_no else {"type": float} if name == "nodata" else {}
         how.add_argument(f"--{name}", help=text, metavar="true|false" if "const" in plain else name.upper(), **plain)
 
 def _truth(text: str) -> bool:

@@ -78,6 +78,7 @@ class RemoteSamSwitches(Checked):
 # %% ../../nbs/lib/60_methods.remotesam_recipe.ipynb #0c6d70b6
 class RemoteSamRecipe(RemoteSamSwitches, Recipe):
     "All parameters of a RemoteSAM training job."
+    allow_outside: bool = Field(False, description="read names and links that leave the folder of the dataset as they are written")
     checkpoint: str | None = Field(None, description="weights to start from (Swin, a run's model, a released file), scratch; None: Swin-B's")
     expressions: int = Field(4, ge=1, description="sentences of an image in one step, at most; 1 as released")
     max_batch_expressions: int | None = Field(None, ge=1, description="sentences of a batch, at most; None: all")

@@ -29,8 +29,9 @@ def _data(recipe: RsamRecipe) -> dict[str, Any]:  # train, val, test
     "The splits; where there is no test split, the validation split is scored at the end."
     from sam_nb.datasets.catalog import resolve_dataset
     found = resolve_dataset(recipe.dataset, recipe.data_root, JOB.task, JOB.demo)
-    train, test = found.open("train", empty=recipe.absent), found.open("test" if "test" in found.splits() else "val")
-    return {"train": train, "val": test if recipe.val_is_test or test.split == "val" else found.open("val"), "test": test}
+    def opened(split: str, **options) -> Any: return found.open(split, allow_outside=recipe.allow_outside, **options)
+    train, test = opened("train", empty=recipe.absent), opened("test" if "test" in found.splits() else "val")
+    return {"train": train, "val": test if recipe.val_is_test or test.split == "val" else opened("val"), "test": test}
 
 # %% ../../nbs/lib/60_methods.rsam_job.ipynb #ad928c15
 def _transforms(model: RSAM, recipe: RsamRecipe, data: Mapping[str, Any]) -> dict[str, Any]:  # train, val: `ReferringTransform`

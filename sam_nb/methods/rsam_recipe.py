@@ -75,6 +75,7 @@ def input_side(switches: RsamSwitches) -> int:  # pixels
 # %% ../../nbs/lib/60_methods.rsam_recipe.ipynb #6945cbe7
 class RsamRecipe(RsamSwitches, Recipe):
     "All parameters of an RSAM training job."
+    allow_outside: bool = Field(False, description="read names and links that leave the folder of the dataset as they are written")
     checkpoint: str | None = Field(None, description="weights to start from (SAM 2, a run's model, a released file), scratch; None: the backbone's")
     expressions: int = Field(4, ge=1, description="sentences of an image in one step, at most")
     max_batch_expressions: int | None = Field(None, ge=1, description="sentences of a batch, at most; None: all")

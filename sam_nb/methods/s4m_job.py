@@ -34,7 +34,7 @@ def _data(recipe: S4mRecipe) -> dict[str, Any]:  # train: the labelled part; unl
         return _with_classes(found.open(split, **{**chosen, "crowd": crowd or chosen.get("crowd", False)}), recipe, found.generated)
     splits = {name: opened(split, name != "train") for name, split in names.items()}
     refuse_idle(chosen, splits["train"].kind)
-    draw = dict(seed=recipe.share_seed, nested=recipe.nested, every_class=recipe.every_class)
+    draw = dict(seed=recipe.share_seed, nested=recipe.nested, every_class=recipe.every_class, allow_outside=bool(recipe.allow_outside))
     labelled, unlabelled = open_shares(splits["train"], recipe.share, unlabelled=recipe.unlabelled, **draw)
     seen, kept = _held_out(labelled, recipe)
     return {**splits, "train": seen if recipe.stage == "teacher" else labelled, "unlabelled": unlabelled, **({"kept": kept} if kept else {})}

@@ -25,7 +25,7 @@ __all__ = ['JOB', 'sartm_data', 'sartm_transforms', 'build_sartm', 'sartm_metric
 def sartm_data(recipe: SartmRecipe) -> dict[str, Any]:  # "train", "val", "test": datasets of raw samples
     "The splits; without a test split, `test` is the validation split. `released`: its class order, selected on test. Raises `DatasetError`."
     from sam_nb.datasets.catalog import open_splits, resolve_dataset
-    options = {"val_is_test": recipe.val_is_test} | ({"released": True} if recipe.released else {})
+    options = {"val_is_test": recipe.val_is_test, "allow_outside": recipe.allow_outside} | ({"released": True} if recipe.released else {})
     return open_splits(resolve_dataset(JOB.dataset(recipe.dataset), recipe.data_root), **options)
 
 # %% ../../nbs/lib/60_methods.sartm_job.ipynb #b5c72467

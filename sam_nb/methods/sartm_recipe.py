@@ -67,6 +67,7 @@ RELEASED: dict[str, Any] = dict(fusion_inputs="rgb_rgb", aux_random=True, protot
 # %% ../../nbs/lib/60_methods.sartm_recipe.ipynb #f61b3420
 class SartmRecipe(SartmSwitches, Recipe):
     "All parameters of a SARTM job."
+    allow_outside: bool = Field(False, description="read names and links that leave the folder of the dataset as they are written")
     released: bool = Field(False,
         description="the released code's behaviour: RGB fused with itself, random auxiliary head, scrambled prototypes, selection on test")
     text_encoder: Literal["clip-vit-b32", "ngram"] = Field("clip-vit-b32",

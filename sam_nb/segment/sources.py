@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core import DatasetError
+from ..datasets.inside import inside, leads_outside, reading_inside
 from ..datasets.picture_files import ENDINGS, is_picture
 
 # %% auto #0
@@ -84,10 +86,18 @@ def _without_masks(root: Path, files: Sequence[Path], notes: list[str]) -> list[
 # %% ../../nbs/lib/73_segment.sources.ipynb #3bafa352
 _LISTS = (".txt", ".lst", ".list", ".csv")
 
+def _below(folder: Path, leave_out: Path | None, notes: list[str]) -> tuple[Path, list[Path], list[Source]]:
+    "The pictures below a folder; links that lead outside are refused."
+    with reading_inside(folder) as bounds: files = [f for f in _walk(folder, leave_out) if not (f.is_symlink() and leads_outside(f))]
+    remedy = f"to follow it, name the pictures by a pattern in quotes: '{folder}/*'"
+    def left_out(link: Path, fact: str) -> Source:
+        return Source(link.relative_to(folder).with_suffix("").as_posix(), link, refused=DatasetError(fact, file=link, remedy=remedy))
+    return folder, _without_masks(folder, files, notes), [left_out(Path(p.file), p.fact) for p in bounds.problems]
+
 def _expand(what: str | Path, images: Path | None, leave_out: Path | None, notes: list[str]) -> tuple[Path, list[Path], list[Source]]:
     "Folder that names are relative to, files, and refused sources of one argument."
     path = Path(os.path.abspath(os.path.expanduser(what)))
-    if path.is_dir(): return path, _without_masks(path, list(_walk(path, leave_out)), notes), []
+    if path.is_dir(): return _below(path, leave_out, notes)
     if is_picture(path.name) and path.is_file(): return path.parent, [path], []
     if path.suffix.lower() in _LISTS and path.is_file(): return _listed(path, images or path.parent)
     if any(c in str(what) for c in "*?["): return _globbed(path, leave_out)
@@ -111,18 +121,23 @@ def _listed(file: Path, root: Path) -> tuple[Path, list[Path], list[Source]]:
     from sam_nb.datasets.layouts import read_list
     root, found, refused = Path(os.path.abspath(root)), [], []
     for line in read_list(file):
-        line = line.replace("\\", "/")
-        path = Path(os.path.normpath(root / line))
-        inside = path.is_relative_to(root)
-        if not (inside and path.is_file()): path = root / Path(line).name
-        if path.is_file(): found.append(path)
-        else: refused.append(_refused(file, root, line, inside))
+        path = _in_root(root, line)
+        meant = path if path and path.is_file() else _in_root(root, line.replace("\\", "/").rpartition("/")[2])
+        if meant and meant.is_file(): found.append(meant)
+        else: refused.append(_refused(file, root, line, path is not None))
     return root, found, refused
 
-def _refused(file: Path, root: Path, line: str, inside: bool) -> Source:
-    fact = f"{file.name} lists {line!r}, which " + (f"is not in {root}" if inside else f"leads outside {root}")
+def _in_root(root: Path, name: str) -> Path | None:  # without `..`, for the name of its result is made of it
+    "A listed path that stays in the root."
+    path = inside(root, name)
+    path = path and Path(os.path.normpath(path))
+    return path if path and path.is_relative_to(root) and inside(root, str(path.relative_to(root))) else None
+
+def _refused(file: Path, root: Path, line: str, stays: bool) -> Source:
+    fact = f"{file.name} lists {line[:200]!r}, which " + (f"is not in {root}" if stays else f"leads outside {root}")
     error = DatasetError(fact, file=file, remedy="--images FOLDER names the folder that holds the listed pictures; or correct the list")
-    return Source(f"{Path(line).stem or 'unnamed'}", root / Path(line).name, refused=error)
+    name = re.sub(r"[\0-\x1f]", "", line.replace("\\", "/").rpartition("/")[2])[:99]
+    return Source(os.path.splitext(name)[0].strip(".") or "unnamed", root / (name if name.strip(".") else "unnamed"), refused=error)
 
 # %% ../../nbs/lib/73_segment.sources.ipynb #986e4496
 def pictures_of(what: str | Path | Sequence[str | Path],  # file, folder, glob, list file; or several

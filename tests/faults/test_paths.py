@@ -1,0 +1,345 @@
+"""Names and links in a data set never lead a reader out of its folder, nor a writer out of OUT, unless `allow_outside` is said.
+
+A reader joins READERS by a line: a function that writes a data set which names one picture, and one that lists the files that are read. A writer joins WRITERS.
+"""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from sam_nb.core import SamNbError
+from sam_nb.datasets.earth import open_earth
+from sam_nb.datasets.objects import load_objects
+from sam_nb.datasets.referring import load_referring
+from sam_nb.datasets.rgbt import RGBTDataset
+from sam_nb.datasets.saom_files import load_saom_metadata
+from sam_nb.datasets.unlabelled import open_unlabelled
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+RUNS = coco.encode(np.asfortranarray(np.pad(np.ones((6, 8), np.uint8), ((2, 4), (3, 5)))))
+RLE = {"size": [12, 16], "counts": RUNS["counts"].decode()}
+SQUARE = [[3, 2, 11, 2, 11, 8, 3, 8]]
+
+
+def picture(path: Path, pixels: np.ndarray = PIXELS) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+    return path.name
+
+
+def write(path: Path, said) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(said if isinstance(said, str) else json.dumps(said), errors="replace")
+
+
+# --- data sets that name a picture: each writes root with images/good.png and one more picture of the given name ---
+
+def of_coco(root: Path, name: str) -> None:
+    picture(root / "images/good.png")
+    shape = {"category_id": 1, "segmentation": SQUARE, "bbox": [3, 2, 8, 6], "area": 48, "iscrowd": 0}
+    images = [{"id": k, "file_name": n, "height": 12, "width": 16, "coco_url": "file:///etc/passwd"} for k, n in enumerate(("good.png", name))]
+    write(root / "annotations/instances_train.json", {"images": images, "annotations": [{"id": k, "image_id": k, **shape} for k in range(2)], "categories": [{"id": 1, "name": "a"}]})
+
+
+def of_panoptic(root: Path, name: str) -> None:
+    ids = np.zeros((12, 16, 3), np.uint8)
+    ids[2:8, 3:11, 2] = 7
+    for n in ("good", "other"): picture(root / f"train/{n}.png"); picture(root / f"annotations/panoptic_train/{n}.png", ids)
+    images = [{"id": k, "file_name": f"{n}.png", "height": 12, "width": 16} for k, n in enumerate(("good", "other"))]
+    notes = [{"image_id": k, "file_name": n, "segments_info": [{"id": 7, "category_id": 1}]} for k, n in enumerate(("good.png", name))]
+    write(root / "annotations/panoptic_train.json", {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "a"}]})
+
+
+def of_refer(root: Path, name: str) -> None:
+    picture(root / "images/own/JPEGImages/good.png")
+    images = [{"id": k, "file_name": n, "height": 12, "width": 16} for k, n in enumerate(("good.png", name))]
+    notes = [{"id": k, "image_id": k, "category_id": 1, "segmentation": [RLE], "area": 48, "iscrowd": 0} for k in range(2)]
+    write(root / "own/instances.json", {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "a"}]})
+    write(root / "own/refs(unc).json", [{"ref_id": k, "ann_id": k, "image_id": k, "split": "train", "file_name": n, "sentences": [{"raw": f"thing {k}", "sent": f"thing {k}"}]}
+                                        for k, n in enumerate(("good.png", name))])
+
+
+def of_risors(root: Path, name: str) -> None:
+    picture(root / "JPEGImages/good_1.png")
+    said = {"image": {"height": 12, "width": 16}, "annotations": [{"id": 1, "name": "a", "description": "a thing", "segmentation": RLE, "area": 48}]}
+    write(root / "Annotations/good_1.json", said)
+    write(root.parent / "secret.json", said)
+    write(root / "RISORS_train.txt", f"good_1\n{name}\n")
+
+
+def of_refsegrs(root: Path, name: str) -> None:
+    picture(root / "images/good.tif"); picture(root / "masks/good.tif", np.uint8(255) * coco.decode(RUNS))
+    write(root / "output_phrase_train.txt", f"good a thing\n{name} another\n")
+
+
+def of_labelme(root: Path, name: str) -> None:
+    picture(root / "good.png")
+    shape = {"label": "a", "shape_type": "polygon", "points": [[3, 2], [11, 2], [11, 8]]}
+    for stem, n in (("good", "good.png"), ("other", name)): write(root / f"{stem}.json", {"shapes": [shape], "imagePath": n, "imageHeight": 12, "imageWidth": 16})
+
+
+def of_yolo(root: Path, name: str) -> None:
+    picture(root / "images/good.png")
+    for stem in ("good", "secret"): write(root / f"labels/{stem}.txt", "0 0.2 0.2 0.7 0.2 0.7 0.7\n")
+    write(root / "train.txt", f"images/good.png\n{name}\n")
+    write(root / "data.yaml", "train: train.txt\nval: train.txt\nnames: [a]\n")
+
+
+def of_yolo_places(root: Path, name: str, train: str = "") -> None:
+    of_yolo(root, "")
+    import yaml
+    write(root / "data.yaml", yaml.safe_dump({"path": name, "train": train or name, "val": "images", "names": ["a"]}))
+
+
+def of_cvat(root: Path, name: str) -> None:
+    from xml.sax.saxutils import quoteattr
+    picture(root / "images/good.png")
+    shape = '<polygon label="a" points="3,2;11,2;11,8"/>'
+    clean = "".join(c for c in name if c >= " " and c != "\ud800")
+    write(root / "annotations.xml", "<annotations>" + "".join(f'<image id="{k}" name={quoteattr(n)} width="16" height="12">{shape}</image>'
+                                                              for k, n in enumerate(("good.png", clean))) + "</annotations>")
+
+
+def of_label_studio(root: Path, name: str) -> None:
+    picture(root / "good.png")
+    value = {"points": [[20, 20], [70, 20], [70, 70]], "polygonlabels": ["a"]}
+    result = [{"id": "r", "from_name": "x", "original_width": 16, "original_height": 12, "value": value}]
+    write(root / "export.json", [{"id": k, "data": {"image": n}, "file_upload": n, "annotations": [{"completed_by": 1, "result": result}]} for k, n in enumerate(("good.png", name))])
+
+
+def of_saom(root: Path, name: str, mask: str = "/masks/good-a.png") -> None:
+    picture(root / "images/good.png"); picture(root / "masks/good-a.png", PIXELS * 0 + np.uint8(255))
+    rows = [{"image_name": n, "entity_masks": [m], "entity_indices": [0]} for n, m in (("images/good.png", "/masks/good-a.png"), (name, mask))]
+    write(root / "metadata.json", {"entity classes": ["a"], "train_data": rows, "val_data": rows})
+
+
+def of_saom_masks(root: Path, name: str) -> None: of_saom(root, "images/good.png", name)
+
+
+def of_dior(root: Path, name: str) -> None:
+    picture(root / "JPEGImages/good.png")
+    write(root / "Annotations/DIOR_train.json", {"images": [{"id": k, "file_name": n} for k, n in enumerate(("good.png", name))], "categories": [{"id": 1, "name": "ship"}],
+                                                 "annotations": [{"image_id": k, "category_id": 1, "bbox": [1, 1, 5, 5]} for k in range(2)]})
+
+
+def of_captions(root: Path, name: str) -> None:
+    picture(root / "Images/good.png")
+    write(root / "dataset.json", {"images": [{"filename": n, "split": "train", "sentences": [{"raw": "a thing"}]} for n in ("good.png", name)]})
+
+
+def of_counts(root: Path, name: str) -> None:
+    picture(root / "train/own/Images/good.png")
+    talk = [{"role": "user", "content": "<image>\nTell me the number of ship."}, {"role": "assistant", "content": "2"}]
+    write(root / "train/own/Annotation/train_IMG_CT.json", [{"images": [n], "conversations": talk} for n in ("Images/good.png", name)])
+
+
+def of_rsvg(root: Path, name: str) -> None:
+    from xml.sax.saxutils import escape
+    picture(root / "JPEGImages/good.png")
+    box = "<object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox><description>a thing</description></object>"
+    clean = escape("".join(c for c in name if c >= " " and c != "\ud800"))
+    for stem, n in (("good", "good.png"), ("other", clean)): write(root / f"Annotations/{stem}.xml", f"<annotation><filename>{n}</filename>{box}</annotation>")
+    write(root / "train.txt", "0\n1\n")
+
+
+def of_pairs(root: Path, name: str) -> None:
+    for folder in ("rgb", "thermal"): picture(root / folder / "good.png"); picture(root / folder / "more.png")
+    for n in ("good", "more"): picture(root / "labels" / f"{n}.png", coco.decode(RUNS))
+    write(root / "train.txt", f"good\nmore\n{name}\n"); write(root / "val.txt", "good\n")
+
+
+def of_pair_folders(root: Path, name: str) -> None:
+    of_pairs(root, "good")
+    write(root / "dataset.json", {"classes": ["a", "b"], "folders": {"rgb": name}})
+
+
+def of_list(root: Path, name: str) -> None: picture(root / "good.png"); write(root / "list.txt", f"good.png\n{name}\n")
+def of_json_list(root: Path, name: str) -> None: picture(root / "good.png"); write(root / "list.json", {"images": [{"file_name": n} for n in ("good.png", name)]})
+
+
+def of_mask_list(root: Path, name: str) -> None:
+    for n in ("good", "more"): picture(root / f"images/{n}.png"); picture(root / f"masks/{n}.png", 255 * coco.decode(RUNS))
+    write(root / "train.txt", f"good\nmore\n{name}\n"); write(root / "val.txt", "more\n")
+
+
+# --- what of it is read: all files of the samples ---
+
+def objects(root: Path, **options) -> list[str]:
+    data = load_objects(root, "all", **options)
+    files = [f for e in data.entries for f in (e.image, e.truth, *(e.truth if isinstance(e.truth, (list, tuple)) else ())) if isinstance(f, str) and os.sep in f]
+    for k in range(len(data)):
+        with suppress(SamNbError): data.read(k)
+    return files
+
+
+def expressions(root: Path, **options) -> list[str]:
+    data = load_referring(root, "all", **options)
+    for k in range(len(data)): data.read(k)
+    return [e.image for e in data.entries]
+
+
+def earth(root: Path, **options) -> list[str]:
+    data = open_earth(root, "train", **options)
+    for sample in data: sample.pixels()
+    return [s.file for s in data]
+
+
+def pairs(root: Path, **options) -> list[str]:
+    from sam_nb.datasets.catalog import info_from_folder
+    info = info_from_folder(root)
+    if info is None: data = RGBTDataset.open(root, "train", ["a", "b"], strict=False, **options)
+    else: data = RGBTDataset.from_info(info, "train", root, strict=False, **options)
+    for k in range(len(data)): data[k]
+    return [f for p in data.pairs for f in (p.rgb, p.thermal, p.label)]
+
+
+def saom(root: Path, **options) -> list[str]:
+    data = load_saom_metadata(root / "metadata.json", "train", **options)
+    for k in range(len(data)): data.read(k)
+    return [f for e in data.entries for f in (e.image, *e.truth[0])]
+
+
+def unlabelled(root: Path, **options) -> list[str]:
+    like = load_objects(_labelled(root))
+    return [e.image for e in open_unlabelled(root / ("list.txt" if (root / "list.txt").exists() else "list.json"), like, **options).entries]
+
+
+def _labelled(root: Path) -> Path:
+    if not (root / "labelled").is_dir(): of_coco(root / "labelled", "good.png")
+    return root / "labelled"
+
+
+def segmented(root: Path) -> list[str]:
+    from sam_nb.segment.sources import pictures_of
+    return [str(s.path) for s in pictures_of(root / "list.txt") if not s.refused]
+
+
+READERS = {  # name -> writes the data set, lists the files, the folder that names are relative to
+    "coco": (of_coco, objects, "images"), "panoptic": (of_panoptic, objects, "annotations/panoptic_train"), "labelme": (of_labelme, objects, ""),
+    "yolo list": (of_yolo, objects, ""), "yolo data.yaml": (of_yolo_places, objects, ""), "cvat": (of_cvat, objects, ""),
+    "label studio": (of_label_studio, objects, ""), "masks list": (of_mask_list, objects, ""),
+    "refer": (of_refer, expressions, "images/own/JPEGImages"), "risors list": (of_risors, expressions, "Annotations"), "refsegrs": (of_refsegrs, expressions, "images"),
+    "saom": (of_saom, saom, ""), "saom masks": (of_saom_masks, saom, ""), "dior": (of_dior, earth, "JPEGImages"), "captions": (of_captions, earth, "Images"),
+    "counts": (of_counts, earth, "train/own"), "rsvg": (of_rsvg, earth, "JPEGImages"), "pairs list": (of_pairs, pairs, ""), "pairs dataset.json": (of_pair_folders, pairs, ""),
+    "unlabelled list": (of_list, unlabelled, ""), "unlabelled json": (of_json_list, unlabelled, ""), "segment list": (of_list, segmented, "")}
+
+NAMES = {  # name -> what a file says, given the way up to the folder that holds the data set
+    "up": lambda up, world: f"{up}secret.png", "up, Windows": lambda up, world: f"{up}secret.png".replace("/", "\\"), "up in the middle": lambda up, world: f"x/../{up}secret.png",
+    "stem, up": lambda up, world: f"{up}secret", "absolute": lambda up, world: f"{world}/secret.png", "absolute folder": lambda up, world: str(world / "elsewhere"),
+    "folder, up": lambda up, world: f"{up}elsewhere", "drive": lambda up, world: r"C:\secret.png", "home": lambda up, world: "~/secret.png", "address": lambda up, world: f"file://{world}/secret.png",
+    "web": lambda up, world: "https://example.com/secret.png", "null": lambda up, world: "sec\0ret.png", "long": lambda up, world: "s" * 300 + ".png", "deep": lambda up, world: "s/" * 3000 + "s.png",
+    "dot": lambda up, world: ".", "two dots": lambda up, world: "..", "empty": lambda up, world: "", "space": lambda up, world: "   ", "half a letter": lambda up, world: "\ud800.png",
+    "device": lambda up, world: "/dev/zero", "kernel": lambda up, world: "/proc/self/environ", "line": lambda up, world: "a\x1b[2Jb.png",
+    "link": lambda up, world: "link.png", "link folder": lambda up, world: "away/secret.png", "link of link": lambda up, world: "second.png", "ring": lambda up, world: "ring.png",
+    "ring of folders": lambda up, world: "round/round/round/secret.png", "dead link": lambda up, world: "dead.png"}
+
+OPENED: list[str] | None = None
+sys.addaudithook(lambda event, args: OPENED.append(os.fsdecode(args[0])) if event == "open" and OPENED is not None and isinstance(args[0], (str, bytes)) else None)
+
+
+@contextmanager
+def opened_files():
+    "The files that Python opens in this block."
+    global OPENED
+    OPENED = []
+    try: yield OPENED
+    finally: OPENED = None
+
+
+@pytest.fixture
+def world(tmp_path) -> Path:
+    "A folder with a picture that no data set may show."
+    for name in ("secret.png", "elsewhere/secret.png", "elsewhere/good.png"): picture(tmp_path / name, 255 - PIXELS)
+    return tmp_path
+
+
+def add_links(folder: Path, world: Path) -> None:
+    for name, to in {"link.png": world / "secret.png", "away": world / "elsewhere", "second.png": "link.png", "ring.png": "ring.png", "round": ".", "dead.png": world / "none.png"}.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        os.symlink(to, folder / name)
+
+
+def outside(files, root: Path, world: Path) -> list[str]:
+    "The files of the world that do not lie in a data set."
+    real = [os.path.realpath(f) for f in files if f.startswith("/")]
+    return [f for f in real if (f == "/dev/zero" or f.endswith("/environ") or f.startswith(f"{os.path.realpath(world)}/")) and not f.startswith(f"{os.path.realpath(root)}/")]
+
+
+WHOLE = ("saom", "saom masks", "pairs dataset.json")  # readers that refuse a data set for one wrong name
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_name_leads_a_reader_out_of_its_folder(reader, world):
+    made, files, folder = READERS[reader]
+    for what, name in NAMES.items():
+        root = world / "data" / what.replace(" ", "_").replace(",", "")
+        if "link" in what or "ring" in what: add_links(root / folder, world)
+        made(root, said := name("../" * (2 + len(Path(folder).parts)), world))
+        with opened_files() as opened:
+            try: found = files(root)
+            except SamNbError: found = []
+        assert not outside(found, root, world), (what, said, found)
+        assert not outside(opened, root, world), (what, said)
+        assert reader in WHOLE or any(Path(f).stem.startswith("good") for f in found), (what, said, "the other picture was not read either")
+        shutil.rmtree(root)
+
+
+FOLLOWED = [r for r in READERS if r not in ("segment list", "refsegrs", "risors list", "masks list", "pairs list", "panoptic")]  # where a name is a path; the others look names up in folders
+
+
+@pytest.mark.parametrize("reader", FOLLOWED)
+def test_names_are_followed_when_it_is_said(reader, world):
+    made, files, folder = READERS[reader]
+    up = "../" * (2 + len(Path(folder).parts))
+    if "dataset.json" in reader: names = [f"{up}elsewhere", str(world / "elsewhere")]
+    elif "data.yaml" in reader: names = [f"{up}elsewhere", str(world / "elsewhere")]; write(world / "elsewhere/labels/train/secret.txt", "0 0.2 0.2 0.7 0.2 0.7 0.7\n")
+    else: names = [f"{up}secret.png", str(world / "secret.png")]
+    for k, name in enumerate(names):
+        made(root := world / f"data/{k}", name)
+        if reader == "yolo list": write(world / "secret.txt", "0 0.2 0.2 0.7 0.2 0.7 0.7\n")
+        if reader == "yolo data.yaml": picture(world / "elsewhere/images/train/secret.png"); of_yolo_places(root, name, "images/train")
+        found = files(root, allow_outside=True)
+        assert outside(found, root, world), (name, found)
+
+
+def linked(root: Path, world: Path, file: Path) -> None:
+    "Move a file or folder out, and leave a link to it."
+    target = world / "elsewhere" / "_".join(file.relative_to(root).parts)
+    shutil.move(file, target)
+    os.symlink(target, file)
+
+
+LINKS = {  # reader -> a picture and other things that may be links
+    "coco": ("images/good.png", "images", "annotations/instances_train.json", "annotations"), "panoptic": ("train/good.png", "train", "annotations/panoptic_train/good.png", "annotations/panoptic_train"),
+    "labelme": ("good.png", "good.json"), "yolo list": ("images/good.png", "images", "labels", "labels/good.txt"), "cvat": ("images/good.png", "images", "annotations.xml"),
+    "label studio": ("good.png", "export.json"), "masks list": ("images/good.png", "images", "masks/good.png", "masks"),
+    "refer": ("images/own/JPEGImages/good.png", "images/own/JPEGImages", "images", "own/instances.json", "own/refs(unc).json"),
+    "risors list": ("JPEGImages/good_1.png", "JPEGImages", "Annotations/good_1.json", "Annotations"), "refsegrs": ("images/good.tif", "images", "masks/good.tif", "masks"),
+    "saom": ("images/good.png", "images", "masks/good-a.png", "masks"), "dior": ("JPEGImages/good.png", "JPEGImages", "Annotations/DIOR_train.json"), "captions": ("Images/good.png", "Images"),
+    "counts": ("train/own/Images/good.png", "train/own/Images", "train/own/Annotation/train_IMG_CT.json"), "rsvg": ("JPEGImages/good.png", "JPEGImages", "Annotations/good.xml", "Annotations"),
+    "pairs list": ("rgb/good.png", "rgb", "thermal/good.png", "labels"), "unlabelled list": ("good.png",)}
+
+
+@pytest.mark.parametrize("reader", LINKS)
+def test_links_are_followed_inside_only(reader, world):
+    made, files, _ = READERS[reader]
+    usual = {"panoptic": "other.png", "yolo list": "images/good.png", "masks list": "more", "pairs list": "more", "saom": "images/good.png", "saom masks": "/masks/good-a.png"}.get(reader, "none")
+    for k, place in enumerate(LINKS[reader]):
+        made(root := world / f"data/{k}", usual)
+        whole = files(root)
+        linked(root, world, root / place)
+        with opened_files() as opened:
+            try: found, said = files(root), ""
+            except SamNbError as error: found, said = [], str(error)
+        assert not outside(found, root, world) and not outside(opened, root, world), (place, found)
+        assert not said or "--allow_outside true" in said or not place.endswith((".png", ".tif")) , (place, said)
+        assert sorted(files(root, allow_outside=True)) == sorted(whole), place
