@@ -21,7 +21,8 @@ from ..plain_files import Count, Number, parse_json, read_log, read_plain
 # %% auto #0
 __all__ = ['Time', 'Seconds', 'utc_now', 'as_utc', 'local_time', 'timestamp', 'Writer', 'Score', 'Commit', 'Gpu', 'Hardware',
            'Split', 'RunRecipe', 'RunInfo', 'read_run_info', 'sound_run_info', 'next_order', 'is_run', 'run_folder',
-           'quiet_seconds', 'TrainingState', 'read_state_header', 'EvaluationFile', 'read_evaluation', 'run_problems']
+           'quiet_seconds', 'TrainingState', 'read_state_header', 'EvaluationFile', 'read_evaluation',
+           'tensor_problems', 'run_problems']
 
 # %% ../../nbs/lib/40_training.run_files.ipynb #621b5446
 def utc_now() -> str:  # "2026-11-29T21:30:00.123456+00:00"
@@ -271,13 +272,18 @@ def read_evaluation(file: str | Path,
     return _valid(EvaluationFile, content, file.name, {})
 
 # %% ../../nbs/lib/40_training.run_files.ipynb #2f6eceaa
+def tensor_problems(folder: Path) -> list[str]:
+    "What is wrong with a run's weights and its training state, by their headers."
+    problems = []
+    try: _tensor_header(folder / "weights.safetensors")
+    except FileNotFoundError: pass
+    except SamNbError as error: problems.append(f"weights.safetensors: {error.fact}")
+    return problems + read_state_header(folder / "last" / "training.safetensors")[1]
+
 def run_problems(folder: str | Path,  # runs/<name>
                  ) -> list[str]:
     "What is wrong with the files of a run: run.json, the log, the weights, the training state and the evaluations."
     folder, (_, problems) = Path(folder), read_run_info(folder)
     if bad := read_log(folder / "metrics.jsonl")[1]: problems.append(f"metrics.jsonl: {bad} line{'s' * (bad > 1)} cannot be read")
-    try: _tensor_header(folder / "weights.safetensors")
-    except FileNotFoundError: pass
-    except SamNbError as error: problems.append(f"weights.safetensors: {error.fact}")
-    problems += read_state_header(folder / "last" / "training.safetensors")[1]
+    problems += tensor_problems(folder)
     return problems + [p for file in sorted(folder.glob("eval*.json")) for p in read_evaluation(file)[1]]

@@ -1,4 +1,4 @@
-// The page: table and filters above, the comparison of the chosen runs below. The report (run_report.html) runs the same code without a kernel.
+// The page: table and filters above, the comparison of the chosen runs below. The report (run_report.js) runs the same code without a kernel.
 
 const pageOf = model => ({model, records: model.get("records"), chosen: [...model.get("chosen")], sort: {column: COLUMNS.length - 1, up: false},
   log: false, pair: [], open: new Set(), urls: new Map(), requested: new Map(), passes: () => true, setStatus: () => {}});

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import datetime
-import html
 import io
 import json
 import math
 import platform
+import stat
 import time
 import uuid
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,11 @@ import numpy as np
 import traitlets
 
 from ..contract import job
-from ..core import ParameterError, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, read_json, workspace
+from ..core import ParameterError, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, workspace
+from ..markup import Markup, markup, page
+from ..markup import table as markup_table
+from ..plain_files import read_plain
+from ..training.run_files import local_time, read_evaluation, tensor_problems
 from ..training.run_list import elapsed, inspect_run, logged_lines, run_folders
 from ..training.runs import Run
 from ..show import LINE_COLOURS
@@ -32,16 +36,16 @@ from .assets import asset
 from .mask_view import StaticFallback
 
 # %% auto #0
-__all__ = ['STYLE', 'SCRIPT', 'run_record', 'run_records', 'runs_to_compare', 'make_two_short_runs', 'run_picture', 'RunBrowser',
-           'save_report']
+__all__ = ['STYLE', 'SCRIPT', 'run_record', 'run_records', 'runs_to_compare', 'make_two_short_runs', 'run_picture',
+           'shared_picture', 'RunBrowser', 'save_report']
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #c9824be8
 _STATES = {"created": "running", "running": "running", "finished": "finished", "interrupted": "stopped", "failed": "failed", "killed": "dead"}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #8aa66aa5
 def _number(value: Any, digits: int = 5) -> float | None:  # None: not a finite number
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value): return None
-    return value if isinstance(value, int) else float(f"{value:.{digits}g}")
+    if isinstance(value, int): return value if not isinstance(value, bool) and abs(value) <= 2**53 else None
+    return float(f"{value:.{digits}g}") if isinstance(value, float) and math.isfinite(value) else None
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #f4ebe280
 def _flat(scores: Any, before: str = "") -> dict[str, float]:
@@ -86,10 +90,17 @@ def _logged(file: Path, changed: int, size: int, points: int) -> dict[str, Any]:
     return {"curves": _curves(rows, points), "steps": max((row["step"] for row in rows), default=0), "loss": loss, "bad": bad}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #649ea888
-def _log_of(run: Run, points: int) -> dict[str, Any]:
-    try: state = run.metrics_file.stat()
-    except OSError: return {"curves": {}, "steps": 0, "loss": None, "bad": 0}
-    return _logged(run.metrics_file, state.st_mtime_ns, state.st_size, points)
+def _mark(file: Path) -> tuple[int, int]:  # what changes when a file is written; (0, 0): there is none
+    try: state = file.stat()
+    except OSError: return 0, 0
+    return state.st_mtime_ns, state.st_size
+
+def _log_of(run: Run, points: int) -> dict[str, Any]: return _logged(run.metrics_file, *_mark(run.metrics_file), points)
+
+@lru_cache(4096)
+def _tensors(folder: Path, weights: tuple[int, int], state: tuple[int, int]) -> list[str]:
+    "What is wrong with the weights and the training state; files that have not changed are not read again."
+    return tensor_problems(folder)
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #a1e85b9d
 def _published_score(method: str, dataset: str | None, score: str) -> dict[str, Any] | None:  # {"value", "source"}
@@ -122,21 +133,21 @@ def _from_groups(groups: Any) -> dict[str, float | None]:
     return {str(k): _number(v.get("mIoU")) for k, v in groups.items() if isinstance(v, Mapping)} if isinstance(groups, Mapping) else {}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #e14f76e0
-def _read(file: Path, problems: list[str]) -> dict[str, Any]:
-    "A JSON file that may be missing (nothing) or damaged (a problem)."
-    try: found = read_json(file)
-    except FileNotFoundError: return {}
-    except (SamNbError, OSError) as error: problems.append(f"{file.name} cannot be read: {getattr(error, 'fact', error)}"); return {}
-    return found if isinstance(found, dict) else {}
+def _class_names(folder: Path, problems: list[str]) -> list[str]:
+    "The classes of a saved model; one that is damaged has none, and is a problem."
+    try: classes = read_plain(folder / "model" / "config.json")["classes"]
+    except FileNotFoundError: return []
+    except SamNbError as error: problems.append(f"model/config.json: {error.fact}"); return []
+    except (TypeError, LookupError): return []  # a model without classes
+    return [str(name) for name in classes] if isinstance(classes, list) else []
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #1408d251
 def _class_scores(run: Run, problems: list[str]) -> dict[str, Any] | None:  # {"from", "measure", "values": class -> percent}
     "The scores of each class in the run's newest evaluation, or of its validation."
-    names = _read(run.folder / "model" / "config.json", problems).get("classes")
-    names = [str(n) for n in names] if isinstance(names, list) else []
-    files = sorted(run.folder.glob("eval*.json"), key=lambda f: f.stat().st_mtime, reverse=True)
-    for file in files:
-        about = _read(file, problems)
+    names = _class_names(run.folder, problems)
+    for file in sorted(run.folder.glob("eval*.json"), key=_mark, reverse=True):
+        about, wrong = read_evaluation(file)
+        problems += wrong
         earlier = _from_list(about.get("scores"), names) or _from_rows(about.get("by class")) or _from_groups(about.get("by"))
         values = _from_by_class(about.get("by_class")) or earlier
         if values: return {"from": file.name, "measure": f"IoU in percent, {about.get('split', 'test')}", "values": values}
@@ -144,12 +155,21 @@ def _class_scores(run: Run, problems: list[str]) -> dict[str, Any] | None:  # {"
     return {"from": "run.json", "measure": "IoU in percent, val", "values": values} if values else None
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #955e52dc
+def _last_lines(file: Path, lines: int = 6) -> str:
+    "The end of a text file; of what is no file: nothing."
+    try:
+        if not stat.S_ISREG(file.stat().st_mode): return ""
+        with open(file, "rb") as f:
+            f.seek(-min(file.stat().st_size, 8192), io.SEEK_END)
+            return "\n".join(f.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError: return ""
+
+# %% ../../nbs/lib/71_view.run_browser.ipynb #22caaf8d
 def _end_message(run: Run, steps: int) -> str:
     "The error of a run; of a killed one, the last logged step and the end of its log."
     if run.info["error"] or run.status != "killed": return run.info["error"] or ""
-    files = sorted([*run.folder.glob("*.err"), *run.folder.glob("*.log"), *run.folder.glob("slurm/*err*")], key=lambda f: f.stat().st_mtime)
-    tail = "\n".join(files[-1].read_text(errors="replace").splitlines()[-6:]) if files else ""
-    process = run.info["process"]
+    files = sorted([*run.folder.glob("*.err"), *run.folder.glob("*.log"), *run.folder.glob("slurm/*err*")], key=_mark)
+    tail, process = _last_lines(files[-1]) if files else "", run.info["process"]
     return f"process {process['pid']} on {process['host']} is gone; the last logged step is {steps}" + (f"\n{files[-1].name}: {tail}" if tail else "")
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #f920243d
@@ -168,11 +188,10 @@ def _plain(value: Any) -> Any:
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #1ca9bdc9
 def _made_with(info: Mapping[str, Any]) -> dict[str, str]:
-    git, packages, hardware = (info.get(k) if isinstance(info.get(k), Mapping) else {} for k in ("git", "packages", "hardware"))
-    gpus = [g.get("name", "?") for g in hardware.get("gpus") or [] if isinstance(g, Mapping)] if isinstance(hardware.get("gpus"), list) else []
-    commit = {"commit": f"{str(git['commit'])[:10]}{' and changes' if git.get('changed') else ''}"} if git.get("commit") else {}
-    machine = {k: str(hardware[k]) for k in ("host", "processor", "cores") if k in hardware}
-    return {**commit, **machine, **({"GPU": ", ".join(gpus)} if gpus else {}), **{str(k): str(v) for k, v in packages.items()}}
+    git, hardware = info.get("git") or {}, info.get("hardware") or {}
+    gpus = {"GPU": ", ".join(gpu["name"] for gpu in hardware["gpus"])} if hardware.get("gpus") else {}
+    commit = {"commit": f"{git['commit'][:10]}{' and changes' if git.get('changed') else ''}"} if git.get("commit") else {}
+    return {**commit, **{k: str(hardware[k]) for k in ("host", "processor", "cores") if k in hardware}, **gpus, **info.get("packages", {})}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #b9a429e6
 def run_record(folder: str | Path,  # runs/<name>
@@ -182,10 +201,12 @@ def run_record(folder: str | Path,  # runs/<name>
     run, problems = inspect_run(folder)
     info, logged = run.info, _log_of(run, points)
     if bad := logged["bad"]: problems.append(f"metrics.jsonl: {bad} line{'s' * (bad > 1)} cannot be read")
+    problems += _tensors(run.folder, _mark(run.weights), _mark(run.last))
     recipe = {str(k): _plain(v) for k, v in info["recipe"].items() if k not in ("run_name", "resume")}
     steps = max(info["steps"], logged["steps"])
     return {"name": run.name, "method": info["method"], "dataset": str(recipe.get("dataset") or ""), "state": _STATES.get(run.status, "damaged"),
-            **_scores(info), "loss": logged["loss"], "started": info["created"], "seconds": round(elapsed(run), 1) if info["created"] else None,
+            **_scores(info), "loss": logged["loss"], "started": local_time(info["created"]), "order": info["order"],
+            "seconds": round(elapsed(run), 1) if info["created"] else None,
             "steps": steps, "recipe": recipe, "made_with": _made_with(info), "message": _end_message(run, steps), "problems": problems,
             "curves": logged["curves"], "classes": _class_scores(run, problems),
             "figures": [f.name for f in sorted(run.folder.glob("figures/*.png"))]}
@@ -197,7 +218,7 @@ def run_records(root: str | Path | None = None,  # None: runs/ of the workspace
     "A plain record of every run folder: sound, running, dead or damaged."
     folders = run_folders(root)
     points = max(30, min(points, 40_000 // max(len(folders), 1)))
-    return sorted((run_record(folder, points) for folder in folders), key=lambda r: r["started"], reverse=True)
+    return sorted((run_record(folder, points) for folder in folders), key=lambda r: r["order"], reverse=True)
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #181c67fe
 def _known(name: str, there: Sequence[str], root: Path | None = None) -> str:
@@ -226,21 +247,37 @@ def make_two_short_runs() -> list[str]:  # their names
     return [make_short_run("sartm").name, other.name]
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #a67d30de
+def _open_picture(folder: str | Path, file: str) -> Any:  # PIL image, RGB
+    "A picture of a run; raises `RunError`."
+    from PIL import Image
+    path = Path(folder) / "figures" / file
+    if Path(file).name != file or not path.is_file(): raise RunError(f"there is no picture {file!r}", file=path)
+    try:
+        with Image.open(path) as image: return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RunError(f"the picture cannot be read ({error})", file=path) from None
+
+# %% ../../nbs/lib/71_view.run_browser.ipynb #aea37ee8
 def run_picture(folder: str | Path, file: str,  # its name in figures/
                 most: int = 900,  # pixels of the longer side
                 ) -> bytes:
     "A picture of a run as a small PNG; raises `RunError`."
     from PIL import Image
-    path = Path(folder) / "figures" / file
-    if Path(file).name != file or not path.is_file(): raise RunError(f"there is no picture {file!r}", file=path)
-    try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            image.thumbnail((most, most), Image.Resampling.LANCZOS)
-    except (OSError, SyntaxError, ValueError) as error: raise RunError(f"the picture cannot be read ({error})", file=path) from None
+    image = _open_picture(folder, file)
+    image.thumbnail((most, most), Image.Resampling.LANCZOS)
     with io.BytesIO() as out:
         image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
         return out.getvalue()
+
+# %% ../../nbs/lib/71_view.run_browser.ipynb #269812ae
+def shared_picture(root: Path, records: Sequence[Mapping[str, Any]],  # of the runs
+                   ) -> tuple[str, list[Any]]:  # its name, PIL images in the order of the runs; ("", []): there is none
+    "The last picture of one name that all of these runs have and that can be read."
+    names = set.intersection(*(set(r["figures"]) for r in records)) if records else ()
+    for name in sorted(names, reverse=True):
+        try: return name, [_open_picture(root / r["name"], name) for r in records]
+        except RunError: continue
+    return "", []
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #3340154d
 def _cells(r: Mapping[str, Any]) -> dict[str, str]:
@@ -249,13 +286,12 @@ def _cells(r: Mapping[str, Any]) -> dict[str, str]:
     return {"run": r["name"], "method": r["method"], "dataset": r["dataset"], "state": r["state"],
             "score": f"{score['name']} {score['value']:.2f}" if score else "",
             "published": f"{published['value']:.2f}" if published else "", "steps": str(r["steps"]),
-            "time": minutes, "started": r["started"][:16].replace("T", " ")}
+            "time": minutes, "started": r["started"]}
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #8fe59bbb
-def _html_table(rows: Sequence[Mapping[str, Any]]) -> str:  # one dict a row, of the same keys
-    "Rows as an HTML table; nothing in them is taken as HTML."
-    def line(tag: str, values: Iterable[Any]) -> str: return "<tr>" + "".join(f"<{tag}>{html.escape(str(v))}</{tag}>" for v in values) + "</tr>"
-    return f"<table><thead>{line('th', rows[0])}</thead><tbody>{''.join(line('td', r.values()) for r in rows)}</tbody></table>" if rows else ""
+def _html_table(rows: Sequence[Mapping[str, Any]]) -> Markup:  # one dict a row, of the same keys
+    import pandas as pd
+    return markup_table(pd.DataFrame(list(rows)), index=False) if rows else Markup()
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #51e2f5a0
 STYLE = asset("run_browser.css")
@@ -292,7 +328,7 @@ class RunBrowser(StaticFallback, anywidget.AnyWidget):
             self.send({"about": "refreshed", "said": f"{len(self.records)} runs, read at {time.strftime('%H:%M:%S')}"})
         if message.get("ask") == "picture": self.send(*_answer(self.root, str(message.get("run")), str(message.get("file"))))
 
-    def static_html(self) -> str: return _html_table([_cells(r) for r in self.records]) or "there are no runs yet"
+    def static_html(self) -> Markup: return _html_table([_cells(r) for r in self.records]) or Markup("there are no runs yet")
     def static_text(self) -> str: return f"{len(self.records)} runs"
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #8757d2fb
@@ -302,10 +338,8 @@ def _answer(root: Path, run: str, file: str) -> tuple[dict[str, Any], list[bytes
     except SamNbError as error: return {**about, "error": error.fact}, []
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #cf843f7b
-_REPORT = asset("run_report.html")
-
-# %% ../../nbs/lib/71_view.run_browser.ipynb #775169a8
-def _for_script(value: Any) -> str: return json.dumps(value, allow_nan=False).replace("<", "\\u003c")  # no </script> ends it early
+_REPORT_SCRIPT = f"(() => {{{SCRIPT}\n{asset('run_report.js')}}})();"
+_REPORT_STYLE = asset("run_report.css") + STYLE
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #25be8ed6
 def _data_uris(root: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:  # "run/file" -> data:
@@ -319,9 +353,13 @@ def _data_uris(root: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, st
     return found
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #ae64c8e6
-def _made_table(records: Sequence[Mapping[str, Any]]) -> str:
+def _made_table(records: Sequence[Mapping[str, Any]]) -> Markup:
     every = dict.fromkeys(k for r in records for k in r["made_with"])
     return _html_table([{"": k, **{r["name"]: r["made_with"].get(k, "") for r in records}} for k in every])
+
+_REPORT_BODY = """<h1>{title}</h1><p>{about}</p><div id="runs"></div>
+<div class="static sam-nb-runs"><h3>Made with</h3><div class="scroll">{made}</div></div>
+<noscript><div class="static">{table}</div></noscript>"""
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #080e9064
 def save_report(names: Sequence[str],  # of two runs or more
@@ -336,8 +374,8 @@ def save_report(names: Sequence[str],  # of two runs or more
     there = [f.name for f in run_folders(root)]
     records = [run_record(root / _known(name, there, root), points=300) for name in names]
     data = {"pictures": _data_uris(root, records), "records": records, "chosen": names, "report": True}
-    parts = {"title": html.escape("Runs: " + ", ".join(names)), "style": STYLE, "script": SCRIPT, "data": _for_script(data),
-             "table": _html_table([_cells(r) for r in records]), "made": _made_table(records),
-             "about": f"Written by sam_nb {__version__} on {datetime.datetime.now():%Y-%m-%d %H:%M}, {html.escape(platform.node())}."}
-    with disk_errors(path), atomic_path(path) as temporary: temporary.write_text(_REPORT % parts, encoding="utf-8")
+    title, about = "Runs: " + ", ".join(names), f"Written by sam_nb {__version__} on {datetime.datetime.now():%Y-%m-%d %H:%M}, {platform.node()}."
+    body = markup(_REPORT_BODY, title=title, about=about, made=_made_table(records), table=_html_table([_cells(r) for r in records]))
+    text = page(title, body, [_REPORT_SCRIPT], [_REPORT_STYLE], {"data": data})
+    with disk_errors(path), atomic_path(path) as temporary: temporary.write_text(text, encoding="utf-8")
     return path

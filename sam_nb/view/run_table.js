@@ -33,7 +33,7 @@ const COLUMNS = [
   {title: "last loss", of: r => r.loss, text: r => formatNumber(r.loss), number: true},
   {title: "steps", of: r => r.steps, text: r => formatNumber(r.steps), number: true},
   {title: "time", of: r => r.seconds, text: r => formatDuration(r.seconds), number: true},
-  {title: "started", of: r => r.started, text: r => (r.started ?? "").slice(0, 16).replace("T", " ")},
+  {title: "started", of: r => r.order, text: r => r.started},
 ];
 const sorted = (records, {column, up}) => {
   const of = COLUMNS[column].of, empty = v => v == null || v === "";

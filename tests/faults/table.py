@@ -432,18 +432,23 @@ class Trial:
     "What a reader made of a damage."
     damage: str
     reader: str
-    value: Any = None
-    error: BaseException | None = None
+    shown: str = ""  # what it returned, as text
+    error: str = ""  # kind, message and place of what it raised; "": nothing
+    raw: bool = False  # that is no `SamNbError`
+    told: bool = True  # it has a file and a remedy
 
-    @property
-    def raw(self) -> bool:
-        from sam_nb.core import SamNbError
-        return self.error is not None and not isinstance(self.error, SamNbError)
+    def __str__(self) -> str: return f"{self.damage} | {self.reader}: {self.error or 'fine'}"
 
-    def __str__(self) -> str:
-        if self.error is None: return f"{self.damage} | {self.reader}: fine"
-        place = next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(traceback.extract_tb(self.error.__traceback__)) if "sam_nb/" in f.filename), "?")
-        return f"{self.damage} | {self.reader}: {type(self.error).__name__}: {str(self.error)[:150]} ({place})"
+
+def try_one(damage: str, name: str, reader: Reader, runs: Path) -> Trial:
+    from sam_nb.core import SamNbError
+    try:
+        with limited(), contextlib.redirect_stdout(io.StringIO()): return Trial(damage, name, str(reader(runs)))
+    except KeyboardInterrupt: raise
+    except BaseException as error:
+        place = next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)) if "sam_nb/" in f.filename), "?")
+        said = f"{type(error).__name__}: {str(error)[:300]} ({place})"
+        return Trial(damage, name, error=said, raw=not isinstance(error, SamNbError), told=bool(getattr(error, "file", None) and getattr(error, "remedy", None)))
 
 
 def try_all(damage: str, sound: Path, folder: Path, readers: dict[str, Reader] | None = None) -> list[Trial]:
@@ -452,13 +457,7 @@ def try_all(damage: str, sound: Path, folder: Path, readers: dict[str, Reader] |
     shutil.rmtree(runs, ignore_errors=True)
     shutil.copytree(sound, runs)
     DAMAGES[damage](runs / NAME)
-    trials = []
-    for name, reader in (READERS if readers is None else readers).items():
-        try:
-            with limited(), contextlib.redirect_stdout(io.StringIO()): trials.append(Trial(damage, name, reader(runs)))
-        except KeyboardInterrupt: raise
-        except BaseException as error: trials.append(Trial(damage, name, error=error))
-    return trials
+    return [try_one(damage, name, reader, runs) for name, reader in (READERS if readers is None else readers).items()]
 
 
 def main() -> int:
@@ -467,9 +466,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SAM_NB_ROOT"] = folder
         sound = Path(shutil.copytree(make_workspace(Path(folder)), Path(folder) / "sound"))
-        for damage in DAMAGES: trials += try_all(damage, sound, Path(folder))
+        for damage in DAMAGES:
+            trials += try_all(damage, sound, Path(folder))
+            for trial in trials[-len(READERS):]:
+                if trial.raw: print(trial, flush=True)
     raw = [t for t in trials if t.raw]
-    for trial in raw: print(trial)
     print(f"\n{len(DAMAGES)} damages x {len(READERS)} readers: {len(trials)} trials, {len(raw)} raw exceptions, {time.monotonic() - began:.0f} s")
     for name, count in Counter(t.reader for t in raw).most_common(): print(f"  {name:<26}{count:>5}")
     return bool(raw)
