@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import DatasetError, ParameterError, SamNbError
+from ..core import DatasetError, ParameterError, SamNbError, temporary_writer
+from ..locks import lock_folder
 from .ahead import Bar, Reader, Ready, in_order
 from .formats import DoneNames, Formats, check_formats
 from .label_maps import MapWriter, label_type
@@ -181,6 +183,28 @@ def _about_places(places: Counter) -> list[str]:
     if len(known) > 1: lines.append(f"the pictures have {len(known)} CRS: objects.geojson has longitude and latitude, objects.gpkg a layer for each")
     return lines
 
+# %% ../../nbs/lib/73_segment.run.ipynb #c10a2002
+def _unfinished(out: Path) -> list[Path]:
+    "What a process that was killed left in OUT."
+    def ours(path: Path) -> bool:
+        name = path.name
+        for end in ("-journal", "-wal", "-shm"): name = name.removesuffix(end)  # beside a temporary database
+        if path.parent != out or ".unfinished-" not in name: return temporary_writer(name) is not None
+        return not name.endswith(".old") or (out / name[1:].partition(".unfinished-")[0]).exists()  # else it is the only copy
+    return [path for path in out.rglob(".*") if ours(path)]
+
+@contextlib.contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    "Nobody else writes to OUT in the meantime; raises `LockedError`."
+    made = not out.exists()
+    try:
+        with lock_folder(out, f"segmenting pictures into {out.name}", temporary=True):
+            for path in _unfinished(out): shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError): out.rmdir()  # only if it is still empty
+
 # %% ../../nbs/lib/73_segment.run.ipynb #c9b7239b
 def _draw(folder: ResultFolder, classes: Sequence[str], options: Mapping[str, Any]) -> Callable[[Result, int], np.ndarray]:
     from sam_nb.datasets.pictures import Picture
@@ -235,28 +259,29 @@ def segment_folder(model: str | Segmenter,  # a run, a saved folder or a publish
     left_out: list[str] = []
     sources = pictures_of(pictures, images=images, leave_out=out, notes=left_out)
     check_place(Path(out).absolute(), sources)
-    boxes = None if prompts is None else prompts_of(prompts)
-    segmenter = model if isinstance(model, Segmenter) else open_segmenter(
-        model, text=text, prompts=boxes is not None, task=task, score=score, device=device, **options)
-    if segmenter.partners: sources = pair_up(sources, segmenter.partners[0], thermal)
-    elif thermal is not None: raise ParameterError("this model takes no thermal pictures", remedy="leave out --thermal")
-    classes = boxes.classes if segmenter.task == "prompts" and boxes else segmenter.classes
-    choices = {"text": list(text) or None, "score": score, "tile": tile, "overlap": overlap, "bands": bands and list(bands), "nodata": nodata,
-               "window": window and list(window), "orientation": orientation, **options}
-    to = check_formats(to, segmenter.task == "semantic")
-    cut = _Model(segmenter, tile, overlap, tuple(classes))
-    tiles_of((64, 64), segmenter.side, tile, overlap)  # raises for what cannot be
-    folder = ResultFolder.open(out, _description(segmenter, model, boxes, classes, choices), sources, overwrite)
-    reading = {"bands": bands, "nodata": nodata, "window": window, "orientation": orientation}
-    todo = [s for s in sources if s.refused or not folder.is_done(s)]
-    names = [s.name for s in sources if not s.refused]
-    formats = Formats(folder, DoneNames(names, {*names} - {s.name for s in todo if not s.refused}), classes, simplify, crs)
-    with _while_writing(formats, to) as writing:
-        failures = _run(cut, folder, todo, Reader(reading, segmenter.partners, boxes, cut.tiles), workers, progress, formats.names)
-    done = [name for name in names if folder.file(name).exists()]
-    counts, notes, more = _told(folder, folder.results(done), to, boxes, {s.name for s in sources})
-    written = {**writing.result(), **_sheet(formats, done, sheet, reading)}
-    write_failures(folder, failures + more)
-    unit = "pixels" if segmenter.task == "semantic" else "objects"
-    return Summary(folder.root, len(todo) - len(failures), len(sources) - len(todo), dict(counts), unit, perf_counter() - started, written,
-                   failures + more, left_out + notes)
+    with _only_writer(Path(out).absolute()):
+        boxes = None if prompts is None else prompts_of(prompts)
+        segmenter = model if isinstance(model, Segmenter) else open_segmenter(
+            model, text=text, prompts=boxes is not None, task=task, score=score, device=device, **options)
+        if segmenter.partners: sources = pair_up(sources, segmenter.partners[0], thermal)
+        elif thermal is not None: raise ParameterError("this model takes no thermal pictures", remedy="leave out --thermal")
+        classes = boxes.classes if segmenter.task == "prompts" and boxes else segmenter.classes
+        choices = {"text": list(text) or None, "score": score, "tile": tile, "overlap": overlap, "bands": bands and list(bands), "nodata": nodata,
+                   "window": window and list(window), "orientation": orientation, **options}
+        to = check_formats(to, segmenter.task == "semantic")
+        cut = _Model(segmenter, tile, overlap, tuple(classes))
+        tiles_of((64, 64), segmenter.side, tile, overlap)  # raises for what cannot be
+        folder = ResultFolder.open(out, _description(segmenter, model, boxes, classes, choices), sources, overwrite)
+        reading = {"bands": bands, "nodata": nodata, "window": window, "orientation": orientation}
+        todo = [s for s in sources if s.refused or not folder.is_done(s)]
+        names = [s.name for s in sources if not s.refused]
+        formats = Formats(folder, DoneNames(names, {*names} - {s.name for s in todo if not s.refused}), classes, simplify, crs)
+        with _while_writing(formats, to) as writing:
+            failures = _run(cut, folder, todo, Reader(reading, segmenter.partners, boxes, cut.tiles), workers, progress, formats.names)
+        done = [name for name in names if folder.file(name).exists()]
+        counts, notes, more = _told(folder, folder.results(done), to, boxes, {s.name for s in sources})
+        written = {**writing.result(), **_sheet(formats, done, sheet, reading)}
+        write_failures(folder, failures + more)
+        unit = "pixels" if segmenter.task == "semantic" else "objects"
+        return Summary(folder.root, len(todo) - len(failures), len(sources) - len(todo), dict(counts), unit, perf_counter() - started, written,
+                       failures + more, left_out + notes)
