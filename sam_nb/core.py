@@ -93,7 +93,10 @@ _DISK = {errno.ENOSPC: ("no space left on the device", "free some space, or poin
          errno.EFBIG: ("the file is larger than this system allows", "raise the limit (ulimit -f), or point the output elsewhere"),
          errno.EROFS: ("the disk is read-only", "write to another folder (SAM_NB_ROOT names the workspace)"),
          errno.EACCES: ("no permission to write here", "write to another folder (SAM_NB_ROOT names the workspace)"),
-         errno.EPERM: ("no permission to write here", "write to another folder (SAM_NB_ROOT names the workspace)")}
+         errno.EPERM: ("no permission to write here", "write to another folder (SAM_NB_ROOT names the workspace)"),
+         errno.EISDIR: ("this is a folder, not a file", "rename it, or name another file"),
+         errno.ENOTDIR: ("a file is where a folder should be", "rename the file, or name another folder"),
+         errno.ENAMETOOLONG: ("the name is longer than the file system allows", "choose a shorter one")}
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
@@ -124,7 +127,8 @@ def atomic_path(path: str | Path,  # the final name
     "Write to a temporary file that becomes `path` only when the block ends well."
     path = Path(path)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try: path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error: raise NotADirectoryError(errno.ENOTDIR, "not a folder", path.parent) from error
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=_temporary_prefix(path.name), suffix=".tmp")
         os.close(handle)
         temporary = Path(name)

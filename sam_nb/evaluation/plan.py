@@ -19,6 +19,7 @@ from ..core import CheckpointError, DatasetError, ParameterError, RunError, did_
 from ..datasets.catalog import FoundDataset, is_metadata, resolve_dataset
 from ..datasets.folder_options import FolderChoices, options_like_run, refuse_idle
 from .rows import Evaluation
+from ..locks import writing_to
 from ..markup import table
 from ..recipe import Checked, check_recipe
 from ..training.run_list import find_run
@@ -234,15 +235,16 @@ def open_data(card: Job, plan: Plan,
 def save_evaluations(evaluations: Mapping[str, Evaluation], plan: Plan, recipe: EvalRecipe,
                      figures: Mapping[str, Any] | None = None,  # name -> matplotlib figure
                      ) -> list[Path]:
-    "Write NAME.json (and NAME-before.json) and the figures into the folder of a plan."
+    "Write NAME.json (and NAME-before.json) and the figures into the folder of a plan; raises `LockedError` while another process does."
     from sam_nb.show import save_figure
     about = {"method": plan.method, "dataset": plan.dataset, "split": plan.split, "note": plan.note, "selection": plan.selection,
              "parameters": recipe.model_dump()}
     written = []
-    for name, found in evaluations.items():
-        path = plan.folder / f"{plan.name}{'-before' if name == 'before' else ''}.json"
-        written.append(found.save(path, weights=str(plan.before if name == "before" else plan.weights), **about))
-    for name, figure in (figures or {}).items():
-        if hasattr(figure, "savefig"):  # a notebook may have a sentence in place of a picture
-            written.append(save_figure(figure, plan.folder / "figures" / f"{plan.name}-{name}.png"))
+    with writing_to(plan.folder, f"evaluation of {plan.folder.name}", ".eval.lock"):
+        for name, found in evaluations.items():
+            path = plan.folder / f"{plan.name}{'-before' if name == 'before' else ''}.json"
+            written.append(found.save(path, weights=str(plan.before if name == "before" else plan.weights), **about))
+        for name, figure in (figures or {}).items():
+            if hasattr(figure, "savefig"):  # a notebook may have a sentence in place of a picture
+                written.append(save_figure(figure, plan.folder / "figures" / f"{plan.name}-{name}.png"))
     return written
