@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from .core import SamNbError, workspace
+from .core import SamNbError, workspace, write_json
 
 # %% auto #0
-__all__ = ['expect_error', 'count_skip', 'golden', 'samples']
+__all__ = ['expect_error', 'count_skip', 'golden', 'samples', 'write_run']
 
 # %% ../nbs/lib/00_testing.ipynb #7a851d9c
 @contextlib.contextmanager
@@ -48,3 +50,16 @@ def golden(name: str) -> Path | None:
 def samples(name: str) -> Path | None:
     "A file or folder of the real samples (`SAM_NB_SAMPLES`), or None and a counted skip."
     return _optional("SAM_NB_SAMPLES", name)
+
+# %% ../nbs/lib/00_testing.ipynb #6f8180ee
+def write_run(folder: str | Path,  # runs/<name>
+              method: str = "toy", status: str = "finished", recipe: Mapping[str, Any] = {},
+              **values: Any,  # further fields
+              ) -> Path:
+    "Write the run.json of a run that was never trained."
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    about = {"method": method, "status": status, "created": now, "recipe": dict(recipe)}
+    process = {"pid": 1, "host": "elsewhere", "started": 0.0}
+    nothing = {"metrics": {}, "steps": 0, "score": None, "wall_seconds": 0.0, "error": None, "process": process}
+    write_json(Path(folder) / "run.json", {**about, **nothing, **values})
+    return Path(folder)

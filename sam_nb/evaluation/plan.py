@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -22,7 +23,8 @@ from .rows import Evaluation
 from ..locks import writing_to
 from ..markup import table
 from ..recipe import Checked, check_recipe
-from ..training.run_list import find_run
+from ..training.run_files import sound_run_info
+from ..training.run_list import find_run, inspect_run
 from ..training.runs import Run
 from ..zoo import find_weights
 
@@ -73,9 +75,10 @@ def check_evaluation(kind: type[E],  # the method's evaluation recipe
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #ad864e66
 def find_model(name: str | Path,  # a run, a name of the zoo, a folder, or a file
                ) -> Path:
-    "Where a model lies; raises `CheckpointError`."
-    run = next((f for f in (workspace().runs / name, Path(name)) if (f / "run.json").is_file()), None)  # by its name, or the path of its folder
+    "Where a model lies; raises `CheckpointError`, and `RunError` for a damaged run."
+    run = next((f for f in (workspace().runs / name, Path(name)) if os.path.lexists(f / "run.json")), None)  # by its name, or the path of its folder
     if run is None: return find_weights(name)
+    sound_run_info(run)
     if (run / "model" / "config.json").is_file(): return run / "model"
     raise CheckpointError(f"run {str(name)!r} has no model yet", file=run / "model", remedy="wait until it has finished, or name another run")
 
@@ -127,7 +130,8 @@ def _wait_for(folder: Path, seconds: float = 300) -> Run:
     "The short run that another notebook is making at this moment."
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if (folder / "run.json").exists() and (run := Run.open(folder)).status not in ("created", "running") and "test" in run.info: return run
+        run, problems = inspect_run(folder)  # of a run that is created at this moment, run.json is empty
+        if not problems and run.status not in ("created", "running") and "test" in run.info: return run
         time.sleep(0.5)
     raise RunError("the short run on the demo world was begun and did not end", file=folder, remedy="remove this folder and try again")
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core import SamNbError, read_json, write_json
+from ..core import SamNbError, write_json
+from ..training.run_files import read_evaluation
 
 # %% auto #0
 __all__ = ['FORMAT', 'Evaluation', 'plain', 'load_evaluation', 'evenly_spaced', 'score_table']
@@ -50,10 +51,10 @@ def plain(value: Any) -> Any:
 # %% ../../nbs/lib/50_evaluation.rows.ipynb #ed723739
 def load_evaluation(path: str | Path) -> Evaluation:
     "Read a saved evaluation; raises `SamNbError` for a file of another form."
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise SamNbError("this file is no evaluation in the present form", file=path, remedy="evaluate the run again: sam_nb eval METHOD --run RUN")
-    parts = {k: found.pop(k) for k in ("rows", "scores", "by_class", "tables")}
+    found, problems = read_evaluation(path)
+    if found.get("format") != FORMAT: problems = ["this file is missing, or no evaluation in the present form"]
+    if problems: raise SamNbError("; ".join(problems), file=path, remedy="evaluate the run again: sam_nb eval METHOD --run RUN")
+    parts = {k: found.pop(k, kind()) for k, kind in (("rows", list), ("scores", dict), ("by_class", dict), ("tables", dict))}
     return Evaluation(**parts, about=found)
 
 # %% ../../nbs/lib/50_evaluation.rows.ipynb #2abc7830

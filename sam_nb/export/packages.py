@@ -23,6 +23,7 @@ from ..core import CheckpointError, SamNbError, atomic_path, disk_errors, read_j
 from ..encoders.lora import merged_lora
 from ..encoders.sam import SAM_SIZES, SamSize, build_sam
 from ..encoders.sam2 import SAM2_SIZES, Sam2Size, sam2_config
+from ..training.run_files import sound_run_info
 from ..weights import Checkpoint, load_state, save_state
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ def write_model_card(folder: str | Path,  # of the weights; gets README.md
     "README.md for a folder of weights, in the hub's form: how it was made, what it scores, what it cannot do."
     folder = Path(folder)
     if not folder.is_dir(): raise ExportError("no such folder", file=folder, remedy="save the weights first")
-    info = getattr(run, "info", None) or (run if isinstance(run, Mapping) else read_json(Path(run) / "run.json"))
+    info = getattr(run, "info", None) or (run if isinstance(run, Mapping) else sound_run_info(Path(run)))
     title, dataset = title or folder.resolve().name, str(info.get("recipe", {}).get("dataset", "unknown"))
     parts = [_header(title, family, licence, dataset, split, evaluation), f"# {title}", summary]
     if evaluation: parts += [f"## Scores\n\nOn the {split} split of `{dataset}`, by kind of prompt:", _table(_score_rows(evaluation))]

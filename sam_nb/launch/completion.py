@@ -19,9 +19,9 @@ __all__ = ['run_names', 'complete']
 # %% ../../nbs/lib/82_launch.completion.ipynb #c652dc7a
 def run_names(method: str | None = None) -> list[str]:
     "`last`, and the names of the runs (of a method), newest first."
-    from sam_nb.core import read_json
-    files = sorted((f for f in workspace().runs.glob("*/run.json") if f.stat().st_size), key=lambda f: -f.stat().st_mtime)
-    return ["last", *(f.parent.name for f in files if method is None or read_json(f).get("method") == method)]
+    from sam_nb.training.run_files import is_run, read_run_info
+    runs = [(folder.name, read_run_info(folder)[0]) for folder in workspace().runs.glob("*") if is_run(folder)]
+    return ["last", *(name for name, info in sorted(runs, key=lambda run: -run[1]["order"]) if method in (None, info["method"]))]
 
 def _weights() -> list[str]:
     from sam_nb.zoo import ZOO

@@ -15,6 +15,7 @@ from ..datasets.folder_options import FolderOptions, folder_options
 from ..evaluation.plan import find_model
 from ..heads.mask2former_size import MASK2FORMER_BACKBONES, mask2former_size
 from ..recipe import Checked, Recipe, check_recipe
+from ..training.run_files import sound_run_info
 from ..zoo import ZOO
 
 # %% auto #0
@@ -196,7 +197,7 @@ def _like_teacher(recipe: S4mRecipe, given: Mapping[str, Any]) -> S4mRecipe:
     for name in _SIZES:
         if given.get(name, about[name]) != about[name]:
             raise ParameterError(f"{name}={given[name]!r}, but the teacher has {about[name]!r}", remedy=f"leave {name} out, or take another teacher")
-    run = read_json(folder.parent / "run.json")["recipe"] if (folder.parent / "run.json").is_file() else {}
+    run = sound_run_info(folder.parent)["recipe"] if (folder.parent / "run.json").is_file() else {}
     same = {name: run[name] for name in _LABELLED if name in run and name not in given}  # a student learns from its teacher's labels
     recipe = recipe.model_copy(update={**{name: about[name] for name in _SIZES}, **same})
     if recipe.hold_out and (other := [name for name in _LABELLED if getattr(recipe, name) != run.get(name)]):

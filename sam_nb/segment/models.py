@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +17,13 @@ import numpy as np
 from torch import Tensor
 
 from ..contract import Job, job, jobs
-from ..core import CheckpointError, ParameterError, did_you_mean, pick_device, read_json, workspace
+from ..core import CheckpointError, ParameterError, did_you_mean, pick_device, workspace
 from ..encoders.sentences import check_sentence
 from ..evaluation.plan import find_model
 from ..heads.everything import Window, as_window
 from ..masks import connected_components
 from .joining import EMPTY, Found, tight_window
+from ..training.run_files import sound_run_info
 from ..training.run_list import find_run
 from ..zoo import ZOO
 
@@ -45,7 +47,7 @@ def _tensor_names(path: Path) -> list[str]:
 # %% ../../nbs/lib/72_segment.models.ipynb #af16fd96
 def _method_of(path: Path) -> str | None:  # None: no method of the workbench
     "The method that a saved folder or a file is of."
-    if (path.parent / "run.json").is_file(): return read_json(path.parent / "run.json")["method"]
+    if os.path.lexists(path.parent / "run.json"): return sound_run_info(path.parent)["method"]
     names = _tensor_names(path)
     return next((method for method, parts in _NAMES if all(any(p in n for n in names) for p in parts)), None)
 
