@@ -12,7 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import ParseError, parse
 
 from ..core import ParameterError, did_you_mean
 from .earth_classes import COUNT_NAMES, DIOR_CLASSES, DOTA_CLASSES, DOTA_NAMES, PRIOR_AREAS
@@ -195,8 +197,8 @@ def _without_prior(found: Sequence[CountImage], priors: Mapping[str, float], fil
 def _voc_objects(file: Path, problems: list[Problem]) -> tuple[str, list[tuple[str, tuple[float, ...], str] | None]]:
     "The image's name, and sentence, box and class of each object (None: damaged); a file that cannot be read is a problem."
     refuse_outside(file)
-    try: root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
+    try: root = parse(file).getroot()
+    except (ParseError, DefusedXmlException) as error:
         problems.append(Problem("annotation damaged", f"not an XML file ({error})", str(file), "copy it again: later object numbers count on it"))
         return file.stem, []
     found: list[tuple[str, tuple[float, ...], str] | None] = []

@@ -107,7 +107,7 @@ def load_contour_model(folder: str | Path, device: str = "auto", dtype: torch.dt
         raise CheckpointError(f"not a contour model: {name} is {tuple(stored)}, a contour model has {tuple(wanted)}", file=folder,
                               remedy="a SegFormer whose head has one output, such as DirectSAM")
     if info["missing_keys"]: raise CheckpointError(f"weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}", file=folder)
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return ContourModel(network.to(pick_device(device)), processor, **options)
 
 @contextlib.contextmanager

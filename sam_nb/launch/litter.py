@@ -112,7 +112,7 @@ def find_litter(more: Iterable[str | Path] = (),  # further folders, such as the
         for entry in _entries(folder, deep):
             for one in _judge(Path(entry.path), entry.is_dir(follow_symlinks=False), run, open_): found.setdefault(one.path, one)
     for folder in _entries(workspace().runs, False):
-        if half := _half_made(Path(folder.path)): found[half.path] = half
+        if half := _half_made(Path(folder.path)): found = {p: l for p, l in found.items() if half.path not in p.parents} | {half.path: half}
     for entry in _entries(Path(tempfile.gettempdir()), False):
         if (named := _SOCKETS.fullmatch(entry.name)) and entry.stat().st_uid == os.getuid():
             found[Path(entry.path)] = Litter(Path(entry.path), "sockets of a notebook's kernel", _nobodys(Path(entry.path), named, None, open_))
@@ -139,7 +139,8 @@ def _half_made(folder: Path) -> Litter | None:
     "A run folder that was begun and has nothing in it: an empty run.json or a lock, and temporary files at most."
     if not folder.is_dir() or folder.name.startswith("."): return None
     if not _is_empty_run(folder): return None
-    if is_locked(folder) or time.time() - _last_write(folder) < 10: return Litter(folder, "empty run", "")
+    locked = is_locked(folder)  # None: there is no lock file, as in a folder that an older version has just begun
+    if locked or (locked is None and time.time() - _last_write(folder) < 10): return Litter(folder, "empty run", "")
     return Litter(folder, "empty run", "nobody writes to this folder", (folder, ".lock"))
 
 def _is_empty_run(folder: Path) -> bool:
@@ -160,7 +161,9 @@ def remove_litter(one: Litter) -> bool:  # removed
     if not one.certain or one.path.is_symlink(): return False
     with contextlib.ExitStack() as held:
         if one.locked_by is not None and one.locked_by[0].is_dir():
-            try: lock = held.enter_context(lock_folder(one.locked_by[0], "cleaning", one.locked_by[1], temporary=one.what == "lock file"))
+            folder, name = one.locked_by
+            ours = one.what == "lock file" or not (folder / name).exists()  # made here, or to be removed: gone at the end
+            try: lock = held.enter_context(lock_folder(folder, "cleaning", name, temporary=ours))
             except SamNbError: return False
             if one.what == "lock file": return True  # with its lock
             if one.path == lock.folder and not _is_empty_run(one.path): return False  # something has been written since
