@@ -26,8 +26,8 @@ def visible(value: Any) -> str:
 
 # %% ../nbs/lib/05_markup.ipynb #40e251ac
 class Markup(markupsafe.Markup):
-    "HTML. Strings that are put into it, or added to it, are escaped; a notebook renders it."
-    def _repr_html_(self) -> str: return str(self)
+    "HTML. Strings that are put into it, or added to it, are escaped; a notebook renders it, and takes nothing in it for a formula."
+    def _repr_html_(self) -> str: return f'<div class="mathjax_ignore">{self!s}</div>'
     def __repr__(self) -> str: return visible(self.striptags())
 
 def text(value: Any) -> Markup:
@@ -61,10 +61,10 @@ def inline_image(stored: bytes,  # of the file
     return markup('<img alt="{alternative}" src="data:{kind};base64,{data}">', alternative=alternative, kind=kind, data=data)
 
 # %% ../nbs/lib/05_markup.ipynb #280c5f5d
-def _as_frame(rows: Any) -> Any:  # pandas.DataFrame
+def _as_frame(rows: Any, columns: Sequence[str] | None) -> Any:  # pandas.DataFrame
     import pandas as pd
     if isinstance(rows, pd.DataFrame): return rows
-    return pd.DataFrame(list(rows.items()) if isinstance(rows, Mapping) else list(rows), dtype=object)
+    return pd.DataFrame(list(rows.items()) if isinstance(rows, Mapping) else list(rows), columns=columns, dtype=object)
 
 def _heading(name: Any) -> str:  # of a column or a row: several levels become one text
     return " ".join(str(part) for part in name if part not in (None, "")) if isinstance(name, tuple) else "" if name is None else str(name)
@@ -95,8 +95,9 @@ def _best(frame: Any, best: str | None) -> set[tuple[int, int]]:
 
 # %% ../nbs/lib/05_markup.ipynb #ecff2740
 def _box(tag: str, shown: Any, number: bool = True) -> Markup:  # text is on the left, and its lines are not too long
-    style = Markup() if number else Markup(' style="text-align: left; max-width: 32em"')
-    return markup("<{tag}{style}>{shown}</{tag}>", tag=tag, style=style, shown=shown)
+    style = "" if number else "text-align: left; max-width: 32em"
+    if max(map(len, str(shown).split()), default=0) > 30: style = f"{style}; overflow-wrap: anywhere".removeprefix("; ")  # a path has no spaces
+    return markup("<{tag}{style}>{shown}</{tag}>", tag=tag, style=markup(' style="{style}"', style=style) if style else Markup(), shown=shown)
 
 def _table_head(frame: Any, index: bool, numbers: Sequence[bool]) -> Markup:
     corner = [_box("th", _heading(tuple(n for n in (*frame.index.names, *frame.columns.names) if n is not None)))] if index else []
@@ -104,7 +105,7 @@ def _table_head(frame: Any, index: bool, numbers: Sequence[bool]) -> Markup:
     return markup("<thead><tr>{cells}</tr></thead>", cells=joined(corner + names, " "))
 
 # %% ../nbs/lib/05_markup.ipynb #0d805902
-_TABLE = """<table class="tex2jax_ignore mathjax_ignore" style="text-align: right; overflow-wrap: anywhere">{caption}{head}<tbody>
+_TABLE = """<table style="text-align: right">{caption}{head}<tbody>
 {rows}</tbody></table>"""
 
 def table(rows: Any,  # pandas.DataFrame; a dict: names and values; or a sequence of rows
@@ -112,12 +113,13 @@ def table(rows: Any,  # pandas.DataFrame; a dict: names and values; or a sequenc
           best: str | None = None,  # "max" or "min": the best number of each column is bold
           caption: Any = None,
           index: bool | None = None,  # with the names of the rows; None: where they are not just numbers
-          header: bool | None = None,  # with the names of the columns; None: of a data frame
+          columns: Sequence[str] | None = None,  # names of the columns of a dict or rows
+          header: bool | None = None,  # with the names of the columns; None: where there are any
           formats: Mapping[Any, str] = {},  # column -> format, such as "{:,}"
           ) -> Markup:
     "An HTML table. Not a number is shown as a dash."
-    frame = _as_frame(rows)
-    if header is None: header = frame is rows
+    frame = _as_frame(rows, columns)
+    if header is None: header = frame is rows or columns is not None
     if index is None: index = frame is rows and type(frame.index).__name__ != "RangeIndex"
     bold, numbers, found = _best(frame, best), [_only_numbers(frame.iloc[:, c]) for c in range(frame.shape[1])], []
     for r, (name, *values) in enumerate(frame.astype(object).itertuples(name=None)):

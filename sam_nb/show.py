@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .core import ParameterError, atomic_path
-from .markup import visible
+from .markup import plain, visible
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'LINE_COLOURS', 'to_array', 'to_image', 'figure_style', 'stored_picture', 'picture',
@@ -124,16 +124,19 @@ def _settle(figure: Any) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
+_LONGEST_NAME = 60  # characters at an axis or in a legend
+
 def _write_plainly(figure: Any) -> None:
     "Names and titles as they are: a `$` begins no formula, and what has no glyph is written as an escape."
+    from matplotlib.legend import Legend
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         names = axis.get_major_formatter()
-        if type(names) is FuncFormatter: axis.set_major_formatter(lambda value, at, names=names: _drawable(names(value, at)))
-    for text in figure.findobj(Text): text.set(text=_drawable(text.get_text()), parse_math=False)
-
-def _drawable(text: str) -> str: return visible(text).replace("\t", " ")
+        if type(names) is FuncFormatter: axis.set_major_formatter(lambda value, at, names=names: plain(names(value, at), _LONGEST_NAME))
+    for key in figure.findobj(Legend):
+        for text in key.get_texts(): text.set_text(plain(text.get_text(), _LONGEST_NAME))
+    for text in figure.findobj(Text): text.set(text=visible(text.get_text()).replace("\t", " "), parse_math=False)
 
 # %% ../nbs/lib/05_show.ipynb #d206a131
 @cache

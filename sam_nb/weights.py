@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import hashlib
-import html
 import json
 import pickle
 import re
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from .core import CheckpointError, ParameterError, atomic_path, read_json
 from .frozen import own_parameters
+from .markup import markup, table
 from .zoo import ZOO, find_weights
 
 # %% auto #0
@@ -291,9 +291,9 @@ class LoadReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        body = "".join(f"<tr><td>{fate}</td><td>{n}</td><td style='text-align:left'><details><summary>{html.escape(_folded(names, 3))}</summary>"
-                       f"{html.escape(_folded(names))}</details></td></tr>" for fate, n, names in self.rows())
-        return f"<table><caption>weights from {html.escape(self.source)}</caption><tr><th>fate</th><th>keys</th><th>names</th></tr>{body}</table>"
+        rows = [(fate, n, markup("<details><summary>{few}</summary>{names}</details>", few=_folded(names, 3), names=_folded(names)))
+                for fate, n, names in self.rows()]
+        return table(rows, columns=["fate", "keys", "names"], caption=f"weights from {self.source}")
 
 # %% ../nbs/lib/06_weights.ipynb #3643219d
 def _renamed(name: str, rename: Callable[[str], str | None] | Mapping[str, str] | None) -> str | None:

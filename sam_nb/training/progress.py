@@ -77,7 +77,7 @@ class _PageBar:
     def end(self, step: int, text: str, good: bool) -> None:
         self.show(step, text)
         stored = markup(_BAR, step=step, steps=self.bar.max, colour="#009e73" if good else "#d55e00", text=text)
-        self.shown.update({"text/html": str(stored), "text/plain": text}, raw=True)
+        self.shown.update({"text/html": stored._repr_html_(), "text/plain": text}, raw=True)
         self.box.close()
 
 # %% ../../nbs/lib/41_training.progress.ipynb #28c2cfc2

@@ -15,6 +15,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from ..core import ParameterError
+from ..markup import visible
 from ..show import distinct_colours, heat_map, overlay, to_array, to_image
 
 # %% auto #0
@@ -273,10 +274,12 @@ def layer_message(layer: Layer | ScoreMap) -> dict[str, Any]:
         return {"kind": "scores", "name": layer.name, "low": low, "high": high, "bits": 8, "data": _pack_rows(levels)}
     flat = np.fromiter((k for m in layer.members for k in m), np.uint32)
     ends = np.cumsum([0, *map(len, layer.members)]).astype(np.uint32)
-    columns = {k: [round(v, 4) if isinstance(v, float) else v for v in values] for k, values in layer.table.items()}
+    columns = {k: [_sent(v) for v in values] for k, values in layer.table.items()}
     return {"kind": "labels" if layer.labels else "masks", "name": layer.name, "bits": 8 * layer.regions.itemsize, "data": _pack_rows(layer.regions),
-            "members": flat.tobytes(), "ends": ends.tobytes(), "table": columns, "classes": list(layer.classes),
+            "members": flat.tobytes(), "ends": ends.tobytes(), "table": columns, "classes": list(map(visible, layer.classes)),
             "colours": layer.colours.tolist(), "classColours": layer.class_colours.tolist()}
+
+def _sent(value: Any) -> Any: return visible(value) if isinstance(value, str) else round(value, 4) if isinstance(value, float) else value
 
 # %% ../../nbs/lib/71_view.mask_layers.ipynb #15442d7a
 COLORMAPS = ("gray", "inferno", "viridis", "turbo")

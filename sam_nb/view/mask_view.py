@@ -32,7 +32,7 @@ class StaticFallback:
         live, metadata = live if isinstance(live, tuple) else (live, {})
         display({**live, "text/plain": f"<{type(self).__name__}>"}, metadata=metadata, raw=True)
         static = markup('<div data-samnb="{name}">{shown}</div>', name=self.fallback, shown=self.static_html())
-        display({"text/html": str(static), "text/plain": visible(self.static_text())}, raw=True)
+        display({"text/html": static._repr_html_(), "text/plain": visible(self.static_text())}, raw=True)
 
     def static_html(self) -> Markup: raise NotImplementedError
     def static_text(self) -> str: return "static picture"
