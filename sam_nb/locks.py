@@ -183,9 +183,10 @@ class FolderLock:
     @property
     def borrowed(self) -> bool: return self._handle is None or _passed() == (self._handle, self._key)  # the parent process has it too
 
-    def acquire(self) -> FolderLock:
+    def acquire(self, wait: float = _PATIENCE,  # seconds
+                ) -> FolderLock:
         "Take the lock; raises `LockedError` where another has it. Creates the folder if it is missing."
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + wait
         while not self.held:
             try:
                 with disk_errors(self.folder): self.folder.mkdir(parents=True, exist_ok=True)
@@ -280,10 +281,11 @@ def held_here(folder: str | Path, name: str = ".lock") -> FolderLock | None:
     except OSError: return None
 
 @contextlib.contextmanager
-def writing_to(folder: str | Path, what: str, name: str = ".lock") -> Iterator[FolderLock]:
+def writing_to(folder: str | Path, what: str, name: str = ".lock", wait: float = _PATIENCE,  # seconds
+               ) -> Iterator[FolderLock]:
     "Hold the lock of a folder for a block; one that this process has already stays its own. Raises `LockedError`."
     before = held_here(folder, name)
-    lock = before or lock_folder(folder, what, name)
+    lock = before or FolderLock(folder, what, name).acquire(wait)
     try: yield lock
     finally:
         if before is None: lock.release()

@@ -55,8 +55,8 @@ def new_run_folder(method: str, values: Mapping[str, Any], dataset: str) -> Path
             return root / name
     raise RunError("no free run name", file=root)
 
-def _lock_run(folder: Path, what: str) -> FolderLock:
-    return held_here(folder) or lock_folder(folder, f"{what} of run {folder.name}")
+def _lock_run(folder: Path, what: str, name: str = ".lock") -> FolderLock:
+    return held_here(folder, name) or lock_folder(folder, f"{what} of run {folder.name}", name)
 
 # %% ../../nbs/lib/81_launch.jobs.ipynb #64b0b802
 def resumed_values(run: Run, values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def evaluation_job(method: str, values: dict[str, Any], parameters: Mapping[str,
     with contextlib.suppress(RunError) if values.get("run") is None else contextlib.nullcontext():
         run = _find_run(values.get("run") or "last", method) if values.get("checkpoint") is None else None
     if run is not None:
-        _lock_run(run.folder, "evaluation")
-        return NotebookJob(notebook, run.folder / "eval.ipynb", {**values, "run": run.name}, run.folder)
+        _lock_run(run.folder, "evaluation", ".eval.lock")
+        return NotebookJob(notebook, run.folder / "eval.ipynb", {**values, "run": run.name}, run.folder, lock=".eval.lock")
     folder = new_run_folder(f"eval-{method}", values, values.get("dataset") or "demo")
     if "run_name" in parameters: values["run_name"] = folder.name
     return NotebookJob(notebook, folder / "eval.ipynb", values, folder, new=True)

@@ -111,6 +111,7 @@ class NotebookJob:
     run: Path | None = None  # the run that it creates or works on
     new: bool = False  # remove the run folder if the run never begins
     echo: bool = True  # repeat what the notebook prints
+    lock: str = ".lock"  # of the run; an evaluation has one of its own, because a run may be evaluated while it trains
     claim: str = ""  # what the file .claim holds from the submission to the start of a new run
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #582873c3
@@ -140,7 +141,7 @@ def take_run(job: NotebookJob) -> FolderLock | None:  # None: the job has no run
     "The lock of a job's run; raises `LockedError` where another process has it, `RunError` where another run has its name."
     if job.run is None: return None
     what = {"train": "training", "eval": "evaluation"}.get(job.notebook.stem.partition("_")[0], "notebook")
-    lock, claim = held_here(job.run) or lock_folder(job.run, f"{what} of run {job.run.name}"), job.run / ".claim"
+    lock, claim = held_here(job.run, job.lock) or lock_folder(job.run, f"{what} of run {job.run.name}", job.lock), job.run / ".claim"
     try:
         if job.new: refuse_taken(job.run, job.claim)
         if job.claim: claim.unlink(missing_ok=True)
@@ -188,11 +189,12 @@ def clear_up(job: NotebookJob, error: BaseException,
     "After a failure: record it in a run that had begun; otherwise restore what was there before. A folder that another process has is left alone."
     if job.run is None: _restore(job, error, kept); return
     if not job.run.is_dir(): return
-    with contextlib.suppress(LockedError), writing_to(job.run, "clearing up after a failure") as lock: _clear_run(job, error, before, kept, lock)
+    with contextlib.suppress(LockedError), writing_to(job.run, "clearing up after a failure", job.lock) as lock:
+        _clear_run(job, error, before, kept, lock)
 
 def _clear_run(job: NotebookJob, error: BaseException, before: Any, kept: bytes | None, lock: FolderLock) -> None:
     half_made = job.new and _explained(error) and not _began(job.run)  # an input error between the creation of the run and its first step
-    if _writer(job) not in (None, before) and not half_made: _tell_run(job.run, error); return
+    if job.lock == ".lock" and _writer(job) not in (None, before) and not half_made: _tell_run(job.run, error); return
     if not _restore(job, error, kept) or not job.new: return
     with contextlib.suppress(OSError):
         if half_made or _writer(job) is None: (job.run / "run.json").unlink(missing_ok=True)

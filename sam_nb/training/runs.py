@@ -92,7 +92,7 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 # %% ../../nbs/lib/40_training.runs.ipynb #0cb5ddae
-_NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|slurm$|\.ipynb_checkpoints$|\.lock$")
+_NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|slurm$|\.ipynb_checkpoints$|\.(eval\.)?lock$")
 
 def is_new(folder: Path) -> bool:
     "Whether a run may be created in a folder: it does not exist, or holds a notebook at most."
