@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..core import CheckpointError, RunError, disk_errors
 from ..recipe import Recipe
 from ..frozen import FrozenParts, frozen_digests
+from .run_files import read_state_header
 from .runs import MAY_DIFFER, cut_metrics, fingerprint, is_main
-from ..weights import read_metadata, save_state
+from ..weights import save_state
 
 if TYPE_CHECKING: from sam_nb.training.loop import Trainer
 
@@ -35,11 +37,12 @@ def save_training_state(path: str | Path,  # .../training.safetensors
     save_state(path, tensors, {"training_state": 1, "state": dict(state)})
 
 def load_training_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    "The tensors and plain values of a training state; a file of another kind is refused."
-    about = read_metadata(path)
-    if about.get("training_state") != 1:
-        raise CheckpointError("this is no training state", file=path, remedy="weights alone are loaded with checkpoint=..., in a new run")
-    with disk_errors(path): return load_file(path), about["state"]
+    "The tensors and plain values of a training state. Raises `CheckpointError` for a damaged file, and for one of another kind."
+    state, problems = read_state_header(path)
+    try:
+        if problems: raise CheckpointError("; ".join(problems), file=path, remedy="start a new run; checkpoint=... takes weights alone")
+        with disk_errors(path): return load_file(path), state
+    except SafetensorError as error: raise CheckpointError(f"a damaged training state ({error})", file=path, remedy="start a new run") from None
 
 # %% ../../nbs/lib/41_training.state.ipynb #96002b3d
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
@@ -47,11 +50,12 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, 
     return {f"optimizer.{key}.{names[p]}": value for p, values in optimizer.state.items() for key, value in values.items()}
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
-    "Restore what `_optimizer_tensors` returned."
+    "Restore what `_optimizer_tensors` returned; raises `CheckpointError` where it does not fit."
     by_name = {n: p for p, n in names.items()}
     for name in (n for n in tensors if n.startswith("optimizer.")):
-        _, key, parameter = name.split(".", 2)
-        p = by_name[parameter]
+        key, _, parameter = name.removeprefix("optimizer.").partition(".")
+        p = by_name.get(parameter)
+        if p is None or tensors[name].ndim and tensors[name].shape != p.shape: raise CheckpointError(f"its {name} does not fit the model")
         device = p.device if tensors[name].ndim or optimizer.defaults.get("fused") else "cpu"
         optimizer.state[p][key] = torch.empty_like(tensors[name], device=device, memory_format=torch.preserve_format).copy_(tensors[name])
 
@@ -72,7 +76,7 @@ def start_run(t: Trainer) -> None:
     if before not in (None, data):
         raise RunError(f"the dataset of run {t.run.name!r} has changed: {before} -> {data}", file=t.run.folder,
                        remedy="restore the data, or start a new run")
-    if t.run.last.exists(): _restore_trainer(t)
+    if t.run.last.exists() or read_state_header(t.run.last)[1]: _restore_trainer(t)  # what is no file is damaged, not missing
     if is_main():
         cut_metrics(t.run, t.step)
         t.run.start(dataset=data)
@@ -85,6 +89,22 @@ def _must_match(t: Trainer) -> dict[str, Any]:
     return dict(recipe=recipe_digest(t.recipe, t.run.info["recipe"]), per_step=t.per_step, streams=dict(t.per_stream), method=type(t.method).__name__,
                 frozen=frozen)
 
+# %% ../../nbs/lib/41_training.state.ipynb #f12373a0
+def _alike(found: Any, now: Any, shape: torch.Size | None) -> bool:  # shape: of the parameter of this name
+    "Whether a value that was saved is of the kind that a callback holds."
+    if isinstance(found, Tensor): return (now is None or isinstance(now, Tensor)) and shape in (None, found.shape)
+    if now is None or found is None: return not isinstance(found, str | list)
+    return isinstance(found, int | float) if isinstance(now, int | float) else isinstance(found, type(now))
+
+def _restore_callback(callback: Any, saved: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> None:
+    "Give a callback what it saved. Raises `CheckpointError` for what it did not write."
+    name, now = type(callback).__name__, callback.saved()
+    wrong = [k for k, v in saved.items() if not _alike(v, now.get(k), shapes.get(k))]
+    if wrong: raise CheckpointError(f"what it holds for {name} is invalid: {wrong[0]}")
+    try: callback.restore(saved)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"what it holds for {name} is incomplete ({error!r})") from None
+
 # %% ../../nbs/lib/41_training.state.ipynb #8a974fa7
 def _restore_trainer(t: Trainer) -> None:
     "Restore the trainer from its run's training state. Raises `RunError` or `CheckpointError` where it does not fit."
@@ -93,13 +113,19 @@ def _restore_trainer(t: Trainer) -> None:
     for key, value in _must_match(t).items():
         if state[key] != value:
             raise RunError(f"the training state does not fit: {key} {state[key]!r} -> {value!r}", file=t.run.last, remedy="start a new run")
+    try: _restore_parts(t, tensors, state)
+    except (CheckpointError, RuntimeError) as error:  # torch raises RuntimeError for tensors of another name or shape
+        fact = error.fact if isinstance(error, CheckpointError) else str(error)
+        raise CheckpointError(f"the training state is damaged, or of another model: {fact}", file=t.run.last, remedy="start a new run") from None
+    t.step, t.epoch = state["step"], state["epoch"]
+
+def _restore_parts(t: Trainer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     def part(prefix: str) -> dict[str, Tensor]: return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    try: t.method.load_state_dict(part("model."))
-    except RuntimeError as error: raise CheckpointError(f"the training state is of another model: {error}", file=t.run.last) from None
+    t.method.load_state_dict(part("model."))
     _restore_optimizer(t.optimizer.optimizer, t.names, tensors)
     if t.accelerator.scaler is not None and state["scaler"]: t.accelerator.scaler.load_state_dict(state["scaler"])
-    for c in t.callbacks: c.restore({**state["callbacks"].get(type(c).__name__, {}), **part(f"callback.{type(c).__name__}.")})
-    t.step, t.epoch = state["step"], state["epoch"]
+    shapes = {name: p.shape for p, name in t.names.items()}
+    for c in t.callbacks: _restore_callback(c, {**state["callbacks"].get(type(c).__name__, {}), **part(f"callback.{type(c).__name__}.")}, shapes)
 
 # %% ../../nbs/lib/41_training.state.ipynb #a30d8eb6
 def save_trainer(t: Trainer,
