@@ -156,9 +156,12 @@ def write_json(path: str | Path, value: Any) -> None:
     with atomic_path(path) as temporary: temporary.write_text(text + "\n")
 
 def read_json(path: str | Path) -> Any:
-    "Read a JSON file; a broken one is reported by name."
-    try: return json.loads(Path(path).read_text())
-    except ValueError as error: raise SamNbError(f"not a JSON file ({error})", file=path) from error
+    "Read a JSON file; one that is broken, or is no file, is reported by name. Raises `FileNotFoundError` where there is none."
+    try: return json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError: raise
+    except (ValueError, RecursionError) as error: raise SamNbError(f"not a JSON file ({error})", file=path, remedy="write it again") from error
+    except OSError as error:
+        raise SamNbError(f"this file cannot be read ({error.strerror})", file=path, remedy="name a file that can be read") from error
 
 # %% ../nbs/lib/00_core.ipynb #4f582e40
 def derive_seed(*parts: int | str) -> int:

@@ -9,6 +9,7 @@ import argparse
 import fnmatch
 import hashlib
 import json
+import os
 import pickle
 import re
 import warnings
@@ -43,11 +44,11 @@ _IMPOSTORS = {b"<!doctype": "a web page, not weights: the download was refused o
 def _weights_file(path: str | Path) -> Path:
     "The file to read; for a folder of `save_pretrained`, the weights in it."
     path = Path(path).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         found = [path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()]
         if not found: raise CheckpointError("no model.safetensors or pytorch_model.bin in this folder", file=path)
         path = found[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError("no such weights file", file=path,
                               remedy="`sam_nb fetch` lists the published weights, and where each belongs")
     with open(path, "rb") as f: head = f.read(64).lstrip().lower()
@@ -60,18 +61,20 @@ def _weights_file(path: str | Path) -> Path:
 _HARMLESS = [argparse.Namespace, np.dtype, np.float64, np.float32, np.int64, type(np.dtype("f8")), type(np.dtype("f4")), type(np.dtype("i8")),
              type(np.dtype("bool")),
              (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"), (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar")]
-_BROKEN = (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError, IndexError, AttributeError, UnicodeDecodeError,
-           OSError)
 
 def _read_pickle(path: Path) -> object:
-    if zipfile.is_zipfile(path) and any(n.endswith("constants.pkl") for n in zipfile.ZipFile(path).namelist()):
-        raise CheckpointError("a TorchScript archive (a program), not a state dict", file=path,
-                              remedy="if you trust it: torch.save(torch.jit.load(path).state_dict(), 'state.pt'), and give that file")
     try:
+        if zipfile.is_zipfile(path) and any(n.endswith("constants.pkl") for n in zipfile.ZipFile(path).namelist()):
+            raise CheckpointError("a TorchScript archive (a program), not a state dict", file=path,
+                                  remedy="if you trust it: torch.save(torch.jit.load(path).state_dict(), 'state.pt'), and give that file")
         with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except _BROKEN as error: raise _why_unreadable(path, error) from None
+    except CheckpointError: raise
+    except MemoryError: raise CheckpointError("it asks for more memory than there is: damaged, or too large", file=path, remedy=_AGAIN) from None
+    except Exception as error: raise _why_unreadable(path, error) from None  # noqa: BLE001 - of a damaged file torch raises errors of every kind
+
+_AGAIN = "delete it and download it again; compare its size with the published one"
 
 # %% ../nbs/lib/06_weights.ipynb #e6b4eea1
 def _why_unreadable(path: Path, error: Exception) -> CheckpointError:
@@ -86,7 +89,7 @@ def _why_unreadable(path: Path, error: Exception) -> CheckpointError:
     first_line = next((line for line in said.splitlines() if line.strip()), type(error).__name__)
     short = "not a pickle of tensors" if isinstance(error, pickle.UnpicklingError) else first_line
     return CheckpointError(f"truncated or corrupt, or no weights file at all ({short[:120]})", file=path,
-                           remedy="delete it and download it again; compare its size with the published one")
+                           remedy=_AGAIN)
 
 # %% ../nbs/lib/06_weights.ipynb #2f705e1b
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "weights")
@@ -114,9 +117,9 @@ def read_saved(path: str | Path,  # .safetensors, .pt, .pth, .bin, or a folder h
     path = _weights_file(path)
     if path.suffix != ".safetensors": return _read_pickle(path)
     try: return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:  # KeyError: a number type that torch does not have
         raise CheckpointError(f"truncated or corrupt ({error})", file=path,
-                              remedy="delete it and download it again; compare its size with the published one") from None
+                              remedy=_AGAIN) from None
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:  # name -> tensor, on the CPU
     "The tensors of a weights file. Runs no code of the file. Raises `CheckpointError`."
@@ -162,10 +165,10 @@ def read_metadata(path: str | Path,  # a .safetensors file
     "The header of a safetensors file, without reading its tensors."
     try:
         with safe_open(_weights_file(path), "pt") as f: words = f.metadata() or {}
-    except SafetensorError as error: raise CheckpointError(f"not a safetensors file ({error})", file=path) from None
+    except (SafetensorError, OSError) as error: raise CheckpointError(f"not a safetensors file ({error})", file=path, remedy=_AGAIN) from None
     def plain(text: str) -> object:
         try: return json.loads(text)
-        except ValueError: return text
+        except (ValueError, RecursionError): return text
     return {k: plain(v) for k, v in words.items() if k != "format"}
 
 # %% ../nbs/lib/06_weights.ipynb #a7661fd9
@@ -236,6 +239,7 @@ class Checkpoint:
     def metadata(self) -> dict[str, object]:  # config.json and header; {} where there is neither
         if self.path is None: return {}
         config = read_json(self.path / "config.json") if (self.path / "config.json").is_file() else {}
+        if not isinstance(config, dict): raise CheckpointError("config.json holds no names and values", file=self.path, remedy=_AGAIN)
         file = _weights_file(self.path)
         return {**(read_metadata(file) if file.suffix == ".safetensors" else {}), **config}
 

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -40,14 +40,15 @@ def resolve(where: str,  # "package.module:name" or "package.module:Class.method
 class DatasetFile(BaseModel):
     "The keys of a dataset.json."
     model_config = ConfigDict(extra="forbid")
-    classes: list[str] = Field([], description="names by id")
+    classes: list[Annotated[str, Field(max_length=200)]] = Field([], description="names by id")
     title: str = Field("", description="one line about it")
     palette: list[tuple[int, int, int]] | None = Field(None, description="RGB by id; None: distinct colours")
     folders: dict[Literal["rgb", "thermal", "label"], str] = Field({}, description="names of the folders; left out: the usual ones are looked for")
     suffixes: dict[Literal["rgb", "thermal", "label"], str] = Field({}, description="what follows the common name, such as '_rgb' in 0001_rgb.png")
-    label_values: list[int] | None = Field(None, description="stored value of each class, such as [0, 255]; None: values are ids")
+    label_values: list[Annotated[int, Field(ge=0, le=255)]] | None = Field(
+        None, description="stored value of each class, such as [0, 255]; None: values are ids")
     label_colours: bool = Field(False, description="labels are drawn in the colours of the palette")
-    ignore_index: int = Field(255, description="stored value of pixels without a class")
+    ignore_index: int = Field(255, ge=-1, le=255, description="stored value of pixels without a class")
     thermal_range: tuple[float, float] | Literal["auto"] | None = Field(None, description="raw counts that become 0 and 255, for 16-bit thermal")
     resize_thermal: bool = Field(False, description="stretch thermal pictures of another size")
     sequence: str | None = Field(None, description="regular expression that finds the recording in a name; whole recordings are held out")
@@ -89,9 +90,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if path.suffix == ".json": values = read_json(path)
     else:
         import yaml
-        try: values = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error: raise DatasetError(f"not a YAML file ({error})", file=path) from error
-    if not isinstance(values, dict):
+        try: values = yaml.safe_load(path.read_bytes())
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise DatasetError(f"not a YAML file ({why})", file=path, remedy="mend it, or write dataset.json") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise DatasetError("this file should hold names and values", file=path, remedy='for instance {"classes": ["background", "crack"]}')
     return values
 

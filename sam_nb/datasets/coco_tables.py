@@ -20,6 +20,7 @@ from pycocotools import mask as coco
 from .coco_segmentations import BAD_RUNS, mask_bounds, sound_segmentation, sound_strings, whole_number
 from .json_files import JsonFile, entries_at, entries_of, is_list, json_kind, open_json
 from .pictures import Problem, file_error
+from .problems import class_name
 
 # %% auto #0
 __all__ = ['Ids', 'Images', 'stated_size', 'read_images', 'read_categories', 'Annotations', 'read_annotations',
@@ -74,14 +75,15 @@ def stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:  # height, 
     if type(height) is not int or type(width) is not int: height, width = whole_number(height) or 0, whole_number(width) or 0
     return (height, width) if 0 < height < 10**6 and 0 < width < 10**6 else None
 
+def _is_image(entry: Any) -> bool:
+    if not isinstance(entry, dict): return False
+    key, name = entry.get("id"), entry.get("file_name")
+    return (type(key) is int or _value(key) is not None) and isinstance(name, str) and name != ""
+
 def read_images(entries: Sequence[Any], path: str | Path) -> Images:
     "The images of a list. Raises `DatasetError` where none is usable, and where two share an id."
-    def sound(image: Any) -> bool:
-        if not isinstance(image, dict): return False
-        key, name = image.get("id"), image.get("file_name")
-        return (type(key) is int or _value(key) is not None) and isinstance(name, str) and name != ""
-    kept, remedy = [i for i in entries if sound(i)], "every image needs an id and a file_name"
-    wrong = [f"image {k} of the list: {str(i)[:80]}" for k, i in enumerate(entries) if not sound(i)] if len(kept) < len(entries) else []
+    kept, remedy = [i for i in entries if _is_image(i)], "every image needs an id and a file_name"
+    wrong = [f"image {k} of the list: {str(i)[:80]}" for k, i in enumerate(entries) if not _is_image(i)] if len(kept) < len(entries) else []
     if not kept: raise file_error("not a COCO file", wrong[0] if wrong else "no images in this file", path, remedy)
     twice = [key for key, n in Counter(i["id"] for i in kept).items() if n > 1]
     if twice:
@@ -95,14 +97,19 @@ def read_images(entries: Sequence[Any], path: str | Path) -> Images:
     return Images([i["id"] for i in kept], [i["file_name"] for i in kept], sizes, problems)
 
 # %% ../../nbs/lib/10_datasets.coco_tables.ipynb #6c5b4d51
+def _shape_of(value: Any) -> str: return f"a text of {len(value):,} characters" if isinstance(value, str) else f"a {type(value).__name__}"
+
 def read_categories(listed: Any, path: str | Path) -> tuple[dict[Any, str], list[Problem]]:  # id -> name, in the order of ids
     "The categories of a list; a second one with the same id or name is a problem."
     usable = [c for c in listed if isinstance(c, dict) and _value(c.get("id")) is not None] if isinstance(listed, list) else []
     named: dict[Any, str] = {}
-    for c in usable: named.setdefault(c["id"], str(c.get("name", c["id"])))
+    names = [class_name(c.get("name"), c["id"]) for c in usable]
+    for c, name in zip(usable, names, strict=True): named.setdefault(c["id"], name)
     def twice(kind: str, fact: str, remedy: str) -> Problem: return Problem(kind, fact, str(path), remedy, "warning")
-    problems = [twice("category id twice", f"category {c['id']} is {named[c['id']]!r} and {c.get('name')!r}", "give each its own id")
-                for c in usable if str(c.get("name", c["id"])) != named[c["id"]]]
+    problems = [twice("category id twice", f"category {c['id']} is {named[c['id']]!r} and {name!r}", "give each its own id")
+                for c, name in zip(usable, names, strict=True) if name != named[c["id"]]]
+    problems += [twice("odd category name", f"category {c['id']} is called {name[:40]!r}: its name is {_shape_of(c['name'])}", "write a short text")
+                 for c, name in zip(usable, names, strict=True) if "name" in c and name != str(c["name"])[:201]]
     problems += [twice("category name twice", f"{n} categories are called {name!r}", "give them one id, or different names")
                  for name, n in Counter(named.values()).items() if n > 1]
     return dict(sorted(named.items(), key=lambda item: (isinstance(item[0], str), item[0]))), problems
@@ -311,6 +318,7 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     data = {key: opened.value(key) for key in opened.top}
     if not data["images"] or not data["annotations"]: raise no_masks(path, data["images"], data["annotations"])
     read_images(data["images"], path)
+    data["images"] = [i for i in data["images"] if _is_image(i)]
     return {**data, "categories": read_categories(data.get("categories"), path)[0], "annotations": _plain_annotations(data["annotations"])}
 
 def no_masks(path: str | Path, images: Sequence[Any], annotations: Sequence[Any]) -> Exception:

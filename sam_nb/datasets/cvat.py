@@ -47,9 +47,10 @@ def _ellipse(said: Mapping[str, str], size: tuple[int, int]) -> Crop:
 # %% ../../nbs/lib/10_datasets.cvat.ipynb #c446cade
 def _mask(said: Mapping[str, str], size: tuple[int, int]) -> Crop:
     x, y, w, h = map(int, _numbers(said, "left", "top", "width", "height"))
+    if h > size[0] or w > size[1]: raise ValueError("mask larger than its image")
     try: runs = np.array([int(n) for n in said.get("rle", "").split(",")], np.int64)
-    except ValueError: raise ValueError("run lengths that are no numbers") from None
-    if min(w, h) < 1 or runs.min() < 0 or runs.sum() != w * h: raise ValueError("run lengths that do not fill the mask")
+    except (ValueError, OverflowError): raise ValueError("run lengths that are no numbers") from None
+    if min(w, h) < 1 or runs.min() < 0 or runs.max() > w * h or runs.sum() != w * h: raise ValueError("run lengths that do not fill the mask")
     return cut(np.repeat(np.arange(len(runs)) % 2, runs).reshape(h, w), x, y)
 
 def _numbers(said: Mapping[str, str], *names: str) -> list[float]:  # a rotation that is not there is 0
@@ -71,10 +72,12 @@ def draw_element(shape: _Shape, size: tuple[int, int]) -> Crop:
 # %% ../../nbs/lib/10_datasets.cvat.ipynb #0a964643
 def _shapes(image: Any) -> list[_Shape]: return [(e.tag, dict(e.attrib)) for e in image if e.tag != "tag"]
 
+def _is_count(text: str) -> bool: return text.isdecimal() and len(text) < 10
+
 def _add_track(track: Any, frames: dict[int, list[_Shape]]) -> None:
     "Add a track's shapes to the frames in which it is seen."
     for tag, said in _shapes(track):
-        if said.get("outside") == "1" or not said.get("frame", "").isdigit(): continue
+        if said.get("outside") == "1" or not _is_count(said.get("frame", "")): continue
         frames.setdefault(int(said["frame"]), []).append((tag, {**said, "label": track.get("label", ""), "group_id": ""}))
 
 # %% ../../nbs/lib/10_datasets.cvat.ipynb #3dc27b36
@@ -173,7 +176,7 @@ def _picture(image: Mapping[str, str], pictures: Pictures, frames: Mapping[int, 
 
 def _size(image: Mapping[str, str]) -> tuple[int, int] | None:  # height, width
     sides = image.get("height", ""), image.get("width", "")
-    return tuple(map(int, sides)) if all(s.isdigit() and int(s) for s in sides) else None
+    return tuple(map(int, sides)) if all(_is_count(s) and int(s) for s in sides) else None
 
 # %% ../../nbs/lib/10_datasets.cvat.ipynb #5e2fa7bc
 CVAT = Layout("cvat", "CVAT", _find, _open)

@@ -73,7 +73,9 @@ def _sorted(splits: Sequence[str]) -> list[str]:
 
 def _captioned(root: Path) -> list[str]:
     file = next(iter(sorted(root.glob("dataset*.json"))))
-    return [str(e.get("split", "train")) for e in json_file(file, "captions")["images"] if isinstance(e, dict)]
+    said = json_file(file, "captions")
+    images = said.get("images") if isinstance(said, dict) else None
+    return [str(e.get("split", "train"))[:80] for e in (images if isinstance(images, list) else ()) if isinstance(e, dict)]
 
 # %% ../../nbs/lib/10_datasets.earth.ipynb #30ac44f6
 def earth_splits(root: str | Path, kind: str | None = None) -> list[str]:
@@ -112,6 +114,7 @@ def open_earth(root: str | Path,
     if split is not None and split not in there and len(there) > 1:
         raise file_error("split missing", f"no split {split!r} here; there are: {', '.join(there)}", root, did_you_mean(split, there))
     with reading_inside(root, allow_outside=allow_outside) as bounds:
+        if not there: raise file_error("split empty", f"no sample in the files of {kind}", root, "copy them again from the source")
         data = READERS[kind](root, split or there[0], **({"form": kind} if kind in COVER_FORMS else {}), **options)
     return replace(data, problems=(*data.problems, *bounds.problems))
 

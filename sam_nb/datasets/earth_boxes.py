@@ -22,6 +22,7 @@ from .inside import refuse_outside
 from .earth_samples import (BoxImage, BoxObject, CountImage, EarthSet, GroundingImage, earth_set, first_folder, images_in, named_image,
                                            json_file, own_classes)
 from .pictures import Problem, file_error
+from .problems import class_name
 
 # %% auto #0
 __all__ = ['read_dota', 'read_dior', 'read_counts', 'read_rsvg']
@@ -88,8 +89,9 @@ def read_dota(root: str | Path,
 # %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #12089517
 def _coco_names(data: Mapping[str, Any]) -> tuple[dict[Any, str], tuple[str, ...]]:  # id -> name, all names in order
     "The categories of a COCO file in the spelling of the evaluations."
-    listed = [c for c in data.get("categories") or () if isinstance(c, dict) and isinstance(c.get("id"), (int, str)) and c.get("name")]
-    plain = {c["id"]: str(c["name"]) for c in listed}
+    said = data.get("categories")
+    listed = [c for c in (said if isinstance(said, list) else ()) if isinstance(c, dict) and isinstance(c.get("id"), (int, str)) and c.get("name")]
+    plain = {c["id"]: class_name(c["name"], c["id"]) for c in listed}
     usual = {key: COUNT_NAMES.get(n := name.lower().replace("_", " "), n.replace(" ", "-")) for key, name in plain.items()}
     if not plain or set(usual.values()) <= set(DIOR_CLASSES): return usual or dict(enumerate(DIOR_CLASSES, 1)), DIOR_CLASSES
     return plain, tuple(dict.fromkeys(plain.values()))
@@ -147,7 +149,7 @@ def _count(entry: Any) -> tuple[str, str, int] | str:  # image, class and count,
     before, phrase, name = question.rpartition(_PHRASE)
     name = name.split(".")[0].strip()
     if not phrase or not name: return f"a question without {_PHRASE!r}: {question[-60:]!r}"
-    if not answer.strip().isdecimal(): return f"an answer that is no count: {answer[:40]!r}"
+    if not answer.strip().isdecimal() or len(answer) > 9: return f"an answer that is no count: {answer[:40]!r}"
     return str(image), COUNT_NAMES.get(name, name), int(answer)
 
 # %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #fd1b13fd
@@ -172,6 +174,8 @@ def read_counts(root: str | Path,  # the folder "Counting", one inside it, or th
     name = name or next((n for n in PRIOR_AREAS if n.lower() in file.parent.parent.name.lower()), "")
     own = file.parent / "prior_areas.json"
     if priors is None: priors = json_file(own, "{class: pixels²}") if own.is_file() else PRIOR_AREAS.get(name, {})
+    if not isinstance(priors, Mapping) or not all(isinstance(n, (int, float)) for n in priors.values()):
+        raise file_error("prior areas unreadable", "no numbers by class", own, "expected {class: pixels²}; or remove it")
     entries = json_file(file, "a list of questions with images and conversations")
     if not isinstance(entries, list): raise file_error("not a list", "no list of questions", file, "expected [{images, conversations}, ...]")
     folders = [images_in(f) for f in (file.parent.parent / "Images", file.parent.parent / "images", file.parent)]

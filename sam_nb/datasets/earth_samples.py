@@ -20,7 +20,7 @@ from .inside import inside, leads_outside, may_leave, note_name, refuse_outside
 from .layouts import listed
 from .picture_files import ENDINGS, turned
 from .pictures import Picture, image_array, read_label, read_pixels
-from .problems import Problem, file_error
+from .problems import Problem, file_error, class_name
 
 # %% auto #0
 __all__ = ['EarthImage', 'BoxObject', 'BoxImage', 'CountImage', 'GroundingImage', 'ClassImage', 'CaptionImage', 'SemanticImage',
@@ -187,7 +187,7 @@ def own_classes(root: Path) -> tuple[str, ...]:
     "The classes that a dataset.json in the folder names; none where there is no such file. Raises `DatasetError`."
     said = json_file(root / "dataset.json", '{"classes": [names]}') if (root / "dataset.json").is_file() else {}
     names = said.get("classes") if isinstance(said, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+    return tuple(class_name(v, k) for k, v in enumerate(names)) if isinstance(names, list) else ()
 
 def earth_set(kind: str, samples: Sequence[EarthImage], classes: Sequence[str], root: str | Path, split: str,
               problems: Sequence[Problem]) -> EarthSet:

@@ -19,6 +19,7 @@ from ..core import DatasetError
 from .layouts import Choices, Evidence, Layout
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, Problem, file_error
+from .problems import class_name
 from .tool_files import (Crop, Pictures, chosen_files, corners, cut, describe_shapes, draw_shapes, files_below,
                                         fill_polygon, read_annotation, rotated, split_of, splits_in, unannotated)
 
@@ -106,7 +107,7 @@ _KEYS = {*_AREA, "x", "y", "height", "radiusY", "rotation"}
 
 def _label(value: Mapping[str, Any]) -> str:
     found = next((v for k, v in value.items() if k.endswith("labels") and isinstance(v, list) and v), None)
-    return str(found[0]) if found else ""
+    return class_name(found[0], "") if found else ""
 
 # %% ../../nbs/lib/10_datasets.label_studio.ipynb #01e449d5
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..core import DatasetError
 from .layouts import Choices, Evidence, Layout
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, file_error
+from .problems import class_name
 from .tool_files import (Crop, Pictures, canvas, chosen_files, corners, cut, cut_near, describe_shapes,
                                         draw_shapes, files_below, read_annotation, split_of, splits_in, unannotated)
 
@@ -62,7 +63,7 @@ def draw_shape(shape: Mapping[str, Any], size: tuple[int, int]) -> Crop:
     return cut_near(np.asarray(plane), points, margin)
 
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #598d4719
-def _label(shape: Mapping[str, Any]) -> str: return "" if shape.get("label") is None else str(shape["label"])
+def _label(shape: Mapping[str, Any]) -> str: return class_name(shape.get("label"), "")
 
 _NO_OBJECT = ("__ignore__", "_background_")  # labels that LabelMe's own export reserves
 

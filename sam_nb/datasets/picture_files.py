@@ -9,6 +9,8 @@ import io
 import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,8 +21,8 @@ from .problems import file_error
 
 # %% auto #0
 __all__ = ['ENDINGS', 'MOST_PIXELS', 'is_picture', 'image_files', 'turned', 'turned_back', 'stored_region', 'turned_transform',
-           'file_format', 'open_file', 'format_of', 'named_format', 'refuse_size', 'missing_bytes', 'tiff_directories',
-           'npy_header', 'unreadable']
+           'file_format', 'open_file', 'format_of', 'named_format', 'refuse_size', 'within_memory', 'missing_bytes',
+           'tiff_directories', 'npy_header', 'unreadable']
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #76f93312
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", ".avif",
@@ -47,8 +49,8 @@ def turned(array: np.ndarray,  # [H, W, ...] as stored
            ) -> np.ndarray:  # a view, as shown
     "Apply an orientation to stored pixels, masks or partners."
     mirror_x, mirror_y, exchange = _TURNS[turn]
-    array = array[::-1] if mirror_y else array
-    array = array[:, ::-1] if mirror_x else array
+    array = array[::-1] if mirror_y and len(array) > 1 else array  # numpy keeps the negative stride of a side of one pixel, torch takes none
+    array = array[:, ::-1] if mirror_x and array.shape[1] > 1 else array
     return array.swapaxes(0, 1) if exchange else array
 
 def turned_back(array: np.ndarray, turn: int) -> np.ndarray:
@@ -115,8 +117,9 @@ def open_file(path: str | Path) -> BinaryIO:
         if stat.S_ISREG(kind): return open(path, "rb")
     except FileNotFoundError:
         raise file_error("file missing", "this file is not there", path, "copy it again, or take its name out of the list") from None
-    except OSError as error:
-        raise file_error("file cannot be opened", f"this file cannot be opened ({error.strerror})", path, "check its path and permissions") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or half of a UTF-16 pair, in the name
+        why = getattr(error, "strerror", None) or error
+        raise file_error("file cannot be opened", f"this file cannot be opened ({why})", path, "check its path and permissions") from None
     name = "a folder" if stat.S_ISDIR(kind) else "a named pipe" if stat.S_ISFIFO(kind) else "a device or socket"
     raise file_error("not a file", f"{name}, not a file", path, "take its name out of the list")
 
@@ -135,13 +138,31 @@ def named_format(head: bytes, path: str | Path) -> str:
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #8ec7cfc4
 MOST_PIXELS = 2**30
 
-def refuse_size(size: tuple[int, int], path: str | Path) -> None:
-    "Raises `DatasetError` for a header that declares more than 2^30 pixels, or none."
+_BITS_OF_A_BYTE = {"PNG": 8 * 1032, "GIF": 2731, "JPEG": 1024, "BMP": 128, "PPM": 8}  # that a byte of the file can stand for, at most: deflate
+# repeats up to 258 bytes with two bits, a code of GIF stands for 4096 pixels at most, a block of JPEG's 64 takes a bit
+
+def refuse_size(size: tuple[int, int], path: str | Path,
+                kind: str = "", length: int | None = None,  # the format, and the bytes of the file; None: not known
+                bits: int = 1,  # of a pixel (PNG)
+                ) -> None:
+    "Raises `DatasetError` for a header that declares more than 2^30 pixels, none, or more than the file can hold."
     height, width = size
+    if length is not None and height * width * bits > _BITS_OF_A_BYTE.get(kind, math.inf) * length:
+        fact = f"{length:,} bytes, too few for the {width:,} x {height:,} pixels that they declare: truncated or damaged"
+        raise file_error("file damaged", fact, path, "copy this file again from the source")
     if 0 in size: raise file_error("picture without pixels", f"a picture of {width} x {height} pixels", path, "export it again")
     if height * width <= MOST_PIXELS: return
     fact = f"the file declares {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}"
     raise file_error("picture too large", fact, path, "cut it into parts (for a GeoTIFF: gdal_retile.py), or take it out of the folder")
+
+# %% ../../nbs/lib/10_datasets.picture_files.ipynb #9f0dc877
+@contextmanager
+def within_memory(path: str | Path) -> Iterator[None]:
+    "Raises `DatasetError` where the pixels of a picture do not fit into memory."
+    try: yield
+    except MemoryError:
+        fact = "this picture does not fit into memory as a whole"
+        raise file_error("picture too large", fact, path, "cut it into parts, or read it in windows: Picture.read(region)") from None
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #5ae0ed3d
 def missing_bytes(data: bytes, kind: str) -> int | None:  # bytes that a whole file has at least (0: unknown); None: it is not cut off
@@ -174,24 +195,27 @@ def _boxes_length(data: bytes) -> int:
     return at
 
 # %% ../../nbs/lib/10_datasets.picture_files.ipynb #5d6f3e95
-def tiff_directories(file: BinaryIO) -> list[int]:  # offsets; the last may lie behind the end of a file that is cut off
+def tiff_directories(file: BinaryIO) -> list[int]:  # offsets; the last may lie behind the end of a file that is cut off, or be one of the others
     "Where the directories of a TIFF begin, one for each page, mask and overview."
-    head, found = file.read(16), []
+    head, found = file.read(16), {}  # offset -> nothing: in order, and quickly found
     order, big = "little" if head[:2] == b"II" else "big", 43 in head[2:4]
     at = int.from_bytes(head[8:16] if big else head[4:8], order)
+    end = file.seek(0, 2)
     while at and at not in found:
-        found.append(at)
+        found[at] = None
+        if at >= end: return list(found)
         file.seek(at)
         count = int.from_bytes(file.read(8 if big else 2), order)
-        file.seek(count * (20 if big else 12), 1)
+        file.seek(min(at + (8 if big else 2) + count * (20 if big else 12), end))
         at = int.from_bytes(file.read(8 if big else 4), order)
-    return found
+    return [*found, at] if at else list(found)
 
 def _tiff_length(data: bytes) -> int:
     "Where the last directory or strip that a TIFF names ends."
     import tifffile
-    last = tiff_directories(io.BytesIO(data))[-1:]
-    if last and last[0] + 2 > len(data): return last[0] + 2
+    directories = tiff_directories(io.BytesIO(data))
+    if directories and directories[-1] + 2 > len(data): return directories[-1] + 2
+    if len(set(directories)) < len(directories): return 0  # they go round in a circle
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             ends = [o + n for p in tiff.pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=False)]
@@ -202,7 +226,9 @@ def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     "Shape and type of an array stored by numpy.save; the file stands at its values afterwards. Raises `ValueError`, `EOFError`."
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try: shape, _, dtype = read(file)
+    except Exception as error: raise ValueError(f"its header cannot be read: {error}") from None  # noqa: BLE001 - numpy parses it as Python
+    if min(shape, default=1) < 0: raise ValueError(f"a shape of {shape}")
     return shape, dtype
 
 def _npy_length(data: bytes) -> int:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..core import ParameterError
-from .picture_files import file_format, named_format, npy_header, open_file, refuse_size, turned_back, unreadable
+from .picture_files import file_format, named_format, npy_header, open_file, refuse_size, turned_back, unreadable, within_memory
 from .problems import file_error
 from .rasters import OpenRaster, gdal
 
@@ -50,7 +50,8 @@ def _pillow(file: BinaryIO, kind: str) -> Any:  # PIL image
     "A picture opened by the plugin of its format; Pillow's own limit of pixels does not apply."
     from PIL import Image
     Image.preinit() if kind in ("JPEG", "PNG", "GIF", "BMP", "PPM") else Image.init()
-    return Image.OPEN[kind][0](file, "")
+    try: return Image.OPEN[kind][0](file, "")
+    except Image.DecompressionBombError as error: raise ValueError(str(error)) from None
 
 def _exif_turn(image: Any, file: BinaryIO | None = None) -> int:  # 1 to 8
     from PIL import Image
@@ -157,8 +158,9 @@ class WholePicture:
         return self._source if isinstance(self._source, np.ndarray) else self._decoded()
 
     def _decoded(self) -> np.ndarray:
-        pixels = None if isinstance(self._source, bytes) else _gdal_pixels(self._source, self.header)
-        return decode(self._data(), self.header) if pixels is None else pixels
+        with within_memory(self.header.name):
+            pixels = None if isinstance(self._source, bytes) else _gdal_pixels(self._source, self.header)
+            return decode(self._data(), self.header) if pixels is None else pixels
 
     def _data(self) -> bytes:
         if isinstance(self._source, bytes): return self._source
@@ -167,7 +169,8 @@ class WholePicture:
     def stored(self) -> tuple[np.ndarray, None]:  # [H, W, C]
         "All values as they are stored: palette indices, not colours; bits below 8 as they are."
         if self.header.mode == "P" and not isinstance(self._source, np.ndarray):
-            return _by_pillow(self._data(), self.header, _indices if self.header.kind in ("GIF", "BMP") else np.array)[..., None], None
+            pixels_of = _indices if self.header.kind in ("GIF", "BMP") else np.array
+            with within_memory(self.header.name): return _by_pillow(self._data(), self.header, pixels_of)[..., None], None
         factor = 255 // (2**self.header.bits - 1) if self.header.bits < 8 and self.pixels.shape[2] == 1 else 1
         return self.pixels if factor == 1 else self.pixels // np.uint8(factor), None
 
@@ -175,7 +178,9 @@ class WholePicture:
     def frames(self) -> int:
         "Pictures in the file: the frames of an animation."
         if self.header.kind not in ("GIF", "WEBP", "AVIF"): return 1
-        return getattr(_pillow(io.BytesIO(self._data()), self.header.kind), "n_frames", 1)
+        from PIL import Image
+        try: return getattr(_pillow(io.BytesIO(self._data()), self.header.kind), "n_frames", 1)
+        except (*_BAD_HEADER, Image.DecompressionBombError): return 1  # a later frame is damaged: the first is read
 
     def read(self, region: tuple[int, int, int, int] | None = None,  # x0, y0, x1, y1 as stored; None: all
              bands: Sequence[int] | None = None,  # from 1, in the order wanted
@@ -284,8 +289,10 @@ def _of_file(file: BinaryIO, source: str | Path | bytes, name: str | Path) -> Wh
     except _BAD_HEADER as error:
         file.seek(0)
         raise unreadable(file.read(), kind, str(error), name) from None
-    refuse_size(header.size, name)
+    refuse_size(header.size, name, kind, file.seek(0, 2), header.bits * _STORED.get(header.mode, 3) if kind == "PNG" else 1)
     return WholePicture(header, source)
+
+_STORED = {**dict.fromkeys(("1", "L", "P", "I", "I;16", "I;16B"), 1), "LA": 2, "RGBA": 4}  # values of a pixel of a PNG; RGB: 3
 
 # %% ../../nbs/lib/10_datasets.picture_sources.ipynb #e3fd0d4f
 def _of_pillow(image: Any) -> WholePicture | RasterPicture:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import ParameterError
 from .picture_files import ENDINGS as ENDINGS
 from .picture_files import image_files as image_files
-from .picture_files import stored_region, turned_transform
+from .picture_files import stored_region, turned_transform, within_memory
 from .picture_files import turned as turned
 from .picture_sources import RasterPicture, open_source, without_data
 from .problems import Problem as Problem
@@ -107,7 +107,7 @@ class Picture:
 def _read_picture(self: Picture, region: tuple[int, int, int, int] | None = None,  # x0, y0, x1, y1 with exclusive ends, as shown; None: all
                   ) -> tuple[np.ndarray, np.ndarray | None]:  # uint8 [h, w, C]; bool [h, w], pixels with data (None: all)
     "Pixels of a window and which of them are valid; the others are 0."
-    return self._read(check_region(region, self.size) and stored_region(region, self.stored_size, self.turn))
+    with within_memory(self.header.name): return self._read(check_region(region, self.size) and stored_region(region, self.stored_size, self.turn))
 
 def _read(self: Picture, region: tuple[int, int, int, int] | None,  # as stored
           step: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
@@ -143,7 +143,7 @@ Picture._bounds, Picture._kept = _bounds, None
 def _thumbnail(self: Picture, side: int) -> np.ndarray:  # uint8 [h, w, C], the longer side at most `side`
     "The picture made small; of a large raster only every n-th pixel is read."
     step = max(1, max(self.size) // (2 * side))
-    pixels = self._read(None, step)[0]
+    with within_memory(self.header.name): pixels = self._read(None, step)[0]
     scale = min(1.0, side / max(pixels.shape[:2]))
     size = [max(1, round(n * scale)) for n in pixels.shape[1::-1]]
     return pixels if scale == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
@@ -213,9 +213,10 @@ def read_pixels(path: Any, one_page: bool = False,  # a stack of pages is refuse
     "Decode one picture without scaling its values; raises `DatasetError` if it is missing, empty, damaged or no picture."
     source = open_source(path)
     if one_page: _refuse_pages(source, path)
-    pixels = turned(source.read()[0], source.header.turn)
-    if pixels.shape[2] < 3: return np.ascontiguousarray(pixels[..., 0])
-    return np.ascontiguousarray(np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1))
+    with within_memory(source.header.name):
+        pixels = turned(source.read()[0], source.header.turn)
+        if pixels.shape[2] < 3: return np.ascontiguousarray(pixels[..., 0])
+        return np.ascontiguousarray(np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1))
 
 def _refuse_pages(source: Any, path: str | Path) -> None:
     if not isinstance(source, RasterPicture) or not source.raster.file.stack: return

@@ -5,14 +5,16 @@
 # %% ../../nbs/lib/10_datasets.problems.ipynb #3abf14d0
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core import DatasetError
 
 # %% auto #0
-__all__ = ['Problem', 'file_error', 'by_kind', 'problem_table', 'problem_lines']
+__all__ = ['Problem', 'file_error', 'class_name', 'by_kind', 'problem_table', 'problem_lines']
 
 # %% ../../nbs/lib/10_datasets.problems.ipynb #71ee8ee4
 @dataclass(frozen=True)
@@ -29,6 +31,18 @@ def file_error(kind: str, fact: str, file: str | Path, remedy: str) -> DatasetEr
     error = DatasetError(fact, file=file, remedy=remedy)
     error.problem = Problem(kind, fact, str(file), remedy)
     return error
+
+# %% ../../nbs/lib/10_datasets.problems.ipynb #4485e861
+_LONGEST = 200  # characters of a class name
+
+def class_name(value: Any,  # as a file has it
+               number: Any,  # its id, which stands in for what is no name
+               ) -> str:
+    "A class name as text: anything but text and numbers is called by its number, and what is longer than 200 characters is cut."
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)): return str(number)[:_LONGEST]
+    text = str(value)
+    if len(text) <= _LONGEST: return text
+    return f"{text[:_LONGEST - 20]}... {hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=4).hexdigest()}"
 
 # %% ../../nbs/lib/10_datasets.problems.ipynb #5e9cb8d7
 def by_kind(problems: Iterable[Problem]) -> dict[tuple[str, str], list[Problem]]:  # (kind, severity) -> problems

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..core import DatasetError, ParameterError
-from .picture_files import format_of, named_format, open_file, refuse_size, tiff_directories, unreadable
+from .picture_files import format_of, named_format, open_file, refuse_size, tiff_directories, unreadable, within_memory
 from .problems import file_error
 
 # %% auto #0
@@ -70,8 +70,20 @@ def _tags(file: Any) -> dict[str, Any]:  # fields of RasterFile
         first, pages = tiff.pages[0], [i for i, p in enumerate(tiff.pages) if not p.subfiletype & 5]  # 1: overview, 4: mask
         found = {"pages": len(pages), "bits": int(first.bitspersample), "photometric": getattr(first.photometric, "name", str(first.photometric)),
                  "turn": _orientation(first)}
+        if _is_hollow(first, file.seek(0, 2)):
+            raise ValueError(f"its strips or tiles are too short for {first.imagewidth:,} x {first.imagelength:,} pixels")
         if len(pages) > 1 and _alike([tiff.pages[i] for i in pages]): found["stack"] = tuple(i + 1 for i in pages)
     return found
+
+_RATIOS = {1: 1, 5: 2731, 8: 1032, 32773: 64, 32946: 1032}  # compression -> bytes that one byte stands for, at most: none, LZW, deflate, PackBits
+
+def _is_hollow(page: Any, length: int) -> bool:  # length of the file
+    "Whether a page declares more pixels than its strips or tiles can hold; those without a place are empty on purpose (GDAL's sparse files)."
+    most, whole = _RATIOS.get(int(page.compression)), page.imagelength * page.imagewidth * page.samplesperpixel * page.bitspersample // 8
+    if most is None or whole <= most * length: return False
+    there = [min(n, length) for at, n in zip(page.dataoffsets, page.databytecounts, strict=False) if at]
+    parts = math.prod(page.chunked)
+    return len(page.dataoffsets) < parts or whole * len(there) // parts > most * sum(there)
 
 def _orientation(page: Any) -> int:
     tag = page.tags.get(274)
@@ -96,28 +108,26 @@ class OpenRaster:
 
     def _tags(self) -> dict[str, Any]:
         "Tags of a TIFF; an error where a page is missing, which GDAL and tifffile only log."
-        import tifffile
         if self.kind != "TIFF": return {}
         with io.BytesIO(self._memory) if self._memory is not None else open_file(self.name) as file:
-            last = tiff_directories(file)[-1]
+            directories, why = tiff_directories(file), ""
             try:
-                if last < file.seek(0, 2): return _tags(file)
-            except tifffile.TiffFileError: pass
+                if directories and directories[-1] < file.seek(0, 2) and len(set(directories)) == len(directories): return _tags(file)
+            except Exception as error: why = f": {error}"  # noqa: BLE001 - of a damaged directory tifffile raises errors of many kinds
             file.seek(0)
-            raise unreadable(file.read(), "TIFF", "its directory of pages is broken", self.name)
+            raise unreadable(file.read(), "TIFF", f"its directory of pages is broken{why}", self.name)
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
         "rasterio with this file open, for one thread at a time; its errors become a `DatasetError` that gives the reason."
         import rasterio
+        from rasterio._err import CPLE_BaseError  # what GDAL says, where rasterio has no error of its own for it
         try:
-            with self._lock, gdal():
+            with self._lock, within_memory(self.name), gdal():
                 if self._dataset is None or self._process != os.getpid(): self._open(rasterio)
                 yield rasterio
-        except rasterio.errors.RasterioError as error: raise _reason(self.name, self._memory, error) from None
-        except MemoryError:
-            fact = "this picture does not fit into memory as a whole"
-            raise file_error("picture too large", fact, self.name, "read it in windows: Picture.read(region)") from None
+        except (rasterio.errors.RasterioError, rasterio.errors.CRSError, CPLE_BaseError) as error:
+            raise _reason(self.name, self._memory, error) from None
 
     def _open(self, rasterio: Any) -> None:
         if self._memory is not None: self._held = rasterio.io.MemoryFile(self._memory)
@@ -228,8 +238,9 @@ OpenRaster.read, OpenRaster.read_mask, OpenRaster.thins_out, OpenRaster.spread =
 
 def _palette(self: OpenRaster) -> np.ndarray | None:  # uint8 [levels, 3]
     "The colours of a palette image; None: its values are no palette indices."
-    if self.file.bands != 1 or self._dataset.colorinterp[0].name != "palette": return None
-    table = self._dataset.colormap(1)
+    with self.reading():
+        if self.file.bands != 1 or self._dataset.colorinterp[0].name != "palette": return None
+        table = self._dataset.colormap(1)
     colours = np.zeros((max(table) + 1, 3), np.uint8)
     for index, colour in table.items(): colours[index] = colour[:3]
     return colours

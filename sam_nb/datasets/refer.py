@@ -16,6 +16,7 @@ from typing import Any
 from .coco_tables import Ids, read_coco, stated_size
 from .inside import refuse_outside
 from .mask_pictures import pictures_in
+from .picture_files import open_file
 from .picture_names import find_pictures
 from .pictures import Problem, file_error
 
@@ -37,18 +38,26 @@ class _PlainUnpickler(pickle.Unpickler):
 
 # %% ../../nbs/lib/10_datasets.refer.ipynb #9ebdccba
 _UNREADABLE = (pickle.UnpicklingError, ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
+_NUMBERED = ("ref_id", "ann_id", "image_id", "category_id")
 
-def read_refs(path: str | Path) -> list[dict[str, Any]]:
+def _plain_ref(ref: Mapping[str, Any]) -> dict[str, Any]:
+    "What is used of a reference, where it is a number or text; a pickle can hold lists that contain themselves."
+    kept = {k: ref[k] for k in (*_NUMBERED, "split", "file_name") if isinstance(ref.get(k), (int, float, str))}
+    said = ref["sentences"] if isinstance(ref.get("sentences"), list) else []
+    def plain(s: Any) -> Any: return {k: s[k] for k in ("sent_id", "raw", "sent") if isinstance(s.get(k), (int, str))} if isinstance(s, dict) else s
+    return {**kept, "sentences": [plain(s) for s in said if isinstance(s, (dict, str))]}
+
+def read_refs(path: str | Path) -> list[dict[str, Any]]:  # ref_id, ann_id, image_id, category_id, split, file_name, sentences (sent_id, raw, sent)
     "The references of a REFER dataset, from the (restricted) pickle or its JSON copy. Raises `DatasetError`."
     refuse_outside(path)
     try:
-        with open(path, "rb") as file: refs = json.load(file) if str(path).endswith(".json") else _PlainUnpickler(file, path).load()
-    except FileNotFoundError: raise file_error("file missing", "this file is not there", path, "check the name") from None
+        with open_file(path) as file: refs = json.load(file) if str(path).endswith(".json") else _PlainUnpickler(file, path).load()
     except _UNREADABLE as error:
-        raise file_error("refs damaged", f"not a whole list of references ({error})", path, "copy this file again from the source") from None
+        fact = f"not a whole list of references ({str(error)[:200]})"
+        raise file_error("refs damaged", fact, path, "copy this file again from the source") from None
     if not isinstance(refs, list) or not all(isinstance(r, dict) for r in refs):
         raise file_error("refs damaged", f"a {type(refs).__name__}, not a list of references", path, "expected a list of dicts, as REFER has it")
-    return refs
+    return [_plain_ref(r) for r in refs]
 
 # %% ../../nbs/lib/10_datasets.refer.ipynb #79d97163
 def find_refs(root: Path,

@@ -20,7 +20,7 @@ __all__ = ['ROBOFLOW', 'read_classes']
 def read_classes(file: str | Path) -> tuple[str, ...]:  # names by number
     "The classes of a _classes.csv. Raises `DatasetError`."
     rows = [[word.strip() for word in row.split(",", 1)] for row in read_list(file)[1:]]
-    names = {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit() and int(row[0]) < 65536}
+    names = {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdecimal() and len(row[0]) < 6 and int(row[0]) < 65536}
     if names: return tuple(names.get(k, str(k)) for k in range(max(names) + 1))
     raise file_error("not a list of classes", "no rows of a pixel value and a class in this file", file, "export it again")
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #e0fc4f01
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .object_masks import Entry, FolderContents, MaskFiles, MaskSet
 from .object_checks import ObjectsReport, check_objects
 from .objects import Objects, load_objects, splits_on_disk, take_part
 from .pictures import read_pixels, file_error
+from .problems import class_name
 
 # %% auto #0
 __all__ = ['load_saom_metadata', 'metadata_splits', 'open_info', 'check_metadata', 'class_word', 'mask_names', 'write_red',
@@ -66,16 +68,17 @@ def load_saom_metadata(file: str | Path,
     if not said.get(key) and split == "val" and said.get("train_data"): key, part = "train_data", "val"
     if not said.get(key):
         raise file_error("no such split", f"no {key!r}; there are {sorted(k for k in said if k.endswith('_data'))}", file, "choose one of these")
+    if not isinstance(said[key], list): raise file_error("no such split", f"{key!r} is no list of images", file, "write a list of entries")
     with reading_inside(root, allow_outside=allow_outside):
         entries = [_entry(row, i, root, file, len(classes), allow_outside) for i, row in enumerate(said[key])]
     notes = (f"{len(entries)} images of {key!r} in {file.name}",)
-    found = FolderContents("binary", entries, _RedReader(), tuple(classes), str(root), str(file), notes)
+    found = FolderContents("binary", entries, _RedReader(), tuple(class_name(c, k) for k, c in enumerate(classes)), str(root), str(file), notes)
     return Objects(take_part(found, part), name=file.stem, split=split, root=root)
 
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #af5b4579
 def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes: int, allow_outside: bool) -> Entry:
     try: image, masks, numbers = row["image_name"], list(row["entity_masks"]), [int(i) for i in row["entity_indices"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         remedy = "image_name, entity_masks and entity_indices are needed"
         raise file_error("entry unreadable", f"entry {number} without {error}", file, remedy) from None
     if len(masks) != len(numbers):
@@ -84,7 +87,7 @@ def _entry(row: Mapping[str, Any], number: int, root: Path, file: Path, classes:
         remedy = "classes are numbered from 0, in the order of the list"
         raise file_error("unknown class", f"{image}: class {wrong[0]} of {classes} ('entity classes')", file, remedy)
     paths = [_located(root, name, file, allow_outside) for name in (image, *masks)]
-    if absent := next((p for p in paths if not p.is_file()), None):
+    if absent := next((p for p in paths if not os.path.isfile(p)), None):
         remedy = "copy it, or give the folder that names are relative to (root=...)"
         raise file_error("file missing", f"{file.name} names it, and it is not there", absent, remedy)
     return Entry(Path(image).name.split(".")[0], str(paths[0]), ([str(p) for p in paths[1:]], numbers))
@@ -117,7 +120,8 @@ def check_metadata(file: str | Path, splits: Sequence[str] | None = None,  # Non
                    sample: int | None = None,  # images to read of each split; None: all
                    **options) -> dict[str, ObjectsReport]:  # of `load_saom_metadata`
     "Read a whole metadata file with its images and masks, and report every problem."
-    there = [key.removesuffix("_data") for key, rows in read_json(Path(file)).items() if key.endswith("_data") and rows]
+    said = read_json(Path(file))
+    there = [key.removesuffix("_data") for key, rows in said.items() if key.endswith("_data") and rows] if isinstance(said, dict) else ["train"]
     return {split: check_objects(load_saom_metadata(file, split, **options), sample=sample) for split in splits or there}
 
 # %% ../../nbs/lib/10_datasets.saom_files.ipynb #6bf3469d

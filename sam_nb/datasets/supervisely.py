@@ -21,6 +21,7 @@ from ..core import DatasetError
 from .layouts import Choices, Evidence, Layout
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, file_error
+from .problems import class_name
 from .tool_files import (Crop, Pictures, canvas, chosen_files, corners, cut, cut_near, describe_shapes,
                                         draw_shapes, files_below, read_annotation, split_of, splits_in, unannotated)
 
@@ -79,7 +80,9 @@ class SuperviselyReader:
         "The classes that an image shows."
         return {self._number(f) for f in read_supervisely(entry.truth)["objects"]}
 
-    def _number(self, figure: Mapping[str, Any]) -> int: return self.classes.index(t) if (t := figure.get("classTitle")) in self.classes else -1
+    def _number(self, figure: Mapping[str, Any]) -> int: 
+        title = class_name(figure.get("classTitle"), "")
+        return self.classes.index(title) if title in self.classes else -1
 
 # %% ../../nbs/lib/10_datasets.supervisely.ipynb #2f96a9aa
 def _find(root: Path) -> Evidence | None:
@@ -111,7 +114,7 @@ def _open(root: Path, split: str, choices: Choices) -> FolderContents:
             problems.append(replace(error.problem, severity="warning") if stray else error.problem)
             continue
         used.add(picture)
-        titles.update(str(o["classTitle"]) for o in said["objects"] if o.get("classTitle") is not None)
+        titles.update(class_name(o["classTitle"], "") for o in said["objects"] if isinstance(o.get("classTitle"), (str, int, float)))
         kinds.update(_kind(o) for o in said["objects"])
         entries.append(Entry(pictures.name(picture), pictures.path(picture), str(home / name), _size(said)))
     problems += unannotated(pictures, [f for f in pictures.files if f not in used and split in ("", split_of(f))], "Supervisely")
@@ -125,7 +128,7 @@ def _classes(root: Path) -> list[str]:
     "The classes of meta.json, in its order."
     said = read_annotation(root / "meta.json") if (root / "meta.json").is_file() else {}
     listed = said.get("classes") if isinstance(said, dict) else None
-    return [str(c["title"]) for c in listed if isinstance(c, dict) and "title" in c] if isinstance(listed, list) else []
+    return [class_name(c["title"], k) for k, c in enumerate(listed) if isinstance(c, dict) and "title" in c] if isinstance(listed, list) else []
 
 def _size(said: Mapping[str, Any]) -> tuple[int, int] | None:  # height, width
     sides = [said["size"].get(side) for side in ("height", "width")] if isinstance(said.get("size"), dict) else [0]

@@ -21,6 +21,7 @@ from .inside import inside, may_leave
 from .layouts import Choices, Evidence, Layout, read_list
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, Problem, file_error
+from .problems import class_name
 from .tool_files import Crop, Pictures, canvas, chosen_files, cut_near, draw_shapes, files_below, split_of, splits_in, unannotated
 
 # %% auto #0
@@ -48,7 +49,7 @@ def read_rows(file: str | Path) -> list[str]:
 def class_of(row: str) -> int:  # -1: no number
     "The class of a row."
     first = row.split()[0].removesuffix(".0")
-    return int(first) if first.isdigit() else -1
+    return int(first) if first.isdecimal() and len(first) < 10 else -1
 
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #8706882e
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def read_config(file: Path) -> dict[str, Any]:
     "A data.yaml. Raises `DatasetError`."
     import yaml
     try: said = yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise file_error("not a YAML file", f"not a YAML file ({' '.join(str(error).split())[:120]})", file, "mend it") from None
     if isinstance(said, dict): return said
     raise file_error("not a YAML file", "no keys such as train, val and names in this file", file, "mend it, or remove it")
@@ -98,9 +99,9 @@ def class_names(root: Path, config: Mapping[str, Any]) -> tuple[str, ...]:  # em
     "Names by number, of data.yaml or of a list."
     names = config.get("names")
     if isinstance(names, Mapping):
-        numbers = {int(k): str(v) for k, v in names.items() if str(k).isdigit()}
+        numbers = {int(k): class_name(v, k) for k, v in names.items() if re.fullmatch(r"[0-9]{1,5}", str(k)[:9])}
         return tuple(numbers.get(k, str(k)) for k in range(max(numbers, default=-1) + 1))
-    if isinstance(names, Sequence) and not isinstance(names, str): return tuple(map(str, names))
+    if isinstance(names, Sequence) and not isinstance(names, str): return tuple(class_name(v, k) for k, v in enumerate(names))
     lists = (root / below / name for below in ("", "labels") for name in _NAMES)
     return next((tuple(read_list(f)) for f in lists if f.is_file()), ())
 
@@ -147,7 +148,7 @@ def split_pictures(pictures: Pictures, root: Path,
                    labels: Mapping[str, str],  # of `_label_files`
                    ) -> dict[str, list[str]]:  # empty: no splits
     "The pictures of each split, of data.yaml or else by folder."
-    found, path, folder = {}, str(config.get("path") or ""), file.parent if file else root
+    found, path, folder = {}, said if isinstance(said := config.get("path"), str) else "", file.parent if file else root
     for split, keys in _KEYS.items():
         said = next((config[k] for k in keys if config.get(k)), ())
         places = [p for p in (said if isinstance(said, list) else [said]) if isinstance(p, str)]
