@@ -266,7 +266,8 @@ def _open_file(file: Path, wanted: Sequence[str] | None, options: Mapping[str, A
     if isinstance(said, dict) and "entity classes" in said:
         from sam_nb.datasets.saom_files import load_saom_metadata
         there = [key.removesuffix("_data") for key, rows in said.items() if key.endswith("_data") and rows]
-        return _open_objects(file, wanted, lambda split: load_saom_metadata(file, "train" if split == "all" else split), there)
+        outside = bool(options.get("allow_outside"))
+        return _open_objects(file, wanted, lambda split: load_saom_metadata(file, "train" if split == "all" else split, allow_outside=outside), there)
     return _open_objects(file, wanted, lambda split: load_objects(file.parent, split, annotations=file, **options), [])
 
 # %% ../../nbs/lib/12_datasets.conversion.ipynb #08e863d0
@@ -276,6 +277,7 @@ def open_source(what: str | Path,  # a folder, an annotation file, or a name of 
                 **choices) -> _Source:  # images, annotations, kind, orientation of `load_objects`; None: left out
     "The pictures and masks of a dataset, whatever it is. Raises `SamNbError`."
     options = {"crowd": True, "components": components, **{k: v for k, v in choices.items() if v is not None}}
+    everywhere = {"allow_outside": True} if options.get("allow_outside") else {}  # the one choice of every reader
     path = Path(what).expanduser()
     if path.is_file(): return _open_file(path, splits, options)
     if not path.exists() and str(what) not in (known := dataset_names()):
@@ -287,8 +289,10 @@ def open_source(what: str | Path,  # a folder, an annotation file, or a name of 
         return _open_objects(folder, splits, lambda split: load_objects(folder, split, **options), splits_on_disk(folder, **options))
     if info.task == "referring":
         folder = resolve_dataset(name, root).prepare()
-        return _open_objects(folder, splits, lambda split: load_referring(folder, split), referring_splits(folder)[1])
-    return (_open_cover if info.task == "earth" else _open_pairs)(resolve_dataset(name, root), splits, components is not False)
+        return _open_objects(folder, splits, lambda split: load_referring(folder, split, **everywhere), referring_splits(folder)[1])
+    found = resolve_dataset(name, root)
+    found = replace(found, info=replace(found.info, options={**found.info.options, **everywhere}))
+    return (_open_cover if info.task == "earth" else _open_pairs)(found, splits, components is not False)
 
 # %% ../../nbs/lib/12_datasets.conversion.ipynb #1c6a71cc
 def convert(folder: str | Path,  # a folder, an annotation file, or a name of the catalog
@@ -298,7 +302,7 @@ def convert(folder: str | Path,  # a folder, an annotation file, or a name of th
             copy: bool | str = True,  # the pictures; "link": hard links; False: they stay where they are
             overwrite: bool = False,  # replace what an earlier conversion wrote
             progress: Callable[[Iterable[Labelled], int], Iterable[Labelled]] | None = None,  # called with the pictures and their number
-            **choices) -> Written:  # images, annotations, kind, components, orientation: see `open_source`
+            **choices) -> Written:  # images, annotations, kind, components, orientation, allow_outside: see `open_source`
     "Write a dataset in another format. Raises `SamNbError`."
     if to not in WRITERS: raise ParameterError(f"to={to!r}", remedy=did_you_mean(to, WRITERS))
     source = open_source(folder, splits, **choices)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..core import ParameterError, disk_errors, write_json
 from .earth_classes import DOTA_NAMES, SCENE_FOLDERS
+from .inside import file_word
 from .earth_samples import BoxImage, CaptionImage, ClassImage, CountImage, EarthImage, GroundingImage, SemanticImage
 from .pictures import file_error
 
@@ -33,7 +34,7 @@ def _file_names(splits: Mapping[str, Sequence[EarthImage]]) -> dict[str, str]:  
     for split, samples in splits.items():
         for sample in samples:
             if sample.file in names: continue
-            stem, ending = os.path.splitext(os.path.basename(sample.name))[0], os.path.splitext(sample.file)[1]
+            stem, ending = file_word(os.path.splitext(os.path.basename(sample.name))[0]), os.path.splitext(sample.file)[1]
             tried = itertools.chain((stem, f"{split}_{stem}"), (f"{split}_{stem}_{k}" for k in itertools.count(2)))
             stem = next(n for n in tried if n not in taken)
             taken.add(stem)
@@ -63,12 +64,13 @@ def write_dota(splits: Mapping[str, Sequence[BoxImage]],
     folder, names, spelt = _new_folder(folder), _file_names(splits), {v: k for k, v in DOTA_NAMES.items()}
     for split, samples in splits.items():
         with disk_errors(folder):
-            _copy(names, samples, folder / split / "images")
-            (folder / split / "annfiles").mkdir()
+            base = folder / file_word(split)
+            _copy(names, samples, base / "images")
+            (base / "annfiles").mkdir()
             for s in samples:
                 lines = [f"{' '.join(map(_plain, o.quad or _corners(o.box)))} {spelt.get(o.label, o.label).replace(' ', '-')} {int(o.difficult)}\n"
                          for o in s.objects]
-                (folder / split / "annfiles" / names[s.file]).with_suffix(".txt").write_text("".join(lines))
+                (base / "annfiles" / names[s.file]).with_suffix(".txt").write_text("".join(lines), encoding="utf-8", errors="replace")
     return folder
 
 def _corners(box: Sequence[float]) -> tuple[float, ...]:
@@ -90,7 +92,7 @@ def write_dior(splits: Mapping[str, Sequence[BoxImage]],
             height, width = s.pixels().shape[:2]
             images.append({"id": number, "file_name": names[s.file], "height": height, "width": width})
             notes += [{"id": len(notes) + k, "image_id": number, **_coco_note(o, classes)} for k, o in enumerate(s.objects, 1)]
-        write_json(folder / "Annotations" / f"DIOR_{split}.json", {"images": images, "annotations": notes, "categories": categories})
+        write_json(folder / "Annotations" / f"DIOR_{file_word(split)}.json", {"images": images, "annotations": notes, "categories": categories})
     return folder
 
 # %% ../../nbs/lib/10_datasets.earth_files.ipynb #8390997d
@@ -121,10 +123,10 @@ def write_counts(splits: Mapping[str, Sequence[CountImage]],
     "{split}/{name}/Annotation/{split}_IMG_CT.json beside Images, and the prior areas. Raises `DatasetError`."
     folder, names = _new_folder(folder), _file_names(splits)
     for split, samples in splits.items():
-        base = folder / split / name
+        base = folder / file_word(split) / file_word(name)
         with disk_errors(folder): _copy(names, samples, base / "Images")
         asked = [{"images": [f"Images/{names[s.file]}"], "conversations": _question(s)} for s in samples]
-        write_json(base / "Annotation" / f"{split}_IMG_CT.json", asked)
+        write_json(base / "Annotation" / f"{file_word(split)}_IMG_CT.json", asked)
         write_json(base / "Annotation" / "prior_areas.json", {s.label: s.prior_area for s in samples if s.prior_area is not None})
     return folder
 
@@ -154,7 +156,7 @@ def write_rsvg(splits: Mapping[str, Sequence[GroundingImage]],
     for name in sorted(of, key=lambda n: f"{os.path.splitext(n)[0]}.xml"):
         _voc(name, [s for _, s in of[name]]).write(folder / "Annotations" / f"{os.path.splitext(name)[0]}.xml", encoding="utf-8")
         for split, _ in of[name]: lists[split].append(f"{number}\n"); number += 1
-    for split, lines in lists.items(): (folder / f"{split}.txt").write_text("".join(lines))
+    for split, lines in lists.items(): (folder / f"{file_word(split)}.txt").write_text("".join(lines))
     return folder
 
 # %% ../../nbs/lib/10_datasets.earth_files.ipynb #1682a6e6
@@ -165,9 +167,9 @@ def write_scenes(splits: Mapping[str, Sequence[ClassImage]],
     "Images/{class}, in a folder for each split where there are several. Raises `DatasetError`."
     folder, names, folders = _new_folder(folder), _file_names(splits), SCENE_FOLDERS.get(name, {})
     for split, samples in splits.items():
-        base = folder / split / "Images" if len(splits) > 1 else folder / "Images"
+        base = folder / file_word(split) / "Images" if len(splits) > 1 else folder / "Images"
         for label in dict.fromkeys(s.label for s in samples):
-            with disk_errors(folder): _copy(names, [s for s in samples if s.label == label], base / folders.get(label, label))
+            with disk_errors(folder): _copy(names, [s for s in samples if s.label == label], base / file_word(folders.get(label, label)))
     return folder
 
 # %% ../../nbs/lib/10_datasets.earth_files.ipynb #63b5f381
@@ -195,7 +197,8 @@ def write_cover(splits: Mapping[str, Sequence[SemanticImage]],
     if colours is not None and len(colours) != len(classes): raise ParameterError(f"{len(colours)} colours for {len(classes)} classes")
     folder, names = _new_folder(folder), _file_names(splits)
     for split, samples in splits.items():
-        images, labels = (folder / p.format(split) for p in (("{}/images", "{}/Semantic_masks") if colours else ("img_dir/{}", "ann_dir/{}")))
+        below = ("{}/images", "{}/Semantic_masks") if colours else ("img_dir/{}", "ann_dir/{}")
+        images, labels = (folder / p.format(file_word(split)) for p in below)
         with disk_errors(folder):
             _copy(names, samples, images)
             labels.mkdir(parents=True)

@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from ..core import ParameterError, did_you_mean
-from ..recipe import validated
+from ..recipe import Checked, validated
 
 # %% auto #0
 __all__ = ['FolderChoices', 'FolderOptions', 'folder_options', 'refuse_idle', 'require_channels', 'options_like_run']
 
 # %% ../../nbs/lib/10_datasets.folder_options.ipynb #2c786d61
-class FolderChoices(BaseModel):
+class FolderChoices(Checked):
     "How the images and masks of a folder are read; None: recognised, or as usual (in an evaluation: as in the run)."
     model_config = ConfigDict(extra="forbid", strict=True)
     annotations: str | None = Field(None, description="file or folder of the masks; None: looked for")
@@ -27,6 +27,7 @@ class FolderChoices(BaseModel):
     components: bool | None = Field(None, description="each connected piece of a mask is an object; None: in label maps only")
     bands: str | int | list[int] | None = Field(None, description="bands of the images, from 1, in the order wanted ('4,3,2'); None: all")
     nodata: float | None = Field(None, description="value of pixels that hold no data; None: as the file says")
+    allow_outside: bool | None = Field(None, description="read names and links that leave the folder as they are written (the usual: false)")
     orientation: Literal["shown", "stored"] | None = Field(None, description="shown: turned as the file's EXIF note says (the usual); or stored")
 
     @field_validator("kind")
@@ -55,7 +56,6 @@ class FolderOptions(FolderChoices):
     "The same for trainings and checks, with the folder of the images and the masks of groups."
     images: str | None = Field(None, description="folder of the images; None: looked for")
     crowd: bool | None = Field(None, description="keep masks of groups of objects")
-    allow_outside: bool | None = Field(None, description="read names and links that leave the folder as they are written (the usual: false)")
 
 # %% ../../nbs/lib/10_datasets.folder_options.ipynb #e556a8c0
 def folder_options(choices: FolderChoices | Mapping[str, Any],  # a recipe, or the choices that were made

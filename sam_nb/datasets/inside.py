@@ -18,8 +18,8 @@ from ..core import DatasetError
 from .problems import Problem, file_error
 
 # %% auto #0
-__all__ = ['OUTSIDE_REMEDY', 'LINK', 'NAME', 'leaves', 'inside', 'Bounds', 'reading_inside', 'may_leave', 'leads_outside',
-           'refuse_outside', 'note_name']
+__all__ = ['OUTSIDE_REMEDY', 'LINK', 'NAME', 'leaves', 'file_word', 'inside', 'Bounds', 'reading_inside', 'may_leave',
+           'leads_outside', 'refuse_outside', 'note_name']
 
 # %% ../../nbs/lib/10_datasets.inside.ipynb #39261739
 _LONGEST_PART, _LONGEST = 255, 4095  # bytes
@@ -53,6 +53,11 @@ def leaves(name: str) -> bool:
     "Whether a written path leads out of its folder, or no file can have it: by its text alone."
     plain = _plain(name)
     return bool(name.strip("./\\ ")) and (plain is None or plain[0] == "/" or os.path.normpath(plain).startswith("../"))
+
+def file_word(text: str) -> str:
+    "A text as the name of one file or folder, without ending: what would leave its folder becomes `_`."
+    word = re.sub(r"[\0-\x1f\x7f/\\:]+", "_", text).strip(". ").encode("utf-8", "replace")
+    return word[:180].decode("utf-8", "ignore") or "unnamed"
 
 def inside(root: str | Path,
            name: str,  # as a file of the dataset has it

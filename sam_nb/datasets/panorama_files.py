@@ -18,6 +18,7 @@ from torch.utils.data import Subset
 from torchvision import tv_tensors
 
 from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, disk_errors, write_json
+from .inside import file_word
 from .mask_pictures import ids_of, leave_out
 from .object_masks import IdMap, MaskSet
 from .objects import Objects, load_objects, splits_on_disk
@@ -144,7 +145,7 @@ def _write_instances(splits: Mapping[str, Any], folder: str | Path, classes: Seq
     "Write images/split, instance/split (16-bit PNG) and frames.json."
     folder, frames = Path(folder), []
     if folder.exists() and any(folder.iterdir()): raise ParameterError(f"{folder} is not empty", remedy="give a new folder")
-    for split, made in splits.items():
+    for split, made in ((s and file_word(s), of) for s, of in splits.items()):
         for kind in ("images", "instance"): (folder / kind / split).mkdir(parents=True)
         frames += [_write_pair(made[i], split, folder, classes) for i in range(len(made))]
     write_json(folder / "frames.json", frames)
@@ -152,7 +153,7 @@ def _write_instances(splits: Mapping[str, Any], folder: str | Path, classes: Seq
 
 def _write_pair(sample: Mapping[str, Any], split: str, folder: Path, classes: Sequence[str]) -> dict[str, Any]:
     "Write an image and its id map; returns its entry of frames.json."
-    masks, name = sample["masks"], re.sub(r"[^A-Za-z0-9_.-]+", "_", sample["name"])
+    masks, name = sample["masks"], file_word(re.sub(r"[^A-Za-z0-9_.-]+", "_", sample["name"]))
     values = masks.ids.tolist()
     kept = values if max(values, default=0) < 65536 else list(range(1, len(values) + 1))  # numbered anew where a PNG cannot hold them
     ids = np.zeros(masks.size, np.uint16)

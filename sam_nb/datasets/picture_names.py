@@ -77,6 +77,7 @@ class PictureNames:
         self.folder, self.split, self._listed = Path(folder), split, {}
 
     def _as_written(self, name: str) -> str:  # "": not so
+        if not isinstance(name, str): return ""
         folder, _, base = name.rpartition("/")
         if not base or name[0] == "/" or ".." in name.split("/"): return self._elsewhere(name) if may_leave() else ""
         if folder not in self._listed: self._listed[folder] = _files_in(self.folder / folder)
@@ -99,7 +100,7 @@ class PictureNames:
     def find(self, name: str) -> NamedPicture:
         "The picture of a written path."
         if there := self._as_written(name): return NamedPicture(there)
-        wanted = path_parts(name)
+        wanted = path_parts(name) if isinstance(name, str) else ()
         if not wanted: return NamedPicture("")
         stem = _stem(wanted[-1])
         bare = stem[m.end():] if (m := _UPLOAD.match(stem)) else ""

@@ -23,6 +23,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from ..core import DatasetError, ParameterError, did_you_mean, disk_errors, write_json
+from .inside import file_word
 from .object_masks import Entry
 from .pictures import file_error
 from .refer import find_refs, read_refs
@@ -80,7 +81,7 @@ def _table(splits: Mapping[str, Referring], kept: Sequence[tuple[str, Entry]]): 
 # %% ../../nbs/lib/10_datasets.referring_files.ipynb #3d18c2db
 def _risors_names(splits: Mapping[str, Referring]) -> dict[tuple[str, int], str]:  # (split, index) -> name
     "Image names that end in a unique number; a number is added where they do not."
-    names = {(s, k): re.sub(r"[^\w-]", "-", e.name) for s, data in splits.items() for k, e in enumerate(data.entries)}
+    names = {(s, k): re.sub(r"[^\w-]", "-", file_word(e.name)) for s, data in splits.items() for k, e in enumerate(data.entries)}
     numbers = [int(last) if (last := n.rpartition("_")[2]).isdecimal() else None for n in names.values()]
     if None not in numbers and len(set(numbers)) == len(numbers): return names
     return {key: f"{name}_{number}" for number, (key, name) in enumerate(names.items())}
@@ -98,7 +99,7 @@ def write_risors(splits: Mapping[str, Referring],  # "train", "val", "test" -> d
         for split, index, entry, image in readable(splits):
             _write_risors(entry, image, folder, names[split, index], ending)
             kept.append((split, entry)); lists[split].append(f"{names[split, index]}\n")
-        for split in splits: (folder / f"RISORS_{split}.txt").write_text("".join(lists[split]), encoding="utf-8")
+        for split in splits: (folder / f"RISORS_{file_word(split)}.txt").write_text("".join(lists[split]), encoding="utf-8")
     return _table(splits, kept)
 
 # %% ../../nbs/lib/10_datasets.referring_files.ipynb #a0e921a5
@@ -149,7 +150,7 @@ def _picture_names(entries: Sequence[Entry]) -> list[str]:
     "A file name for each image; different images of one name get different ones."
     taken, names = {}, []
     for entry in entries:
-        name = entry.name
+        name = file_word(entry.name)
         while taken.setdefault(name, entry.image) != entry.image: name += "_"
         names.append(name + os.path.splitext(entry.image)[1])
     return names
@@ -183,7 +184,7 @@ def _targets(entry: Entry) -> list[list[Target]]:
 def _refsegrs_names(splits: Mapping[str, Referring]) -> dict[tuple[str, int], list[str]]:  # (split, index) -> a name for each target
     "The images' names where each has one target, else numbers."
     counts = {(s, k): len(_targets(e)) for s, data in splits.items() for k, e in enumerate(data.entries)}
-    own = {key: splits[key[0]].entries[key[1]].name for key in counts}
+    own = {key: file_word(splits[key[0]].entries[key[1]].name) for key in counts}
     alone = set(counts.values()) == {1} and len(set(own.values())) == len(own) and not any(re.search(r"\s", n) for n in own.values())
     if alone: return {key: [name] for key, name in own.items()}
     number = itertools.count()
@@ -200,7 +201,7 @@ def write_refsegrs(splits: Mapping[str, Referring],  # "train", "val", "test" ->
         for split, index, entry, image in readable(splits):
             lists[split] += _write_targets(entry, image, folder, names[split, index])
             kept.append((split, entry))
-        for split in splits: (folder / f"output_phrase_{split}.txt").write_text("".join(lists[split]), encoding="utf-8")
+        for split in splits: (folder / f"output_phrase_{file_word(split)}.txt").write_text("".join(lists[split]), encoding="utf-8")
     return _table(splits, kept)
 
 def _write_targets(entry: Entry, image: Tensor, folder: Path, names: Sequence[str]) -> list[str]:  # lines of the list

@@ -18,7 +18,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from ..core import DatasetError, ParameterError, read_json, write_json
-from .inside import OUTSIDE_REMEDY, inside, reading_inside
+from .inside import OUTSIDE_REMEDY, file_word, inside, reading_inside
 from .object_masks import Entry, FolderContents, MaskFiles, MaskSet
 from .object_checks import ObjectsReport, check_objects
 from .objects import Objects, load_objects, splits_on_disk, take_part
@@ -138,7 +138,7 @@ def mask_names(sample: Mapping[str, Any],  # with masks and name
     masks = sample["masks"]
     if isinstance(masks.source, _RedMasks):
         own = [Path(f).name.rsplit("-", 3) for f in masks.source.segmentations]
-        if all(len(fields) == 4 for fields in own): return str(sample["name"]), [fields[-1].split(".")[0] for fields in own]
+        if all(len(fields) == 4 for fields in own): return file_word(str(sample["name"])), [fields[-1].split(".")[0] for fields in own]
     words = [class_word(classes[c] if 0 <= c < len(classes) else "") for c in masks.categories.tolist()]
     return f"{re.sub(r'[^A-Za-z0-9_]+', '_', str(sample['name']))}-{number}-all", [f"{word}_{i}" for i, word in enumerate(words)]
 
@@ -160,7 +160,7 @@ def write_saom_metadata(splits: Mapping[str, Any],  # "train", "val", "test" -> 
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()): raise ParameterError(f"{folder} is not empty", remedy="give a new folder")
     said: dict[str, Any] = {"entity classes": list(classes)}
-    for split, samples in splits.items():
+    for split, samples in ((file_word(s), of) for s, of in splits.items()):
         for sub in ("images", "masks"): (folder / sub / split).mkdir(parents=True, exist_ok=True)
         said[f"{split}_data"] = [_write(samples[i], i, split, folder, classes, parts, unnamed) for i in range(len(samples))]
     write_json(folder / "metadata.json", said)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -264,7 +265,7 @@ def write_labelme(pictures: Iterable[Labelled], classes: Sequence[str], out: str
             for k in kept_objects(made, picture, "scores"):
                 category, score = made.category(picture.categories[k]), {} if picture.scores is None else {"score": float(picture.scores[k])}
                 shapes += _labelme_shapes(picture.masks[k], made.names()[category], k, **score)
-            where = str(Path(picture.image).resolve()) if picture.image and not copy else image.rpartition("/")[2]
+            where = os.fsencode(Path(picture.image).resolve()).decode(errors="replace") if picture.image and not copy else image.rpartition("/")[2]
             said = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": where, "imageData": None,
                     "imageHeight": int(picture.size[0]), "imageWidth": int(picture.size[1])}
             made.path(f"{name}.json").write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2))

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -16,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pycocotools import mask as coco
 
-from ..core import ParameterError, SamNbError, disk_errors
+from ..core import DatasetError, ParameterError, SamNbError, disk_errors
+from ..locks import lock_folder
 from .pictures import Picture, file_error
 from .rasters import raster_file
 
@@ -62,35 +65,45 @@ class Written:
 
     def write_note(self, folder: Path | None = None) -> None:
         "Write this text into the folder."
-        ((folder or self.folder) / _NOTE).write_text(f"{_FIRST}{self}\n", encoding="utf-8")
+        ((folder or self.folder) / _NOTE).write_text(f"{_FIRST}{self}\n", encoding="utf-8", errors="replace")
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #18010095
 def safe_name(name: str) -> str:
-    "A relative name with '/' between folders. Raises `DatasetError` for one that would leave its folder."
+    "A relative name with '/' between folders, as UTF-8. Raises `DatasetError` for one that would leave its folder."
+    name = os.fsencode(name).decode("utf-8", "replace") if not name.isascii() else name
     parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
     outside = name.startswith(("/", "\\")) or ".." in parts or not parts or any(ord(c) < 32 for c in name) or ":" in parts[0]
-    if outside: raise file_error("name leaves the folder", f"a picture called {name!r}", name, "rename the picture: a relative name without '..'")
+    if outside: raise file_error("name leaves the folder", f"a picture called {name[:200]!r}", name[:200], "rename it: a relative name without '..'")
     return "/".join(parts)
+
+def _short(part: str) -> str:  # room is left for an ending and a number
+    data = part.encode()
+    return part if len(data) <= 200 else f"{data[:180].decode('utf-8', 'ignore')}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #6a8df45c
 def _check_out(out: str | Path, overwrite: bool = False,  # a folder written earlier may be replaced
               ) -> Path:
     "The folder to write. Raises `ParameterError` where something else is there."
-    out = Path(os.path.abspath(os.path.expanduser(out)))
+    out = Path(os.path.realpath(os.path.expanduser(out)))  # OUT may be a link, and stays one
     if not out.exists() or (out.is_dir() and not any(out.iterdir())): return out
     if not out.is_dir(): raise ParameterError(f"{out} is a file", remedy="give a new folder")
     note = out / _NOTE
     ours = note.is_file() and note.read_text(errors="replace").startswith(_FIRST)
     if not ours: raise ParameterError(f"{out} is not empty, and was not written by this command", remedy="give a new folder; nothing was changed")
     if not overwrite: raise ParameterError(f"{out} holds an earlier result", remedy="overwrite=True (--overwrite) replaces it; or give a new folder")
+    if (more := _added(out)) > 0:
+        raise ParameterError(f"{out} holds {more} files that were not written by this command", remedy="give a new folder; nothing was changed")
     return out
+
+def _added(out: Path) -> int:
+    "How many files were added to a result."
+    written = re.search(r" in (\d+) files", (out / _NOTE).read_text(errors="replace"))
+    return sum(len(files) for *_, files in os.walk(out)) - int(written[1]) if written else 0
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #61dc9805
 def _remove_unfinished(out: Path, start: str) -> None:
-    "Remove what processes of this machine that no longer run left beside a folder."
-    for folder in out.parent.glob(f"{start}*"):
-        number = folder.name.removeprefix(start).partition("-")[0]
-        if number.isdecimal() and not psutil.pid_exists(int(number)): shutil.rmtree(folder, ignore_errors=True)
+    "Remove what killed processes of this machine left beside a folder; its lock is held."
+    for folder in out.parent.glob(f"{glob.escape(start)}*"): shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #12a4b0db
 @contextlib.contextmanager
@@ -100,8 +113,8 @@ def written_folder(format: str, out: str | Path, classes: Sequence[str],  # read
     out = _check_out(out, overwrite)
     if copy not in (True, False, "link"): raise ParameterError(f"copy={copy!r}", remedy="True, 'link' or False")
     start = f".{out.name}.unfinished-{socket.gethostname()}-"
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out), lock_folder(out.parent, f"conversion into {out.name}", f".{out.name}.lock", temporary=True):
+        _check_out(out, overwrite)  # another process may have been faster
         _remove_unfinished(out, start)
         aside = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=out.parent))
         try:
@@ -117,6 +130,9 @@ def written_folder(format: str, out: str | Path, classes: Sequence[str],  # read
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #0ce59141
 _UNNAMED = "object"
 
+def _both(part: str, name: str) -> DatasetError:
+    return file_error("name taken", f"{part[:99]!r} would be a file and a folder", name[:200], "rename one of the two")
+
 class WrittenFolder:
     "A folder while it is written: its names and files, and the count of what is lost."
     def __init__(self, about: Written, folder: Path, classes: Sequence[str], copy: bool | str):
@@ -130,12 +146,16 @@ class WrittenFolder:
 
     def path(self, name: str) -> Path:
         "The path of a new file, its folder made."
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.folder / safe_name(name)
+        if max(len(os.fsencode(part)) for part in path.parts) > 255:
+            raise file_error("name too long", "a name of more than 255 bytes", name[:200], "shorten the name")
+        try: path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError): raise _both(path.parent.name, name) from None
+        if path.is_dir() or path.is_relative_to(self.folder / _NOTE): raise _both(path.name, name)
         self.about.files += 1
         return path
 
-    def write(self, name: str, text: str) -> None: self.path(name).write_text(text, encoding="utf-8")
+    def write(self, name: str, text: str) -> None: self.path(name).write_text(text, encoding="utf-8", errors="replace")
 
     def finish(self) -> None:
         "Write the note."
@@ -158,7 +178,8 @@ class WrittenFolder:
              flat: bool = False,  # no folders in names
              ) -> str:
         "A name that no other picture has."
-        wanted = name = safe_name(picture.name).replace("/", "_") if flat else safe_name(picture.name)
+        parts = [_short(p) for p in safe_name(picture.name).split("/")]
+        wanted = name = _short("_".join(parts)) if flat else "/".join(parts)
         number = 1
         while f"{place}/{name}".casefold() in self.taken: number += 1; name = f"{wanted}_{number}"
         self.taken.add(f"{place}/{name}".casefold())

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +26,7 @@ import cv2
 import numpy as np
 
 from ..core import DatasetError, ParameterError, derive_seed, did_you_mean, disk_errors, read_json, workspace, write_json
+from ..locks import LockedError, lock_folder
 from .engine import Place, Scene, find_place, render
 
 # %% auto #0
@@ -31,6 +34,7 @@ __all__ = ['GENERATOR_VERSION', 'annotate', 'make_once', 'make_demo', 'ensure_de
            'trivial_masks']
 
 # %% ../../nbs/lib/12_demo.files.ipynb #5ed9ff17
+_GENERATOR = "sam_nb demo world"  # in every dataset.json of a demo
 GENERATOR_VERSION = "1.1"  # increased whenever the same (seed, index) gives another image
 
 # %% ../../nbs/lib/12_demo.files.ipynb #5f2eb8bf
@@ -161,7 +165,7 @@ def _summary(places: Sequence[Place], parameters: dict, done: list[dict]) -> dic
         notes = [n for d in mine for n in d.get("notes", ())]
         if notes: splits[split]["annotations"] = {"wholes": sum(n["part_of"] is None for n in notes), "all": len(notes)}
     checksum = hashlib.blake2b("".join(d["digest"] for d in done).encode(), digest_size=16).hexdigest()
-    return {"generator": "sam_nb demo world", "version": GENERATOR_VERSION, "place": _place_names(places), "parameters": parameters,
+    return {"generator": _GENERATOR, "version": GENERATOR_VERSION, "place": _place_names(places), "parameters": parameters,
             "classes": classes, "palette": [list(colours[c]) for c in classes], "splits": splits, "checksum": checksum}
 
 def _place_names(places: Sequence[Place]) -> str | list[str]:
@@ -219,6 +223,8 @@ def _do_all(work: Callable[[_Job], dict], jobs: list[_Job], workers: int) -> lis
         return list(pool.map(work, jobs, chunksize=max(1, len(jobs) // (8 * workers))))
 
 # %% ../../nbs/lib/12_demo.files.ipynb #1f1cb8d4
+def _aside(root: Path) -> str: return f".{root.name}.unfinished-{socket.gethostname()}-"  # and the process
+
 @contextlib.contextmanager
 def _atomic_folder(root: Path,  # the final name
                   replace_old: bool = False,  # a folder of that name is exchanged for the new one
@@ -226,7 +232,7 @@ def _atomic_folder(root: Path,  # the final name
     "A temporary folder beside `root` that becomes `root` when the block ends well."
     with disk_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.unfinished-", dir=root.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=f"{_aside(root)}{os.getpid()}-", dir=root.parent))
     old = unfinished.with_name(unfinished.name + ".old")
     try:
         yield unfinished
@@ -243,11 +249,11 @@ def _already_made(root: Path, wanted: Mapping[str, object],  # version, place an
                  ) -> bool:
     "Whether `root` is the wanted demo dataset. Raises `DatasetError` where it is something else."
     if not root.exists() or (root.is_dir() and not any(root.iterdir())): return False
-    if not (root / "dataset.json").is_file():
+    info = read_json(root / "dataset.json") if (root / "dataset.json").is_file() else None
+    if not isinstance(info, dict) or info.get("generator") != _GENERATOR:  # a dataset.json may be anybody's
         raise DatasetError("this folder is not empty and was not made by the demo world", file=root,
                            remedy="give another folder; nothing was changed")
-    info = read_json(root / "dataset.json")
-    found = {"version": info.get("version"), "place": info.get("place"), **info.get("parameters", {})}
+    found = {"version": info.get("version"), "place": info.get("place"), **(info.get("parameters") or {})}
     differences = [f"{k} is {found.get(k)!r}, wanted {v!r}" for k, v in wanted.items() if found.get(k) != v]
     if differences and not overwrite:
         raise DatasetError("another demo dataset is here: " + "; ".join(differences), file=root,
@@ -260,11 +266,21 @@ def make_once(root: Path, wanted: Mapping[str, object],  # version, place and pa
               overwrite: bool = False) -> Path:
     "Write a demo dataset in one step, unless the same one is there already. Raises `DatasetError`."
     if _already_made(root, wanted, overwrite): return root
-    try:
-        with _atomic_folder(root, overwrite) as folder, disk_errors(root): write(folder)
-    except OSError as error:  # another process was faster
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _already_made(root, wanted): raise
+    with disk_errors(root), _alone(root):
+        if _already_made(root, wanted, overwrite): return root  # another process was faster
+        for left in root.parent.glob(f"{glob.escape(_aside(root))}*"): shutil.rmtree(left, ignore_errors=True)  # of killed processes of this machine
+        with _atomic_folder(root, overwrite) as folder: write(folder)
     return root
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    "One process at a time makes a folder; the others wait for it."
+    while True:
+        try: lock = lock_folder(root.parent, f"demo data in {root.name}", f".{root.name}.lock", temporary=True)
+        except LockedError: time.sleep(0.2)
+        else: break
+    try: yield
+    finally: lock.release()
 
 # %% ../../nbs/lib/12_demo.files.ipynb #9d792620
 def make_demo(place: str | Sequence[str],  # "street", "room" or "things"; several take turns (layout "coco")

@@ -148,7 +148,13 @@ def _write_weights(path: Path, state: dict[str, Tensor], family: str) -> None:
     if path.suffix == ".safetensors": save_state(path, state); return
     with atomic_path(path) as temporary: torch.save({"model": state} if family == "sam2" else state, temporary)
 
+def _require_ours(path: Path, mark: str) -> None:
+    "Raise `ExportError` where a file that lies beside the weights was not written by `export_state_dict`."
+    if not path.exists() or path.is_file() and mark in path.read_text(errors="replace")[:200]: return
+    raise ExportError("this file would be overwritten, and was not written by an export", file=path, remedy="choose another name for the weights")
+
 def _write_text(path: Path, text: str) -> Path:
+    _require_ours(path, text[:4])
     with atomic_path(path) as temporary: temporary.write_text(text)
     return path
 
@@ -185,6 +191,7 @@ def _sam_beside(model: Sam, path: Path) -> tuple[tuple[Path, ...], str]:
     official = next((n for n, s in SAM_SIZES.items() if s == size and n in "blh"), None)
     if official and pixels["mean"] == [123.675, 116.28, 103.53]: return (), _registry_code(official, path)
     numbers = {"family": "sam", "size": asdict(size), "pixel_mean": pixels["mean"], "pixel_std": pixels["std"]}
+    _require_ours(path.with_suffix(".json"), '"family": "sam"')
     write_json(path.with_suffix(".json"), numbers)
     text = _SAM_BUILDER.format(**asdict(size), **pixels, file=path.name, grid=size.image_size // size.patch_size, read=_READ[path.suffix])
     builder = _write_text(path.with_name(f"{path.stem}_build.py"), text)

@@ -30,7 +30,8 @@ def _do_convert(options: argparse.Namespace) -> int:
     components = None if options.components is None else options.components == "true"
     written = convert(options.folder, options.out, options.to, splits=options.split, copy="link" if options.link else not options.no_images,
                       overwrite=options.overwrite, progress=_with_bar, components=components, images=options.images,
-                      annotations=options.annotations, kind=options.kind, orientation=options.orientation)
+                      annotations=options.annotations, kind=options.kind, orientation=options.orientation,
+                      allow_outside=options.allow_outside == "true" or None)
     print(written, shown_path(written.folder), sep="\n")
     return int(bool(written.failed))
 
@@ -49,6 +50,8 @@ def add_convert_command(command: Callable[[str, str, Callable], argparse.Argumen
                       help="shown: masks are those of the pictures as their EXIF note turns them (default); stored: of the stored pixels")
     made.add_argument("--components", choices=["true", "false"],
                       help="true: connected pieces are the objects; false: of a label map, each class is one (default: pieces in label maps only)")
+    made.add_argument("--allow_outside", "--allow-outside", choices=["true", "false"],
+                      help="true: names and links that leave the folder are read as they are written (default: false)")
     made.add_argument("--link", action="store_true", help="hard links instead of copies of the pictures")
     made.add_argument("--no-images", action="store_true", help="annotations only: the pictures stay where they are")
     made.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote to OUT")

@@ -130,8 +130,10 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str: return "\n".join([super().format_help(), *self.more()]).rstrip() + "\n"
 
     def error(self, message: str) -> None:
-        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
-        if wrong: raise ParameterError(f"there is no {self.prog} {wrong[1]}", remedy=did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2])))
+        wrong = re.search(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        option = wrong[1].split("/")[0] if wrong and wrong[1][0] == "-" else ""
+        fact = f"{option} {wrong[2]!r} is not a choice" if option else wrong and f"there is no {self.prog} {wrong[2]}"
+        if wrong: raise ParameterError(fact, remedy=did_you_mean(wrong[2], re.findall(r"[\w-]+", wrong[3])))
         raise ParameterError(message, remedy=f"see {self.prog} --help")
 
 def _wide(prog: str) -> argparse.HelpFormatter: return argparse.HelpFormatter(prog, max_help_position=36, width=150)

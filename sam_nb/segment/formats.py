@@ -141,7 +141,7 @@ class Formats:
             else: yield from region_shapes(r, self._map(r.name), self.classes, self.simplify)
 
     def _geojson(self) -> Path | None:
-        folder = self.folder.root / "geojson"
+        folder = self.folder.without_links("geojson")
         files = write_geojson(folder, self._shapes(), self.crs)
         for path in {*folder.rglob("*.geojson")} - {*files}: path.unlink()  # of an earlier state
         return files[0] if len(files) == 1 else folder if files else None

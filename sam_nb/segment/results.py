@@ -19,6 +19,7 @@ import orjson
 from pycocotools import mask as coco
 
 from ..core import DatasetError, RunError, SamNbError, atomic_path, read_json, write_json
+from ..datasets.inside import inside
 from .sources import Source
 
 # %% auto #0
@@ -98,7 +99,7 @@ _OWN = ("objects", "labels", "instances", "coco", "yolo", "geojson", "objects.gp
 
 def _own_files(root: Path) -> list[Path]:
     "What `sam_nb segment` wrote into a folder."
-    return [p for p in root.iterdir() if p.name in _OWN]
+    return [root / name for name in _OWN if os.path.lexists(root / name)]  # the description last: a kill before it leaves them ours
 
 # %% ../../nbs/lib/73_segment.results.ipynb #0d89507e
 def check_place(root: Path, sources: Sequence[Source]) -> None:
@@ -108,6 +109,9 @@ def check_place(root: Path, sources: Sequence[Source]) -> None:
     for s in sources:
         if s.path.parent == root or any(s.path.is_relative_to(o) for o in own):
             raise RunError(f"OUT is the folder of the pictures: {s.path.name} lies in it", file=root, remedy="name another folder as OUT")
+    for name in _OWN:
+        if inside(root, name) is None:
+            raise RunError(f"{name} in OUT is a link to {os.path.realpath(root / name)}", file=root, remedy="remove the link")
     others = sorted(p.name for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
     if others and _DESCRIPTION not in others:
         remedy = "name a new or empty folder as OUT"
@@ -139,15 +143,23 @@ class ResultFolder:
                 remedy = "add --overwrite to remove them, or name another OUT"
                 raise RunError(f"OUT holds results of another run: {'; '.join(differ)}", file=root, remedy=remedy)
             if differ or overwrite:
-                for p in _own_files(root): shutil.rmtree(p) if p.is_dir() else p.unlink()
+                for p in _own_files(root): shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink()
         write_json(file, new)
         return cls(root)
 
     def file(self, name: str, folder: str = "objects", ending: str = ".json") -> Path:
-        "Where something about a picture lies. Raises `DatasetError` for a name that leads outside."
+        "Where something about a picture lies. Raises `DatasetError` for a name, or a link in OUT, that leads outside."
         path = Path(os.path.normpath(self.root / folder / f"{name}{ending}"))
-        if path.is_relative_to(self.root / folder): return path
-        raise DatasetError(f"the name {name!r} leads outside OUT", file=self.root, remedy="rename the picture")
+        if path.is_relative_to(self.root / folder) and inside(self.root, os.path.relpath(path, self.root)) is not None: return path
+        raise DatasetError(f"the name {name[:200]!r} leads outside OUT", file=self.root, remedy="rename the picture")
+
+    def without_links(self, folder: str) -> Path:
+        "A folder in OUT. Raises `DatasetError` where a link in it leads outside."
+        place = self.root / folder
+        for path in place.rglob("*"):
+            if path.is_symlink() and inside(self.root, os.path.relpath(path, self.root)) is None:
+                raise DatasetError(f"a link in OUT leads to {os.path.realpath(path)}", file=path, remedy="remove the link")
+        return place
 
     def is_done(self, source: Source) -> bool:
         "Whether the result of this picture is here and the picture is as it was then."

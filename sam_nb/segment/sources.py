@@ -45,8 +45,13 @@ def _named(files: Sequence[tuple[Path, Path]],  # file, and the folder that its 
             name = f"{stem}_{r.suffix[1:].lower()}"
             while name in taken: name += "_"
             taken.add(name)
-        sources.append(Source(name, path))
+        refused = None if _is_text(name) else DatasetError("a file name that is no UTF-8 text", file=os.fsencode(path), remedy="rename the file")
+        sources.append(Source(name, path, refused=refused))
     return sources
+
+def _is_text(name: str) -> bool:
+    try: return bool(name.encode())
+    except UnicodeEncodeError: return False
 
 # %% ../../nbs/lib/73_segment.sources.ipynb #fb85e9a3
 def _walk(folder: Path, leave_out: Path | None) -> Iterator[Path]:

@@ -343,3 +343,163 @@ def test_links_are_followed_inside_only(reader, world):
         assert not outside(found, root, world) and not outside(opened, root, world), (place, found)
         assert not said or "--allow_outside true" in said or not place.endswith((".png", ".tif")) , (place, said)
         assert sorted(files(root, allow_outside=True)) == sorted(whole), place
+
+
+# --- writers: everything lies below OUT, nothing else has changed ---
+
+EVIL = ["../../evil", "/abs/evil", "a/../../evil", "..\\..\\evil", "C:\\evil", "a\0b", ".", "..", "", "   ", "x" * 300, "é" * 250, "a/" * 400 + "a", "con:evil", "-rf", "a\nb", "conversion", "data.yaml",
+        "annotations/instances", "same", "Same", "same", "a.png/b", "a.json/b", "a", "\udce9", "~/evil", "file:///evil"]
+
+
+SPLITS = ["../../evil", "/abs/evil", "C:\\evil", "a\0b", "..", "x" * 300, "a\nb", "\udce9", "images", "conversion.txt"]
+
+
+def snapshot(folder: Path, leave: Path) -> dict[str, object]:
+    "Everything in a folder without following links: links by their target, files by their bytes."
+    found = {}
+    for at, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if Path(at, f) != leave]
+        for name in (*folders, *files):
+            path = Path(at, name)
+            if path != leave: found[str(path)] = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else "folder"
+    return found
+
+
+@contextmanager
+def stays_in(out: Path, around: Path):
+    "The block writes to OUT alone: nothing around it changes, and no part of OUT leads out."
+    before = snapshot(around, out)
+    try: yield
+    except SamNbError: pass
+    assert snapshot(around, out) == before
+    for at, folders, files in os.walk(out):
+        for name in (*folders, *files): assert os.path.realpath(Path(at, name)).startswith(os.path.realpath(out) + os.sep)
+
+
+def labelled(world: Path, names, split: str = ""):
+    from sam_nb.datasets.written_folder import Labelled
+    file = str(world / "elsewhere/good.png")
+    return [Labelled(n, file, (12, 16), [RUNS], [0], split=split) for n in names]
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "instance", "labelme"])
+def test_a_writer_stays_in_its_folder(to, world):
+    from sam_nb.datasets.writers import WRITERS
+    out = world / "made/OUT"
+    out.parent.mkdir()
+    for names, split, classes in [*(([n, "good"], "", ["a"]) for n in EVIL), (EVIL[-10:], "", ["../c", "a\nb"]), *((["good"], n, ["a"]) for n in SPLITS)]:
+        with stays_in(out, world): WRITERS[to](labelled(world, names, split), list(classes), out)
+        assert (out / "conversion.txt").is_file() or not out.exists(), (names, split)  # whole, or not there
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def test_many_pictures_of_one_name_are_all_written(world):
+    from sam_nb.datasets.writers import WRITERS
+    for to, write_all in WRITERS.items():
+        written = write_all(labelled(world, ["same", "Same", "same", "b/same", "x" * 300, "x" * 300 + "y", "same_2"]), ["a"], world / to)
+        assert written.pictures == 7 and len([f for f in (world / to).rglob("*.png")]) == (21 if to in ("voc", "instance") else 7)
+        assert written.files == sum(f.is_file() for f in (world / to).rglob("*"))  # what --overwrite counts by
+
+
+def test_overwrite_replaces_only_what_a_conversion_wrote(world):
+    from sam_nb.datasets.writers import WRITERS
+    out = world / "OUT"
+    WRITERS["coco"](labelled(world, ["good"]), ["a"], out)
+    write(out / "images/mine.txt", "a note of mine")
+    with pytest.raises(SamNbError, match="1 files that were not written"): WRITERS["coco"](labelled(world, ["good"]), ["a"], out, overwrite=True)
+    (out / "images/mine.txt").unlink()
+    os.symlink(world / "elsewhere", out / "elsewhere")
+    before = snapshot(world / "elsewhere", out)
+    WRITERS["coco"](labelled(world, ["good"]), ["a"], out, overwrite=True)
+    assert snapshot(world / "elsewhere", out) == before and not (out / "elsewhere").exists()
+
+
+def test_out_may_be_a_link_and_stays_one(world):
+    from sam_nb.datasets.writers import WRITERS
+    (world / "disk").mkdir()
+    os.symlink(world / "disk", world / "OUT")
+    for overwrite in (False, True): WRITERS["coco"](labelled(world, ["good"]), ["a"], world / "OUT", overwrite=overwrite)
+    assert (world / "OUT").is_symlink() and (world / "disk/conversion.txt").is_file()
+    assert sorted(p.name for p in world.iterdir()) == ["OUT", "disk", "elsewhere", "secret.png"]
+
+
+@pytest.mark.parametrize("layout", ["risors", "refer", "refsegrs"])
+def test_a_writer_of_expressions_stays_in_its_folder(layout, world):
+    from sam_nb.datasets.object_masks import Entry
+    from sam_nb.datasets.referring import Target, as_referring
+    from sam_nb.datasets.referring_files import WRITERS
+    out = world / "made/OUT"
+    out.parent.mkdir()
+    def data(name: str): return as_referring([Entry(n, str(world / "elsewhere/good.png"), (Target("a thing", RUNS, "../c"),), (12, 16)) for n in (name, "good")])
+    for name in EVIL:
+        for splits in ({"train": data(name)}, *([{name: data("good")}] if name in SPLITS else [])):
+            with stays_in(out, world): WRITERS[layout](splits, out)
+            shutil.rmtree(out, ignore_errors=True)
+
+
+def test_writers_of_earth_observation_stay_in_their_folder(world):
+    from sam_nb.datasets import earth_files
+    from sam_nb.datasets.earth_samples import BoxImage, BoxObject, CaptionImage, ClassImage, CountImage, GroundingImage
+    out, file = world / "made/OUT", str(world / "elsewhere/good.png")
+    out.parent.mkdir()
+    for name in EVIL:
+        label = name.encode("utf-8", "replace").decode().replace("\0", "")
+        box = BoxObject(label, (1, 1, 5, 5))
+        for writer, sample in (("dota", BoxImage(name, file, (box,))), ("counts", CountImage(name, file, label, 2)), ("rsvg", GroundingImage(name, file, "a thing", (1, 1, 5, 5), "a")),
+                               ("scenes", ClassImage(name, file, label)), ("captions", CaptionImage(name, file, ("a thing",)))):
+            for split in ("train", name) if name in SPLITS else ("train",):
+                with stays_in(out, world): getattr(earth_files, f"write_{writer}")({split: [sample]}, out)
+                shutil.rmtree(out, ignore_errors=True)
+
+
+def results(out: Path, world: Path, names):
+    from sam_nb.segment.results import Result, ResultFolder, as_crop
+    folder = ResultFolder.open(out, {"classes": ["a"]})
+    for name in names: folder.save(Result(name, str(world / "elsewhere/good.png"), (12, 16), [as_crop(coco.decode(RUNS).astype(bool))], [0.9], [0]))
+    return folder
+
+
+def test_results_of_segmentation_stay_in_out(world):
+    from sam_nb.segment.formats import Formats
+    out = world / "made/OUT"
+    out.parent.mkdir()
+    for name in filter(str.isprintable, EVIL):
+        with stays_in(out, world): Formats(results(out, world, [name, "good"]), [name, "good"], ["a"]).write(("coco", "labels", "geojson"))
+        shutil.rmtree(out, ignore_errors=True)
+    with stays_in(out, world): Formats(results(out, world, ["a/same", "b/same"]), ["a/same", "b/same"], ["a"]).write(("coco", "yolo", "labels", "geojson"))
+    assert len([*out.rglob("objects/*/same.json")]) == len([*out.rglob("labels/*/same.tif")]) == len([*(out / "coco").rglob("same*.png")]) == 2
+
+
+def test_links_in_out_are_not_followed(world):
+    from sam_nb.segment.formats import Formats
+    out = world / "made/OUT"
+    results(out, world, ["good"])
+    for place in ("objects", "objects/deep", "labels", "coco", "geojson", "geojson/pixels"):
+        shutil.rmtree(out)
+        results(out, world, ["good"])
+        if (out / place).is_dir(): shutil.rmtree(out / place)
+        (out / place).parent.mkdir(exist_ok=True)
+        os.symlink(world / "elsewhere", out / place)
+        before = snapshot(world, out)
+        with suppress(SamNbError): Formats(results(out, world, ["deep/good", "good"]), ["good"], ["a"]).write(("coco", "labels", "geojson"))
+        assert snapshot(world, out) == before, place
+
+
+def test_demo_data_replaces_no_data_of_a_users_own(world):
+    from sam_nb.demo.files import make_demo
+    root = world / "mine"
+    write(root / "dataset.json", {"classes": ["a", "b"], "title": "my photographs"}); picture(root / "rgb/good.png")
+    with stays_in(world / "none", world), pytest.raises(SamNbError, match="was not made by the demo world"): make_demo("street", root, size=16, train=1, val=0, test=0, overwrite=True)
+    for made in (world / "link", world / "link"):
+        if not made.is_symlink(): os.symlink(world / "elsewhere", made)
+        with stays_in(world / "none", world), pytest.raises(SamNbError): make_demo("street", made, size=16, train=1, val=0, test=0, overwrite=True)
+
+
+def test_an_export_overwrites_nothing_of_a_users_own(world):
+    from sam_nb.encoders.sam import SamSize, build_sam
+    from sam_nb.export.packages import export_state_dict
+    model = build_sam(SamSize(embed_dim=32, depth=2, num_heads=2, global_attn_indexes=(1,), window_size=4, patch_size=16, image_size=64, dim=32, decoder_mlp_dim=32, iou_hidden=16))
+    write(world / "model.json", {"mine": 1})
+    with stays_in(world / "none", world), pytest.raises(SamNbError, match="was not written by an export"): export_state_dict(model, world / "model.pth")
+    (world / "model.json").unlink()
+    for _ in range(2): export_state_dict(model, world / "model.pth")  # its own files it writes again
