@@ -27,9 +27,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .core import CheckpointError, ParameterError, atomic_path, read_json
+from .core import CheckpointError, ParameterError, SamNbError, atomic_path, read_json
 from .frozen import own_parameters
 from .markup import markup, table
+from .plain_files import read_plain
 from .zoo import ZOO, find_weights
 
 # %% auto #0
@@ -377,6 +378,17 @@ def parameter_table(model: nn.Module,
     table = pd.DataFrame(rows, index=["parameters", "trained"]).T.rename_axis("part")
     return table[table.parameters > 0]
 
+# %% ../nbs/lib/06_weights.ipynb #1e3567ed
+_CONFIG = "save the model again, or get the whole folder again"
+
+def _check_config(folder: Path) -> None:
+    "Whether the config.json of a saved folder can be read; raises `CheckpointError`."
+    if not os.path.isdir(folder) or not os.path.lexists(file := folder / "config.json"): return
+    try: config = read_plain(file)
+    except (SamNbError, FileNotFoundError) as error:
+        raise CheckpointError(f"config.json: {getattr(error, 'fact', error)}", file=file, remedy=_CONFIG) from None
+    if not isinstance(config, dict): raise CheckpointError("config.json holds no dictionary", file=file, remedy=_CONFIG)
+
 # %% ../nbs/lib/06_weights.ipynb #3260be5a
 class HubModel(PyTorchModelHubMixin):
     "`save_pretrained` and `from_pretrained` for a model: by name, quiet, and never half loaded."
@@ -386,12 +398,16 @@ class HubModel(PyTorchModelHubMixin):
     def from_pretrained(cls, name: str | Path,  # a saved folder, a name of the zoo, or a repository of the hub
                         **options):  # the mixin's (revision, token, ...), map_location, strict, and arguments of the class
         "A saved model in evaluation mode. Raises `CheckpointError` when its weights do not fit."
-        return super().from_pretrained(str(find_weights(str(name)) if str(name) in ZOO else name), **options)
+        folder = find_weights(str(name)) if str(name) in ZOO else Path(name)
+        _check_config(folder)
+        return super().from_pretrained(str(folder), **options)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options):
         hub = {k: options.pop(k) for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in options}
-        model, folder = cls(**options), Path(model_id)
+        try: model, folder = cls(**options), Path(model_id)
+        except TypeError as error:
+            raise CheckpointError(f"its config.json does not describe a {cls.__name__} ({error})", file=model_id, remedy=_CONFIG) from None
         if not folder.is_dir(): folder = Path([hf_hub_download(model_id, file, **hub) for file in cls._files][-1]).parent
         model._load_folder(folder, strict)
         return model.to(map_location).eval()

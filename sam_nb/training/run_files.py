@@ -61,7 +61,7 @@ class Score(_Plain):
     "The best score of the validation split."
     name: str
     value: Number
-    step: Count | None = None
+    step: Count | None
 
 # %% ../../nbs/lib/40_training.run_files.ipynb #f6c48ee2
 class Commit(_Plain):

@@ -42,7 +42,8 @@ def load_training_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, 
     try:
         if problems: raise CheckpointError("; ".join(problems), file=path, remedy="start a new run; checkpoint=... takes weights alone")
         with disk_errors(path): return load_file(path), state
-    except SafetensorError as error: raise CheckpointError(f"a damaged training state ({error})", file=path, remedy="start a new run") from None
+    except (SafetensorError, LookupError, ValueError, RuntimeError) as error:  # LookupError: a number type that torch does not have
+        raise CheckpointError(f"a damaged training state ({error})", file=path, remedy="start a new run") from None
 
 # %% ../../nbs/lib/41_training.state.ipynb #96002b3d
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:

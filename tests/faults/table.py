@@ -440,10 +440,10 @@ class Trial:
     def __str__(self) -> str: return f"{self.damage} | {self.reader}: {self.error or 'fine'}"
 
 
-def try_one(damage: str, name: str, reader: Reader, runs: Path) -> Trial:
+def try_one(damage: str, name: str, reader: Reader, runs: Path, seconds: float = LIMIT) -> Trial:
     from sam_nb.core import SamNbError
     try:
-        with limited(), contextlib.redirect_stdout(io.StringIO()): return Trial(damage, name, str(reader(runs)))
+        with limited(seconds), contextlib.redirect_stdout(io.StringIO()): return Trial(damage, name, str(reader(runs)))
     except KeyboardInterrupt: raise
     except BaseException as error:
         place = next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)) if "sam_nb/" in f.filename), "?")
@@ -451,13 +451,13 @@ def try_one(damage: str, name: str, reader: Reader, runs: Path) -> Trial:
         return Trial(damage, name, error=said, raw=not isinstance(error, SamNbError), told=bool(getattr(error, "file", None) and getattr(error, "remedy", None)))
 
 
-def try_all(damage: str, sound: Path, folder: Path, readers: dict[str, Reader] | None = None) -> list[Trial]:
+def try_all(damage: str, sound: Path, folder: Path, readers: dict[str, Reader] | None = None, seconds: float = LIMIT) -> list[Trial]:
     "One damage before every reader, in a copy of a sound workspace's runs."
     runs = folder / "runs"
     shutil.rmtree(runs, ignore_errors=True)
     shutil.copytree(sound, runs)
     DAMAGES[damage](runs / NAME)
-    return [try_one(damage, name, reader, runs) for name, reader in (READERS if readers is None else readers).items()]
+    return [try_one(damage, name, reader, runs, seconds) for name, reader in (READERS if readers is None else readers).items()]
 
 
 def main() -> int:
@@ -466,6 +466,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SAM_NB_ROOT"] = folder
         sound = Path(shutil.copytree(make_workspace(Path(folder)), Path(folder) / "sound"))
+        try_all("no damage", sound, Path(folder), seconds=600)  # imports take as long as they take
         for damage in DAMAGES:
             trials += try_all(damage, sound, Path(folder))
             for trial in trials[-len(READERS):]:
