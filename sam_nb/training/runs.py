@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from ..core import ParameterError, RunError, SamNbError, atomic_path, disk_errors, workspace, write_json
+from ..core import ParameterError, RunError, SamNbError, atomic_path, disk_errors, temporary_writer, workspace, write_json
 from ..locks import FolderLock, LockedError, held_here, is_locked, lock_folder
 from ..plain_files import log_line, plain, read_file
 from ..recipe import Recipe
@@ -96,7 +96,11 @@ _NOTEBOOKISH = re.compile(r".*\.(ipynb|log|out|err)$|slurm$|\.ipynb_checkpoints$
 
 def is_new(folder: Path) -> bool:
     "Whether a run may be created in a folder: it does not exist, or holds a notebook at most."
-    return not folder.is_dir() or all(_NOTEBOOKISH.match(f.name) for f in folder.iterdir())
+    return not folder.is_dir() or all(_NOTEBOOKISH.match(f.name) or temporary_writer(f) for f in folder.iterdir())
+
+def _remove_temporary(folders: Iterable[Path]) -> None:
+    "Remove the temporary files of processes that were killed; for whoever has the lock."
+    for file in [f for folder in folders if folder.is_dir() for f in folder.iterdir() if temporary_writer(f)]: file.unlink(missing_ok=True)
 
 def _hold(folder: Path) -> FolderLock:
     "The lock of a run's folder, to train in it; raises `LockedError` where another process has it."
@@ -108,7 +112,9 @@ def _claim(folder: Path) -> FolderLock | None:
     with disk_errors(folder):
         if not is_new(folder): return None
         lock = _hold(folder)
-        if is_new(folder) and (is_locked(folder) or _exclusively(folder / "run.json")): return lock
+        if is_new(folder) and (is_locked(folder) or _exclusively(folder / "run.json")):
+            _remove_temporary([folder])
+            return lock
     lock.release()
     return None
 
@@ -271,7 +277,9 @@ def _resume(cls: type[Run], folder: Path, method: str, recipe: Recipe) -> Run:
         if before is None and lock is not None: lock.release()
         raise
     run._lock = lock
-    for litter in [*run.folder.glob(".*.tmp"), *run.last.parent.glob(".*")] if is_main() else []: litter.unlink(missing_ok=True)
+    if is_main():
+        _remove_temporary([folder, *(f for f in folder.iterdir() if f.is_dir())])
+        for litter in [*folder.glob(".*.tmp"), *run.last.parent.glob(".*")]: litter.unlink(missing_ok=True)  # as they were called earlier
     run.info["resumed"] += 1
     return run
 

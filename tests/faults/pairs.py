@@ -138,7 +138,7 @@ def join(root: Path, whole: Path) -> Pair:
 
 def kill(root: Path, whole: Path) -> Pair:
     "The creator is killed while two try to resume, until one may."
-    creator = toy.in_process(lambda: train(root, slow=0.02), root / f"{NAME}.log")
+    creator = toy.in_process(lambda: train(root, slow=0.2), root / f"{NAME}.log")
     toy.wait_for_step(creator, root, NAME, 1)
     at = time.time() + 0.1 + random.random() * 0.2
     def again() -> None:
