@@ -12,7 +12,10 @@ import hashlib
 import inspect
 import itertools
 import os
+import secrets
 import shutil
+import socket
+import tempfile
 import time
 import warnings
 import zlib
@@ -27,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Subset
 
-from ..core import DatasetError, ParameterError, SamNbError, workspace, write_json
+from ..core import DatasetError, ParameterError, SamNbError, disk_errors, workspace, write_json
 from ..datasets.transforms import collate
 from ..weights import save_state
 
@@ -121,20 +124,24 @@ class FeatureCache:
     def get(self, key: str) -> tuple[Tensor, ...] | None:  # float32; None: not here
         "The features of one image. A damaged file is removed with a warning."
         path = self.path(key)
-        try: return tuple(f.float() for f in _read(path))
+        try: tensors = _read(path)
         except FileNotFoundError: return None
         except (SafetensorError, ValueError) as error:
-            warnings.warn(f"damaged features, removed: {path} ({error})", stacklevel=2)
-            with contextlib.suppress(OSError): path.unlink()
-            return None
+            tensors = _remove_damaged(path)
+            if tensors is None: warnings.warn(f"damaged features, removed: {path} ({error})", stacklevel=2)
+        return None if tensors is None else tuple(f.float() for f in tensors)
 
     def __contains__(self, key: str) -> bool: return _whole(self.path(key))
     def __len__(self) -> int: return sum(1 for _ in _entries(self.folder))
     def nbytes(self) -> int: return sum(entry.stat().st_size for entry in _entries(self.folder))
 
     def clear(self) -> None:
-        "Remove the features of this encoder."
-        shutil.rmtree(self.folder, ignore_errors=True)
+        "Remove the features of this encoder, all at once: who writes meanwhile begins a new folder."
+        if not self.folder.exists(): return
+        with disk_errors(self.folder):
+            aside = tempfile.mkdtemp(prefix=f".{self.folder.name}.unfinished-{_ours()}-", dir=self.root)
+            os.replace(self.folder, aside)
+            shutil.rmtree(aside)
 
     def __str__(self) -> str: return f"{len(self):,} images, {format_bytes(self.nbytes())} in {self.folder}"
 
@@ -148,6 +155,19 @@ def _read(path: Path) -> list[Tensor]:
         tensors = [f.get_tensor(str(i)) for i in range(len(f.keys()))]
         if str(_checksum(tensors)) != (f.metadata() or {}).get("crc32"): raise ValueError("the checksum differs")
     return tensors
+
+def _remove_damaged(path: Path) -> list[Tensor] | None:
+    "Remove a file that was found damaged; if another process has written it anew since then, its tensors, and it stays."
+    aside = path.with_name(f".{path.name}.{_ours()}-{secrets.token_hex(4)}.tmp")
+    try: os.replace(path, aside)
+    except FileNotFoundError: return None
+    try: tensors = _read(aside)
+    except (SafetensorError, ValueError): tensors = None
+    if tensors is None: aside.unlink()
+    else: os.replace(aside, path)
+    return tensors
+
+def _ours() -> str: return f"{socket.gethostname()}-{os.getpid()}"  # in the names of what a killed process leaves
 
 def _whole(path: Path) -> bool:
     "Whether the file is there, in full length (its content is checked when it is read)."
