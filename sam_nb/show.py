@@ -124,7 +124,7 @@ def _settle(figure: Any) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
-_LONGEST_NAME = 60  # characters at an axis or in a legend
+_LONGEST_NAME = 40  # characters at an axis or in a legend
 
 def _write_plainly(figure: Any) -> None:
     "Names and titles as they are: a `$` begins no formula, and what has no glyph is written as an escape."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DatasetError
+from ..markup import plain
 
 # %% auto #0
 __all__ = ['Problem', 'file_error', 'class_name', 'by_kind', 'problem_table', 'problem_lines']
@@ -60,5 +61,5 @@ def problem_table(problems: Iterable[Problem]):  # -> pandas.DataFrame: problem,
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     "Problems as lines to print."
     return [line for (kind, severity), (first, *rest) in by_kind(problems).items() for line in
-            (f"  {1 + len(rest)} x {kind} ({severity}): {first.fact}", f"      for example {first.file}",
-             *[f"      to do: {first.remedy}"] * bool(first.remedy))]
+            (f"  {1 + len(rest)} x {plain(kind)} ({severity}): {plain(first.fact)}", f"      for example {plain(first.file)}",
+             *[f"      to do: {plain(first.remedy)}"] * bool(first.remedy))]

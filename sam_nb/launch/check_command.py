@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import DatasetError, ParameterError
+from ..markup import visible
 
 if TYPE_CHECKING:
     from sam_nb.datasets.catalog import FoundDataset
@@ -198,7 +199,7 @@ def _do_check(options: argparse.Namespace) -> int:  # 1: training would fail
     from sam_nb.datasets.catalog import dataset_names
     several = _datasets_in(Path(options.dataset)) if options.data_root is None and options.dataset not in dataset_names() else []
     one = None if several or options.data_root or options.images or options.annotations or options.kind else _dataset_inside(options.dataset)
-    if one: print(f"{options.dataset} holds one dataset, {one}:")
+    if one: print(visible(f"{options.dataset} holds one dataset, {one}:"))
     return max(_check_one(argparse.Namespace(**{**vars(options), "dataset": str(f)})) for f in several or [one or options.dataset])
 
 def _dataset_inside(name: str) -> Path | None:
@@ -222,13 +223,12 @@ def _datasets_in(folder: Path) -> list[Path]:
     return list(found) if len(set(found.values())) > 1 else []
 
 def _check_one(options: argparse.Namespace) -> int:
-    if lines := _unnamed_pairs(options.dataset): print(*lines, sep="\n"); return 1
+    if lines := _unnamed_pairs(options.dataset): print(*map(visible, lines), sep="\n"); return 1
     checked, splits = _resolve(options), tuple(options.split) if options.split else None
     reports = _read(checked, splits, options.sample)
     lines, works = _last(checked, reports)
-    print(*_head(checked, reports), sep="\n")
-    for report in reports.values(): print(replace(report, read_as="") if hasattr(report, "read_as") else report)
-    print(*lines, sep="\n")
+    said = [*_head(checked, reports), *(replace(r, read_as="") if hasattr(r, "read_as") else r for r in reports.values()), *lines]
+    print(*map(visible, said), sep="\n")
     return int(not works)
 
 def _unnamed_pairs(folder: str) -> list[str]:

@@ -56,7 +56,7 @@ def pairs(root: Path) -> Path:
 
 def objects(root: Path) -> Path:
     "A COCO folder."
-    names = [hostile(f"objects file {k}") + ".png" for k in range(3)]
+    names = [hostile(f"objects file {k}") + "\x1b[2J\u202e" * (k > 0) + ".png" for k in range(3)]
     for k, name in enumerate(names): picture(root / "images" / name, k)
     (root / "images" / names[2]).write_bytes(b"<html>" + hostile_sentence("objects damaged").encode("utf-8"))
     images = [{"id": k, "file_name": name, "height": 48, "width": 48} for k, name in enumerate(names)]
