@@ -30,7 +30,7 @@ _RANDOM = r"[a-z0-9_]{8}"  # of the tempfile module
 _FILE = re.compile(rf"\..+\.(?:.+-(?P<pid>\d+)-)?{_RANDOM}\.tmp(?:\.gpkg(?:-\w+)?)?")  # of `atomic_path`, and of GDAL beside it
 _FOLDER = re.compile(rf"\.(?P<name>.+)\.unfinished-(?:.+-(?P<pid>\d+)-)?{_RANDOM}(?P<old>\.old)?")
 _SOCKETS = re.compile(rf"sam_nb-{_RANDOM}")  # of a notebook's kernel, among the temporary files of the system
-_LOCK = re.compile(r"\..+\.lock")  # beside a folder that is replaced as a whole
+_LOCK = re.compile(r"\..+\.lock")  # beside a folder that is replaced as a whole, or of an evaluation in a run
 _HOUR = 3600.0  # seconds
 
 def _writer(found: re.Match) -> int | None:  # None: its name does not tell, or tells another machine
@@ -146,8 +146,10 @@ def _half_made(folder: Path) -> Litter | None:
 def _is_empty_run(folder: Path) -> bool:
     there = [*os.scandir(folder)]
     ours = [e.name for e in there if e.is_file(follow_symlinks=False) and
-            (e.name == ".lock" or (e.name == "run.json" and not e.stat().st_size) or _FILE.fullmatch(e.name))]
-    return len(ours) == len(there) and bool({".lock", "run.json"} & {*ours})
+            (_is_lock(e.name) or (e.name == "run.json" and not e.stat().st_size) or _FILE.fullmatch(e.name))]
+    return len(ours) == len(there) and any(name == "run.json" or _is_lock(name) for name in ours)
+
+def _is_lock(name: str) -> bool: return name == ".lock" or _LOCK.fullmatch(name) is not None
 
 def only_copies() -> list[tuple[Path, Path]]:  # where it is, the name that it had
     "Folders that were put aside to be replaced, by a process that was killed before the new one was in their place."
