@@ -73,10 +73,12 @@ class LockedError(RunError):
 
 _CERTAIN = {"here": "certain: the operating system keeps this lock while the process runs",
             "there": "as far as the shared file system passes locks between machines",
-            "text": "by its process number: this file system keeps no locks"}
+            "text": "by its process number: this file system keeps no locks",
+            "quiet": "it wrote within the last two minutes: this file system passes no locks between machines"}
 
 def _locked(file: Path, found: Holder, kept: bool) -> LockedError:
-    certain = _CERTAIN["text" if not kept else "here" if found.here or found.pid is None else "there"]
+    here = found.here or found.pid is None
+    certain = _CERTAIN[("here" if here else "there") if kept else "text" if here else "quiet"]
     stop = f" (on {found.host})" if found.pid and not found.here else ""
     remedy = "wait until it ends" + (f", or stop it: kill {found.pid}{stop}" if found.pid and found.pid != os.getpid() else "")
     error = LockedError(f"{file.parent.name} is in use by {found} ({certain})", file=file.parent, remedy=remedy)
@@ -111,16 +113,30 @@ def _open(file: Path, create: bool) -> int:
     os.close(handle)
     raise RunError("the lock file is no plain file", file=file, remedy="remove it, if nothing uses this folder")
 
+# %% ../nbs/lib/00_locks.ipynb #a1c0de38
+_LOCAL = {"nolock", "local_lock=flock", "local_lock=all", "localflock"}  # of NFS and Lustre
+
+def _keeps_locks_local(folder: Path) -> bool:
+    "Whether a shared file system is mounted so that its locks hold on one machine only."
+    place = os.path.realpath(folder)
+    mounts = [m for m in psutil.disk_partitions(all=True) if os.path.commonpath([place, m.mountpoint]) == m.mountpoint]
+    return bool(mounts) and not _LOCAL.isdisjoint(max(mounts, key=lambda m: len(m.mountpoint)).opts.split(","))
+
 # %% ../nbs/lib/00_locks.ipynb #a1c0de18
 def _look(folder: str | Path, name: str) -> tuple[bool | None, str]:  # whether it is locked, and what the file says
     try: handle = _open(Path(folder) / name, create=False)
     except (OSError, SamNbError): return None, ""  # there is none, or it cannot be read
     try: taken, text = _flock(handle, shared=True), os.pread(handle, 4096, 0).decode(errors="replace")
     finally: os.close(handle)
-    return None if taken is None else not taken, text
+    return None if taken is None or taken and _held_elsewhere(Path(folder), text) else not taken, text
+
+def _held_elsewhere(folder: Path, text: str) -> bool:
+    "Whether another machine may hold the lock without this one knowing."
+    found = _read_holder(text)[0]
+    return found.pid is not None and not found.here and _keeps_locks_local(folder)
 
 def is_locked(folder: str | Path, name: str = ".lock") -> bool | None:
-    "Whether somebody holds the lock of a folder; None: there is no lock file, or this file system keeps no locks."
+    "Whether somebody holds the lock of a folder; None: there is no lock file, or this file system does not say."
     return _look(folder, name)[0]
 
 # %% ../nbs/lib/00_locks.ipynb #a1c0de19
@@ -233,7 +249,7 @@ def _take(lock: FolderLock, last: bool) -> None:
     try:
         key = _key(handle)
         taken = False if key in _HELD else True if mine is not None else _flock(handle)
-        if taken is None: _without_locks(lock, handle)
+        if taken is not False and mine is None: _refuse_by_line(lock, handle, taken)
         if taken is False and key in _OF_PARENT and key not in _HELD: lock._key = key
         elif taken is False and (last or key in _HELD):
             raise _locked(lock.file, holder(lock.folder, lock.file.name) or Holder(None, "", "", ""), True)
@@ -249,10 +265,15 @@ def _write_line(file: Path, handle: int, what: str) -> None:
         os.pwrite(handle, _own_line(what).encode(), 0)
 
 # %% ../nbs/lib/00_locks.ipynb #a1c0de26
-def _without_locks(lock: FolderLock, handle: int) -> None:
-    found, birth = _read_holder(os.pread(handle, 4096, 0).decode(errors="replace"))
+def _refuse_by_line(lock: FolderLock, handle: int, taken: bool | None) -> None:
+    "Where the file system does not say who holds the lock: raise `LockedError` if the line is of a process that seems to live."
+    text = os.pread(handle, 4096, 0).decode(errors="replace")
+    if taken and not _held_elsewhere(lock.folder, text): return
+    found, birth = _read_holder(text)
     if _seems_alive(found, birth, lock.folder): raise _locked(lock.file, found, False)
-    warnings.warn(f"the file system of {lock.folder.parent} keeps no locks: do not start two processes that write to one folder of it", stacklevel=5)
+    if taken is None:
+        where = f"the file system of {lock.folder.parent} keeps no locks"
+        warnings.warn(f"{where}: do not start two processes that write to one folder of it", stacklevel=5)
 
 # %% ../nbs/lib/00_locks.ipynb #a1c0de28
 def _after_fork() -> None:
