@@ -277,20 +277,44 @@ def outside(files, root: Path, world: Path) -> list[str]:
 WHOLE = ("saom", "saom masks", "pairs dataset.json")  # readers that refuse a data set for one wrong name
 
 
+def read_case(reader: str, what: str, world: Path) -> str:
+    "What a reader does with a name: `stays`, or what is wrong."
+    made, files, folder = READERS[reader]
+    root = world / "data" / what.replace(" ", "_").replace(",", "")
+    if "link" in what or "ring" in what: add_links(root / folder, world)
+    made(root, NAMES[what]("../" * (2 + len(Path(folder).parts)), world))
+    found, raw = [], ""
+    with opened_files() as opened:
+        try: found = files(root)
+        except SamNbError: pass
+        except Exception as error: raw = f"raw {type(error).__name__}"  # noqa: BLE001 - counted
+    left = outside(found, root, world) or outside(opened, root, world)
+    shutil.rmtree(root)
+    if raw or left: return "leaves" if left else raw
+    return "stays" if reader in WHOLE or any(Path(f).stem.startswith("good") for f in found) else "reads nothing"
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_no_name_leads_a_reader_out_of_its_folder(reader, world):
-    made, files, folder = READERS[reader]
-    for what, name in NAMES.items():
-        root = world / "data" / what.replace(" ", "_").replace(",", "")
-        if "link" in what or "ring" in what: add_links(root / folder, world)
-        made(root, said := name("../" * (2 + len(Path(folder).parts)), world))
-        with opened_files() as opened:
-            try: found = files(root)
-            except SamNbError: found = []
-        assert not outside(found, root, world), (what, said, found)
-        assert not outside(opened, root, world), (what, said)
-        assert reader in WHOLE or any(Path(f).stem.startswith("good") for f in found), (what, said, "the other picture was not read either")
-        shutil.rmtree(root)
+    assert {what: done for what in NAMES if (done := read_case(reader, what, world)) != "stays"} == {}
+
+
+@pytest.mark.parametrize("reader", [r for r in READERS if r != "pairs dataset.json"])
+def test_the_root_may_lie_under_a_link(reader, world):
+    made, files, _ = READERS[reader]
+    (world / "private").mkdir()
+    os.symlink("private", world / "tmp")  # as /tmp is on a Mac
+    made(world / "private/data", "none" if reader not in WHOLE else "images/good.png" if reader == "saom" else "/masks/good-a.png")
+    good = next(p for p in (world / "private/data").rglob("good*") if p.suffix in (".png", ".tif") and p.parent.name not in ("masks", "labels", "panoptic_train"))
+    (good.parent / ".kept").mkdir()
+    os.symlink(shutil.move(good, good.parent / ".kept" / good.name), good)  # a link inside, by the other path
+    assert any(Path(f).stem.startswith("good") for f in files(world / "tmp/data"))
+
+
+def test_paths_are_compared_by_identity_where_text_differs(monkeypatch):
+    from sam_nb.datasets import inside
+    monkeypatch.setattr(inside, "_identity", {"/DATA": (1, 2), "/data": (1, 2), "/mnt/other/data": (1, 2), "/mnt": (1, 1), "/": (0, 0)}.get)
+    assert [inside._lies_in(path, ["/data"]) for path in ("/DATA/a.png", "/mnt/other/data/x/a.png", "/mnt/a.png", "/data2/a.png")] == [True, True, False, False]
 
 
 FOLLOWED = [r for r in READERS if r not in ("segment list", "refsegrs", "risors list", "masks list", "pairs list", "panoptic")]  # where a name is a path; the others look names up in folders
@@ -382,15 +406,25 @@ def labelled(world: Path, names, split: str = ""):
     return [Labelled(n, file, (12, 16), [RUNS], [0], split=split) for n in names]
 
 
+WRITTEN = [*(([n, "good"], "", ["a"]) for n in EVIL), (EVIL[-10:], "", ["../c", "a\nb"]), *((["good"], n, ["a"]) for n in SPLITS)]
+
+
+def write_case(to: str, names, split: str, classes, world: Path) -> str:
+    "What a writer does with names: `stays`, or what is wrong."
+    from sam_nb.datasets.writers import WRITERS
+    out, before = world / "made/OUT", snapshot(world, world / "made/OUT")
+    try: WRITERS[to](labelled(world, names, split), list(classes), out)
+    except SamNbError: pass
+    except Exception as error: return f"raw {type(error).__name__}"  # noqa: BLE001 - counted
+    whole, same = (out / "conversion.txt").is_file() or not out.exists(), snapshot(world, out) == before
+    shutil.rmtree(out, ignore_errors=True)
+    return "stays" if whole and same else "leaves"
+
+
 @pytest.mark.parametrize("to", ["coco", "yolo", "voc", "instance", "labelme"])
 def test_a_writer_stays_in_its_folder(to, world):
-    from sam_nb.datasets.writers import WRITERS
-    out = world / "made/OUT"
-    out.parent.mkdir()
-    for names, split, classes in [*(([n, "good"], "", ["a"]) for n in EVIL), (EVIL[-10:], "", ["../c", "a\nb"]), *((["good"], n, ["a"]) for n in SPLITS)]:
-        with stays_in(out, world): WRITERS[to](labelled(world, names, split), list(classes), out)
-        assert (out / "conversion.txt").is_file() or not out.exists(), (names, split)  # whole, or not there
-        shutil.rmtree(out, ignore_errors=True)
+    (world / "made").mkdir()
+    assert [(case, done) for case in WRITTEN if (done := write_case(to, *case, world)) != "stays"] == []
 
 
 def test_many_pictures_of_one_name_are_all_written(world):
@@ -503,3 +537,99 @@ def test_an_export_overwrites_nothing_of_a_users_own(world):
     with stays_in(world / "none", world), pytest.raises(SamNbError, match="was not written by an export"): export_state_dict(model, world / "model.pth")
     (world / "model.json").unlink()
     for _ in range(2): export_state_dict(model, world / "model.pth")  # its own files it writes again
+
+
+# --- the commands: what leaves the folder is named, and the remedy is one that they take ---
+
+def said(capsys, *words) -> tuple[int, str]:
+    from sam_nb.cli import main
+    code = main(list(map(str, words)))
+    out, error = capsys.readouterr()
+    return code, out + error
+
+
+def many(root: Path, world: Path, far: bool = True) -> None:
+    "COCO with train and val, of which some pictures are named or linked outside."
+    shape = {"category_id": 1, "segmentation": SQUARE, "bbox": [3, 2, 8, 6], "area": 48, "iscrowd": 0}
+    for split in ("train", "val"):
+        names = [f"{split}{k}.png" for k in range(4)]
+        for k, n in enumerate(names): picture(root / split / n, np.roll(PIXELS, k + 5 * (split == "val"), 1))
+        if far and split == "train": names[0] = "../../../secret.png"
+        images = [{"id": k, "file_name": n, "height": 12, "width": 16} for k, n in enumerate(names)]
+        write(root / f"annotations/instances_{split}.json", {"images": images, "annotations": [{"id": k, "image_id": k, **shape} for k in range(4)], "categories": [{"id": 1, "name": "a"}]})
+
+
+def test_check_names_what_leaves_the_folder(world, capsys):
+    many(root := world / "data/names", world)
+    code, text = said(capsys, "check", root)
+    assert code == 1 and "'../../../secret.png' leads outside the folder" in text and "--allow_outside true" in text
+    code, text = said(capsys, "check", root, "--allow_outside", "true")
+    assert code == 0 and "leads outside" not in text and "--allow_outside true" in text.splitlines()[-1]  # the command that trains
+    many(root := world / "data/links", world, far=False)
+    linked(root, world, root / "train/train1.png")
+    code, text = said(capsys, "check", root)
+    assert code == 1 and f"{root}/train/train1.png is a link to {os.path.realpath(root / 'train/train1.png')}" in text and "--allow_outside true" in text
+    assert said(capsys, "check", root, "--allow_outside", "true")[0] == 0
+    shutil.rmtree(root); many(root, world, far=False)
+    linked(root, world, root / "train")
+    code, text = said(capsys, "check", root)
+    assert code == 1 and f"{root}/train is a link to" in text and "--allow_outside true" in text
+    os.symlink(root, world / "way")
+    shutil.rmtree(world / "elsewhere/train", ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True); many(root, world, far=False)
+    assert said(capsys, "check", world / "way")[0] == 0  # the folder itself may be a link
+
+
+def test_every_kind_of_data_set_is_checked_with_allow_outside(world, capsys):
+    for k, (made, place) in enumerate(((of_risors, "JPEGImages/good_1.png"), (of_dior, "JPEGImages/good.png"), (of_pair_folders, "labels/good.png"), (of_saom, "images/good.png"))):
+        made(root := world / f"data/{k}", {of_pair_folders: "rgb", of_saom: "images/good.png"}.get(made, "none"))
+        linked(root, world, root / place)
+        what = root / "metadata.json" if made is of_saom else root
+        code, text = said(capsys, "check", what)
+        assert code == 1 and "--allow_outside true" in text, (made, text)
+        assert "is a link to" not in said(capsys, "check", what, "--allow_outside", "true")[1], made
+
+
+def test_convert_follows_when_it_is_said(world, capsys):
+    many(root := world / "data/names", world)
+    assert said(capsys, "convert", root, world / "inside", "--to", "coco")[0] == 0 and len([*(world / "inside").rglob("*.png")]) == 7
+    assert said(capsys, "convert", root, world / "all", "--to", "coco", "--allow_outside", "true")[0] == 0 and len([*(world / "all").rglob("*.png")]) == 8
+    assert "--to 'foo' is not a choice" in said(capsys, "convert", root, world / "no", "--to", "foo")[1] and not (world / "no").exists()
+
+
+def test_a_training_remembers_it_and_its_evaluation_too(world):
+    from sam_nb.datasets.catalog import open_splits, resolve_dataset
+    from sam_nb.datasets.folder_options import FolderChoices, folder_options, options_like_run
+    from sam_nb.methods.promptable_recipe import PromptableRecipe
+    from sam_nb.methods.rsam_recipe import RsamRecipe
+    from sam_nb.methods.s4m_recipe import S4mRecipe
+    from sam_nb.methods.saom_recipe import SaomRecipe
+    many(root := world / "data/names", world)
+    found = resolve_dataset("objects", root, "objects")
+    for kind in (PromptableRecipe, SaomRecipe, S4mRecipe):
+        for choice, images in ((None, 3), (False, 3), (True, 4)):
+            recipe = kind(dataset="objects", data_root=str(root), allow_outside=choice)
+            assert recipe.model_dump()["allow_outside"] is choice and len(open_splits(found, **folder_options(recipe, found))["train"]) == images
+    kept = options_like_run(FolderChoices(), {"allow_outside": True}, found, same=True)
+    assert kept == {"allow_outside": True} and options_like_run(FolderChoices(), {"allow_outside": True}, found, same=False) == {}
+    assert RsamRecipe().allow_outside is False
+
+
+if __name__ == "__main__":  # python -m tests.faults.test_paths: what happens, counted
+    import tempfile
+    import warnings
+    from collections import Counter
+    warnings.simplefilter("ignore")
+    counts = {"names x readers": Counter(), "names x writers": Counter()}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("secret.png", "elsewhere/secret.png", "elsewhere/good.png"): picture(Path(folder, name), 255 - PIXELS)
+        Path(folder, "made").mkdir()
+        for reader in READERS:
+            done = Counter(read_case(reader, what, Path(folder)) for what in NAMES)
+            counts["names x readers"] += done
+            print(f"{reader:20}", *(f"{n} {what}" for what, n in done.most_common()), sep="  ", flush=True)
+        for to in ("coco", "yolo", "voc", "instance", "labelme"):
+            done = Counter(write_case(to, *case, Path(folder)) for case in WRITTEN)
+            counts["names x writers"] += done
+            print(f"{to:20}", *(f"{n} {what}" for what, n in done.most_common()), sep="  ", flush=True)
+    for what, done in counts.items(): print(f"{what}: {done.total()} cases,", ", ".join(f"{n} {how}" for how, n in done.most_common()))
