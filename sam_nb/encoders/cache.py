@@ -386,12 +386,14 @@ def _begin(encode: Callable, module: nn.Module, keyed: _Keyed, transform: Callab
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #c8d112ad
 def _fill(encode: Callable, items: Sequence[tuple[str, Tensor] | SamNbError], cache: FeatureCache, device: Any) -> int:
-    "Encode the missing images of a batch; return their number."
+    "Encode a batch of which images are missing, and store those; return their number."
     if error := next((i for i in items if isinstance(i, SamNbError)), None): raise error
-    missing = {key: image for key, image in items if key not in cache}
+    images = dict(items)
+    missing = [key for key in images if key not in cache]
     if not missing: return 0
-    features = _as_tensors(encode(torch.stack(list(missing.values())).to(device, non_blocking=True)))
-    for number, key in enumerate(missing): cache.put(key, [f[number].float() for f in features])
+    features = _as_tensors(encode(torch.stack(list(images.values())).to(device, non_blocking=True)))  # all: the last bits depend on the batch
+    for number, key in enumerate(images):
+        if key in missing: cache.put(key, [f[number].float() for f in features])
     return len(missing)
 
 # %% ../../nbs/lib/20_encoders.cache.ipynb #db81263d
