@@ -283,7 +283,7 @@ def check_litter(more: Iterable[str | Path] = (),  # further folders, such as th
     "Temporary files, unfinished folders, empty runs and stale locks; `clean` removes those that are certainly nobody's."
     found = find_litter(more)
     yield from (_cleaned(one) if clean and one.certain else _left(one) for one in found)
-    for where, name in only_copies():
+    for where, name in only_copies(more):
         there, again = shown_path(name), shlex.join(["mv", shown_path(where), shown_path(name)])
         yield _error("litter", f"{there} was put aside to be replaced, and is the only copy", again)
     for cut in _cut_off():

@@ -104,11 +104,13 @@ def _places(more: Iterable[Path]) -> Iterator[tuple[Path, bool, Path | None]]:  
         yield folder, True, folder
 
 # %% ../../nbs/lib/81_launch.litter.ipynb #3ceb4580
+def _absolute(folder: str | Path) -> Path: return Path(os.path.abspath(os.path.expanduser(folder)))
+
 def find_litter(more: Iterable[str | Path] = (),  # further folders, such as the OUT of segment
                 ) -> list[Litter]:
     "What killed processes left in runs/, data/, checkpoints/ and among the system's temporary files."
     found, open_ = {}, _open_paths()
-    for folder, deep, run in _places(Path(os.path.abspath(os.path.expanduser(f))) for f in more):
+    for folder, deep, run in _places(map(_absolute, more)):
         for entry in _entries(folder, deep):
             for one in _judge(Path(entry.path), entry.is_dir(follow_symlinks=False), run, open_): found.setdefault(one.path, one)
     for folder in _entries(workspace().runs, False):
@@ -151,9 +153,11 @@ def _is_empty_run(folder: Path) -> bool:
 
 def _is_lock(name: str) -> bool: return name == ".lock" or _LOCK.fullmatch(name) is not None
 
-def only_copies() -> list[tuple[Path, Path]]:  # where it is, the name that it had
+def only_copies(more: Iterable[str | Path] = (),  # further folders, as of `find_litter`
+                ) -> list[tuple[Path, Path]]:  # where it is, the name that it had
     "Folders that were put aside to be replaced, by a process that was killed before the new one was in their place."
-    found = [(Path(e.path), _FOLDER.fullmatch(e.name)) for e in _entries(workspace().data, False)]
+    places = {workspace().data, *(_absolute(f).parent for f in more)}
+    found = [(Path(e.path), _FOLDER.fullmatch(e.name)) for place in sorted(places) for e in _entries(place, False)]
     aside = [(path, path.with_name(named["name"])) for path, named in found if named and named["old"]]
     return [(path, name) for path, name in aside if not os.path.lexists(name)]
 
