@@ -299,6 +299,27 @@ def test_the_launcher_beside_a_run_that_trains(root):
     assert Run.open("busy", root / "runs").status == "finished"
 
 
+def test_papermill_by_hand(root):
+    "The kernel holds the lock, papermill does not: a second one is refused, and a killed kernel frees it while its papermill lives."
+    def papermill(out: str, *parameters: str) -> subprocess.Popen:
+        words = [sys.executable, "-m", "papermill", "nbs/train_quick.ipynb", str(root / out), "-k", "python3", "--no-progress-bar", *parameters]
+        return subprocess.Popen(words, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = papermill("first.ipynb", "-p", "run_name", "hand", "-p", "slow", "60")
+    going(root, first, "hand")
+    before = files(root / "runs/hand")
+    for parameter in ("run_name", "resume"):
+        said = papermill("second.ipynb", "-p", parameter, "hand").communicate(timeout=60)[1]
+        assert ("a second run with the same name" if parameter == "run_name" else "is in use by process") in said
+    assert files(root / "runs/hand") == before
+    os.kill(Run.open("hand", root / "runs").info["process"]["pid"], signal.SIGKILL)
+    until = time.monotonic() + 5
+    while is_locked(root / "runs/hand") and time.monotonic() < until: time.sleep(0.02)
+    assert is_locked(root / "runs/hand") is False and first.poll() is None
+    Run.resume("hand", "quick", Recipe(dataset="demo"), root / "runs").finish()
+    first.kill()
+    first.communicate()
+
+
 def test_two_evaluations_of_one_run(root):
     execute(job("train", run_name="done"))
     process = start("eval quick --run done --slow 60", root)
