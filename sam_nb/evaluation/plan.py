@@ -244,7 +244,7 @@ def save_evaluations(evaluations: Mapping[str, Evaluation], plan: Plan, recipe: 
     about = {"method": plan.method, "dataset": plan.dataset, "split": plan.split, "note": plan.note, "selection": plan.selection,
              "parameters": recipe.model_dump()}
     written = []
-    with writing_to(plan.folder, f"evaluation of {plan.folder.name}", ".eval.lock"):
+    with writing_to(plan.folder, f"evaluation of {plan.folder.name}", ".eval.lock", wait=600):
         for name, found in evaluations.items():
             path = plan.folder / f"{plan.name}{'-before' if name == 'before' else ''}.json"
             written.append(found.save(path, weights=str(plan.before if name == "before" else plan.weights), **about))
