@@ -1,22 +1,26 @@
 """Do the tests notice a change? Mutants of the library's cells, made by cosmic-ray and judged by the notebooks and tests.
 
     python -m venv .venv-mutation && .venv-mutation/bin/pip install cosmic-ray==8.7.0        once: beside the project's environment, not in it
-    OMP_NUM_THREADS=1 python -m benchmarks.mutation run [masks losses ...] [--count 300] [--seed 0] [--again]
+    OMP_NUM_THREADS=1 python -m benchmarks.mutation run [masks losses ...] [--count 300] [--seed 0]
     python -m benchmarks.mutation table
 
 run: the same number of mutants in each notebook, at places drawn by the seed; not in type hints, `__repr__` and texts of errors. Each is put into its notebook and its module in a copy of the
 checkout; the notebook runs there, and at the end, for what passed, the related files below, until one fails (three times the usual processor time and 5 s are allowed). Results are appended to runs/mutation.jsonl
-as they come; what is there is not judged again, survivors are with --again. table: the counts, and every survivor with its reason, in benchmarks/results/mutation.json (reasons are written there by hand and kept).
+as they come; what is there is not judged again, a survivor only where the file that let it pass has changed.
+table: the counts, and every survivor with its reason, in benchmarks/results/mutation.json (reasons are written there by hand and kept).
 """
 from __future__ import annotations
+import __future__
 
 import argparse
 import ast
 import contextlib
+import gc
 import hashlib
 import importlib
 import io
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -24,6 +28,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +49,14 @@ NOTEBOOKS = {  # and what else is run for a mutant that its own notebook lets pa
     "07_prompts": ("30_heads.promptable", "60_methods.promptable", "50_evaluation.clicks"),
     "06_weights": ("20_encoders.sam", "60_methods.promptable_weights", "60_methods.sartm_weights", "tests/test_weights.py"),
 }
+GIVEN = (  # changes that no test noticed once: judged first
+    ("10_datasets.object_masks", "part[::-1 if crop.turn else 1, ::-1 if crop.flip else 1]", "part[::-1 if crop.flip else 1, ::-1 if crop.turn else 1]"),
+    ("40_training.loader", "(k * self.processes + self.rank)", "(self.rank * self.accumulate + k)"),
+    ("41_training.callbacks", "self.write(t, t.epoch + 1)", "self.write(t, t.epoch)"),
+    ("41_training.callbacks", "self.waited >= self.patience", "self.waited > self.patience"),
+    ("41_training.callbacks", "score > self.best):\n            self.best, self.step", "score >= self.best):\n            self.best, self.step"),
+    ("41_training.callbacks", "min(self.decay, (1 + t.step) / (10 + t.step))", "self.decay"),
+)
 
 
 # ---- in cosmic-ray's environment: mutants of a notebook's cells
@@ -116,6 +130,12 @@ def copied_checkout(folder: Path) -> Path:
     return folder
 
 
+def digest(file: Path) -> str:
+    "Of a notebook's sources (its outputs do not matter), or of a file: what passed a mutant once is asked again when it has changed."
+    text = file.read_text() if file.suffix == ".py" else repr(["".join(c["source"]) for c in json.loads(file.read_text())["cells"]])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 @contextlib.contextmanager
 def mutated(copy: Path, notebook: str, cell: str, source: str) -> Iterator[None]:
     "Inside this context a cell of the copy's notebook, and of the module that it exports, has another source."
@@ -133,23 +153,61 @@ def mutated(copy: Path, notebook: str, cell: str, source: str) -> Iterator[None]
     finally: (copy / notebook).write_text(text), module.write_text(code)
 
 
+def execute(notebook: str, folder: Path) -> None:
+    "In a process of its own: the cells of a notebook one after the other, without drawing what they show (most of a notebook's time)."
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    folder.mkdir()
+    with open(folder / "output", "w") as file: os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    os.chdir("nbs")
+    main = sys.modules["__main__"] = types.ModuleType("__main__")  # as in a kernel: what the notebook defines can be pickled
+    main.display = lambda *things, **options: None
+    for cell in json.loads((Path("..") / notebook).read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "#| eval: false" not in source: exec(compile(source, notebook, "exec", __future__.annotations.compiler_flag), vars(main))
+    (folder / "seconds").write_text(str(time.process_time()))
+
+
 def judge(file: str, usual: float | None, folder: Path) -> tuple[bool, float, str]:
     "Whether a file passes, its processor seconds, and its output's last line."
     from tests.run import Job
     shutil.rmtree(folder, ignore_errors=True)
-    job, allowed = Job(file, [], folder).start(), None if usual is None else 3 * usual + 5
+    if file.endswith(".py"): process = (job := Job(file, [], folder).start()).process
+    else:
+        process = multiprocessing.get_context("fork").Process(target=execute, args=(file, folder))
+        process.start()
+    allowed = None if usual is None else 3 * usual + 5
     with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(job.process.pid, resource.RLIMIT_DATA, (6 * 2**30,) * 2)
-        if allowed: resource.prlimit(job.process.pid, resource.RLIMIT_CPU, (int(allowed) + 1,) * 2)
-    job.process.join(600 if usual is None else 60 + 5 * allowed)  # what waits for something uses no processor
-    late = job.process.is_alive()
-    job.stop()
-    outcome = job.end()
-    lines = [line for line in outcome.output.splitlines() if line.strip()]
-    return not outcome.failed, outcome.processor, "time limit" if late or job.process.exitcode == -9 and not lines else lines[-1][:200] if lines else ""
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (6 * 2**30,) * 2)
+        if allowed: resource.prlimit(process.pid, resource.RLIMIT_CPU, (int(allowed) + 1,) * 2)
+    process.join(600 if usual is None else 60 + 5 * allowed)  # what waits for something uses no processor
+    late = process.is_alive()
+    with contextlib.suppress(ProcessLookupError): os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    output = (folder / "output").read_text(errors="replace") if (folder / "output").exists() else ""
+    lines = [line for line in output.splitlines() if line.strip()]
+    why = "time limit" if late or process.exitcode in (-signal.SIGKILL, -signal.SIGXCPU) else lines[-1][:200] if lines else f"exit code {process.exitcode}"
+    if file.endswith(".py"): return not (outcome := job.end()).failed, outcome.processor, why
+    ended = (folder / "seconds").exists()
+    return ended and process.exitcode == 0, float((folder / "seconds").read_text()) if ended else 0.0, why
 
 
-def run(names: list[str], count: int, seed: int, again: bool, python: Path, out: Path) -> None:
+def sample(names: list[str], count: int, seed: int, python: Path) -> list[dict]:
+    "The given mutants and the drawn ones, of the notebooks as they are."
+    made = []
+    for name in [n for n in NOTEBOOKS if not names or n.split("_", 1)[1].split(".")[-1] in names or n in names]:
+        cells = cells_of(ROOT / file_of(name))
+        for _, was, now in (g for g in GIVEN if g[0] == name):
+            cell = next(c for c, source in cells.items() if was in source)
+            made.append(dict(id=hashlib.sha256((was + now).encode()).hexdigest()[:12], notebook=name, cell=cell, operator="given", was=was, now=now, source=cells[cell].replace(was, now)))
+        asked = json.dumps(dict(cells=cells, count=-(-count // len(NOTEBOOKS)), seed=seed))
+        done = subprocess.run([python, __file__, "mutants"], input=asked, capture_output=True, text=True, check=True)
+        made += [dict(m, notebook=name) for m in json.loads(done.stdout)]
+    return sorted(made, key=lambda m: m["operator"] != "given")
+
+
+def run(names: list[str], count: int, seed: int, python: Path, out: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # nothing is left behind
     out.parent.mkdir(exist_ok=True)
     known = {r["id"]: r for r in map(json.loads, out.read_text().splitlines())} if out.exists() else {}
@@ -158,8 +216,9 @@ def run(names: list[str], count: int, seed: int, again: bool, python: Path, out:
         os.chdir(copy)
         sys.path[:] = [str(copy), *(p for p in sys.path if p not in ("", str(ROOT)))]
         os.environ.update(PYTHONPATH=str(copy), MPLBACKEND="agg", OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1"))
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):  # once: each file is run in a fork of this process
             for package in importlib.import_module("tests.run").PACKAGES: importlib.import_module(package)
+        gc.freeze()  # forks would copy what the collector touches
         usual: dict[str, float] = {}  # processor seconds of a file without a mutant
         def passes(file: str, mutant: dict) -> tuple[bool, str]:
             if file not in usual:
@@ -171,20 +230,15 @@ def run(names: list[str], count: int, seed: int, again: bool, python: Path, out:
             with mutated(copy, file_of(mutant["notebook"]), mutant["cell"], mutant["source"]): passed, _, why = judge(file, usual[file], folder)
             return passed, why
 
-        sampled = []
-        for name in [n for n in NOTEBOOKS if not names or n.split("_", 1)[1].split(".")[-1] in names or n in names]:
-            asked = json.dumps(dict(cells=cells_of(copy / file_of(name)), count=-(-count // len(NOTEBOOKS)), seed=seed))
-            made = json.loads(subprocess.run([python, __file__, "mutants"], input=asked, capture_output=True, text=True, check=True).stdout)
-            sampled += [dict(m, notebook=name) for m in made]
-        if again: known = {i: r for i, r in known.items() if r["caught"]}
+        drawn = sample(names, count, seed, python)
         for files in (lambda name: [name], lambda name: NOTEBOOKS[name]):  # first everything by its notebook
-            for mutant in sampled:
-                result = known.get(mutant["id"]) or dict({k: mutant[k] for k in ("id", "notebook", "cell", "operator", "was", "now")}, caught=None, why=None, passed=[])
-                left = [f for f in map(file_of, files(mutant["notebook"])) if f not in result["passed"]]
+            for mutant in drawn:
+                result = known.get(mutant["id"]) or dict({k: mutant[k] for k in ("id", "notebook", "cell", "operator", "was", "now")}, caught=None, why=None, passed={})
+                left = [f for f in map(file_of, files(mutant["notebook"])) if result["passed"].get(f) != digest(copy / f)]
                 if result["caught"] or not left: continue
                 for file in left:
                     passed, why = passes(file, mutant)
-                    if passed: result["passed"].append(file)
+                    if passed: result["passed"][file] = digest(copy / file)
                     else:
                         result.update(caught=file, why=why)
                         break
@@ -193,17 +247,22 @@ def run(names: list[str], count: int, seed: int, again: bool, python: Path, out:
                 print(f"{mutant['notebook']:26} {'caught by ' + Path(result['caught']).name if result['caught'] else 'SURVIVED':40} {mutant['was'][:80]}  ->  {mutant['now'][:80]}", flush=True)
 
 
-def table(out: Path) -> None:
+def table(names: list[str], count: int, seed: int, python: Path, out: Path) -> None:
     "Counts a notebook, and every survivor with its reason."
-    results = {r["id"]: r for r in map(json.loads, out.read_text().splitlines())}.values()
+    results = {r["id"]: r for r in map(json.loads, out.read_text().splitlines())}
+    drawn = sample(names, count, seed, python)
+    judged = [{**m, **results[m["id"]]} for m in drawn if m["id"] in results]
     reasons = {s["id"]: s["reason"] for s in json.loads(RESULTS.read_text())["survivors"]} if RESULTS.exists() else {}
-    rows = [dict(notebook=name, mutants=len(mine), by_its_notebook=sum(r["caught"] == file_of(name) for r in mine), caught=sum(bool(r["caught"]) for r in mine))
-            for name in NOTEBOOKS if (mine := [r for r in results if r["notebook"] == name])]
-    total = {k: sum(row[k] for row in rows) for k in ("mutants", "by_its_notebook", "caught")}
-    survivors = [{**{k: r[k] for k in ("id", "notebook", "cell", "operator", "was", "now")}, "reason": reasons.get(r["id"], "")} for r in results if not r["caught"]]
-    RESULTS.write_text(json.dumps(dict(command="python -m benchmarks.mutation run", tool="cosmic-ray 8.7.0", **total, notebooks=rows, survivors=survivors), indent=1) + "\n")
-    for row in [*rows, dict(notebook="all", **total)]: print(f"{row['notebook']:26} {row['mutants']:4} mutants, caught by its notebook {row['by_its_notebook']:3}, caught {row['caught']:3}")
+    def counts(mine: list[dict]) -> dict: return dict(mutants=len(mine), by_its_notebook=sum(r["caught"] == file_of(r["notebook"]) for r in mine), caught=sum(bool(r["caught"]) for r in mine))
+    rows = {"given": counts([r for r in judged if r["operator"] == "given"]),
+            **{name: counts([r for r in judged if r["notebook"] == name and r["operator"] != "given"]) for name in NOTEBOOKS},
+            "all drawn": counts([r for r in judged if r["operator"] != "given"])}
+    survivors = [{**{k: r[k] for k in ("id", "notebook", "cell", "operator", "was", "now")}, "reason": reasons.get(r["id"], "")} for r in judged if not r["caught"]]
+    RESULTS.write_text(json.dumps(dict(command="python -m benchmarks.mutation run", tool="cosmic-ray 8.7.0", seed=seed, not_judged=len(drawn) - len(judged), rows=rows, survivors=survivors),
+                                  indent=1) + "\n")
+    for name, row in rows.items(): print(f"{name:26} {row['mutants']:4} mutants, caught by its notebook {row['by_its_notebook']:4}, caught {row['caught']:4}")
     for s in survivors: print(f"{s['notebook']:26} {s['was'][:90]}  ->  {s['now'][:90]}: {s['reason'] or 'no reason given yet'}")
+    if len(drawn) > len(judged): print(f"{len(drawn) - len(judged)} of the sample are not judged yet")
 
 
 def main(words: list[str]) -> None:
@@ -213,12 +272,12 @@ def main(words: list[str]) -> None:
     parser.add_argument("names", nargs="*", help="modules, such as masks; none: all of them")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", action="store_true", help="judge survivors again")
     parser.add_argument("--python", type=Path, default=PYTHON, help="of the environment that has cosmic-ray")
     parser.add_argument("--out", type=Path, default=JUDGED)
     options = vars(parser.parse_args(words))
-    if options.pop("what") == "table": return table(options["out"].absolute())
-    run(**{**options, "out": options["out"].absolute(), "python": options["python"].absolute()})
+    what = options.pop("what")
+    options |= {"out": options["out"].absolute(), "python": options["python"].absolute()}
+    (run if what == "run" else table)(**options)
 
 
 if __name__ == "__main__": main(sys.argv[1:])
