@@ -191,7 +191,7 @@ def generated(overwrite: bool = False, workers: int = 1) -> Callable[[Path, Path
 
 def aerial(inputs: Path, folder: Path) -> None:
     from sam_nb.demo.aerial import make_demo_aerial
-    make_demo_aerial(folder / "data/demo_aerial", size=48, train=4, val=1, test=1, absent=1)
+    make_demo_aerial(folder / "data/demo_aerial", size=64, train=4, val=1, test=1, absent=1)
 
 
 def labelled(inputs: Path, folder: Path) -> None:
@@ -215,6 +215,16 @@ def nothing_kept_is_lost(folder: Path) -> list[str]:
     data = load_objects(folder / "labels", "all")
     there = {Path(e.image).stem: len(data.masks(i)) for i, e in enumerate(data.entries)}
     return [f"{name} was saved and has {there.get(name, 0)} of 2 objects" for name in said if there.get(name) != 2]
+
+
+def replaced(name: str, file: str) -> Callable[[Path], list[str]]:
+    "Whatever the moment, a whole result lies under its name, or is put aside beside it."
+    def lost(folder: Path) -> list[str]:
+        place = folder / name
+        if not (folder / "begun").exists() or (place / file).exists(): return []
+        aside = [p for p in place.parent.glob(f".{place.name}.unfinished-*.old") if (p / file).exists()]
+        return [] if aside else [f"neither the former nor the new {name} is there"]
+    return lost
 
 
 def _evaluated_run(inputs: Path) -> None:
@@ -275,11 +285,11 @@ TARGETS = [
     Target("segment classes", segmented("semantic", "labels"), _pictures, share=8),
     Target("segment over an earlier result", segmented("instances", "coco", overwrite=True), _pictures, share=10),
     Target("convert to COCO", converted("coco"), _pictures, share=8),
-    Target("convert to YOLO, linked, over an earlier result", converted("yolo", overwrite=True, copy="link"), _pictures, share=10),
+    Target("convert to YOLO, linked, over an earlier result", converted("yolo", overwrite=True, copy="link"), _pictures, replaced("out", "conversion.txt"), 10),
     Target("convert to LabelMe", converted("labelme"), _pictures, share=6),
     Target("fill the feature cache", cached, share=12),
     Target("demo data", generated(), share=8),
-    Target("demo data over another", generated(overwrite=True), share=8),
+    Target("demo data over another", generated(overwrite=True), kept=replaced("data/demo", "dataset.json"), share=8),
     Target("demo data, aerial", aerial),
     Target("train toy", trained(_toy), share=12, children="loader process"),
     Target("train sartm", trained(_sartm, steps=5, epochs=None), _street),
