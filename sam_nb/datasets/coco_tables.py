@@ -18,7 +18,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from .coco_segmentations import BAD_RUNS, mask_bounds, sound_segmentation, sound_strings, whole_number
-from .json_files import JsonFile, entries_at, entries_of, is_list, json_kind, open_json
+from .json_files import JsonFile, entries_at, entries_of, is_list, json_kind, open_json, paused_collector
 from .pictures import Problem, file_error
 from .problems import class_name
 
@@ -312,14 +312,21 @@ def open_tables(path: str | Path) -> JsonFile:
     remedy = "expected a COCO file: images, categories, and annotations with segmentations"
     raise file_error("not a COCO file", f"not a COCO file: it holds {fact}", path, remedy)
 
-def read_coco(path: str | Path) -> dict[str, Any]:
-    "A COCO file of instance masks as Python objects. Raises `DatasetError` for any other file."
+@paused_collector()
+def read_coco(path: str | Path,
+              wanted: Ids | None = None,  # ids of the annotations to keep; None: all
+              ) -> dict[str, Any]:
+    "Images, annotations and categories of a COCO file as Python objects. Raises `DatasetError` for any other file."
     opened = open_tables(path)
-    data = {key: opened.value(key) for key in opened.top}
-    if not data["images"] or not data["annotations"]: raise no_masks(path, data["images"], data["annotations"])
-    read_images(data["images"], path)
-    data["images"] = [i for i in data["images"] if _is_image(i)]
-    return {**data, "categories": read_categories(data.get("categories"), path)[0], "annotations": _plain_annotations(data["annotations"])}
+    images, annotations, empty = opened.value("images"), [], True
+    for piece, *_ in entries_of(opened, "annotations"):
+        empty = False
+        keys = [a.get("id") if isinstance(a, dict) else None for a in piece] if wanted is not None else ()
+        annotations += piece if wanted is None else [a for a, at in zip(piece, wanted.of(keys), strict=True) if at >= 0]
+    if not images or empty: raise no_masks(path, images, annotations)
+    read_images(images, path)
+    categories = read_categories(opened.value("categories"), path)[0]
+    return {"images": [i for i in images if _is_image(i)], "categories": categories, "annotations": _plain_annotations(annotations)}
 
 def no_masks(path: str | Path, images: Sequence[Any], annotations: Sequence[Any]) -> Exception:
     "The error of a file in which one of the lists is empty."

@@ -18,7 +18,9 @@ import numpy as np
 import orjson
 
 from ..core import DatasetError
-from .pictures import file_error
+from .inside import refuse_outside
+from .picture_files import open_file
+from .problems import file_error
 
 # %% auto #0
 __all__ = ['parse_json', 'paused_collector', 'JsonFile', 'open_json', 'entries_of', 'entries_at', 'is_list', 'json_kind']
@@ -125,13 +127,13 @@ def _scan(file: Any) -> tuple[list[_Span], bool]:  # values at depth 2, in order
 def open_json(path: str | Path) -> JsonFile:
     "A JSON file, its lists not parsed yet. Raises `DatasetError`."
     path = Path(path)
+    refuse_outside(path)
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             text, stamp = _as_utf8(file.read(4), path), _stamp(file.fileno())
             file.seek(0)
             opened = JsonFile(path, text=text, stamp=stamp)
             spans, whole = _scan(file) if text is None else _scan(_Bytes(text))
-    except FileNotFoundError: raise file_error("file missing", "this file is not there", path, "check the name") from None
     except OSError as error: raise file_error("file unreadable", f"{error.strerror}", path, "name a file that can be read") from None
     opened.top = _skeleton(opened, spans) if whole else None
     if opened.top is None: opened.top = _whole(opened)

@@ -124,7 +124,8 @@ def list_refer(root: Path, split: str, problems: list[Problem],
     "The images of a REFER split, in the order of the references."
     file = find_refs(root, split_by)
     refuse_outside(file.parent / "instances.json")
-    refs, data = [r for r in read_refs(file) if in_split(r, split)], read_coco(file.parent / "instances.json")
+    refs = [r for r in read_refs(file) if in_split(r, split)]
+    data = read_coco(file.parent / "instances.json", Ids([*dict.fromkeys(r.get("ann_id") for r in refs)]))
     folder, listed = refer_images(root, file), {}
     images, annotations = Ids([i["id"] for i in data["images"]]), Ids([a["id"] for a in data["annotations"]])
     pictures = [str(folder / p.file) if p.file else "" for p in find_pictures(folder, [i["file_name"] for i in data["images"]])]
