@@ -18,6 +18,7 @@ import torch
 import traitlets
 
 from ..core import DatasetError, ParameterError, SamNbError, atomic_path, pick_device, read_json, workspace, write_json
+from ..locks import writing_to
 from ..datasets.pictures import Picture
 from ..markup import Markup
 from .mask_layers import as_layer, image_message, layer_message
@@ -175,6 +176,10 @@ def save_coco(labelled: LabelledImage, folder: str | Path) -> list[Path]:
 def save_into_dataset(labelled: LabelledImage, folder: str | Path) -> list[Path]:
     "Write images/NAME.png and add to annotations/instances_train.json, which `load_objects` reads. Raises `DatasetError`."
     file, image = Path(folder) / "annotations" / "instances_train.json", Path(folder) / "images" / f"{labelled.name}.png"
+    with writing_to(folder, "saving of masks", wait=60): _add_to_dataset(labelled, file, image)
+    return [image, file]
+
+def _add_to_dataset(labelled: LabelledImage, file: Path, image: Path) -> None:
     data = read_json(file) if file.is_file() else {"images": [], "categories": [], "annotations": []}
     if not all(isinstance(data.get(k), list) for k in ("images", "categories", "annotations")):
         raise DatasetError("not a COCO file of objects", file=file, remedy="save into another folder")
@@ -187,7 +192,6 @@ def save_into_dataset(labelled: LabelledImage, folder: str | Path) -> list[Path]
     with atomic_path(image) as temporary: temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     write_json(file, {"images": [*(i for i in data["images"] if i["id"] != own), {"id": own, "file_name": image.name, "height": h, "width": w}],
                       "categories": [{"id": i, "name": n} for n, i in ids.items()], "annotations": [*kept, *labelled.records(ids, first, own)]})
-    return [image, file]
 
 SAVE_FORMATS = {"PNG": save_png, "COCO": save_coco, "dataset": save_into_dataset}
 
