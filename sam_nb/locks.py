@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from .core import RunError, SamNbError, disk_errors
 
 # %% auto #0
@@ -31,8 +29,10 @@ def _birth(pid: int) -> float | None:  # None: there is no such process
     "When a process began, in units that only serve to compare."
     try:
         if Path("/proc/self/stat").exists(): return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-        return psutil.Process(pid).create_time()
-    except (OSError, psutil.Error, IndexError, ValueError): return None
+        import psutil
+        with contextlib.suppress(psutil.Error): return psutil.Process(pid).create_time()
+        return None
+    except (OSError, IndexError, ValueError): return None
 
 # %% ../nbs/lib/00_locks.ipynb #a1c0de08
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ _LOCAL = {"nolock", "local_lock=flock", "local_lock=all", "localflock"}  # of NF
 
 def _keeps_locks_local(folder: Path) -> bool:
     "Whether a shared file system is mounted so that its locks hold on one machine only."
+    import psutil
     place = os.path.realpath(folder)
     mounts = [m for m in psutil.disk_partitions(all=True) if os.path.commonpath([place, m.mountpoint]) == m.mountpoint]
     return bool(mounts) and not _LOCAL.isdisjoint(max(mounts, key=lambda m: len(m.mountpoint)).opts.split(","))
@@ -190,14 +191,12 @@ class FolderLock:
                  name: str = ".lock",
                  temporary: bool = False):  # remove the file on release
         self.folder, self.file, self.what, self.temporary = Path(folder), Path(folder) / name, what, temporary
-        self._handle: int | None = None
+        self._handle: int | None = None  # None: the process of which this one is a fork holds it
         self._key: tuple[int, int] | None = None
+        self._lent = False  # the parent process has passed it
 
     @property
     def held(self) -> bool: return self._key is not None and (_HELD.get(self._key) is self or self._key in _OF_PARENT)
-
-    @property
-    def borrowed(self) -> bool: return self._handle is None or _passed() == (self._handle, self._key)  # the parent process has it too
 
     def acquire(self, wait: float = _PATIENCE,  # seconds
                 ) -> FolderLock:
@@ -217,7 +216,7 @@ class FolderLock:
         "Give the lock back."
         if self.held and self._key in _HELD:
             del _HELD[self._key]
-            if not self.borrowed:
+            if not self._lent:
                 if self.temporary: self.file.unlink(missing_ok=True)
                 with contextlib.suppress(OSError): os.ftruncate(self._handle, 0)
                 os.close(self._handle)
@@ -226,7 +225,7 @@ class FolderLock:
     def remove(self) -> None:
         "Remove the lock file, and its folder if nothing else is in it, and give the lock back."
         self.temporary = True
-        mine = self.held and not self.borrowed
+        mine = self.held and self._key in _HELD and not self._lent
         self.release()
         if mine:
             with contextlib.suppress(OSError): self.folder.rmdir()
@@ -255,7 +254,7 @@ def _take(lock: FolderLock, last: bool) -> None:
             raise _locked(lock.file, holder(lock.folder, lock.file.name) or Holder(None, "", "", ""), True)
         elif taken is not False and _key(lock.file) == key:
             if mine is None: _write_line(lock.file, handle, lock.what)
-            lock._handle, lock._key, _HELD[key] = handle, key, lock
+            lock._handle, lock._key, lock._lent, _HELD[key] = handle, key, mine is not None, lock
     finally:
         if mine is None and lock._handle != handle: os.close(handle)
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from ..core import RunError, SamNbError, disk_errors, workspace
 from ..locks import FolderLock, LockedError, held_here, lock_folder, writing_to
-from ..training.run_files import read_run_info
 
 # %% auto #0
 __all__ = ['running_kernel', 'NotebookError', 'NotebookJob', 'execute', 'take_run', 'refuse_taken', 'clear_up']
@@ -134,7 +133,11 @@ def execute(job: NotebookJob) -> None:
 def _writer(job: NotebookJob) -> Any:
     "The process that writes to the job's run; None: there is no run yet."
     about = job.run and job.run / "run.json"
-    return read_run_info(job.run)[0].get("process") if about and about.exists() and about.stat().st_size else None
+    return _run_info(job.run).get("process") if about and about.exists() and about.stat().st_size else None
+
+def _run_info(folder: Path) -> dict[str, Any]:
+    from sam_nb.training.run_files import read_run_info
+    return read_run_info(folder)[0] if (folder / "run.json").exists() else {}
 
 # %% ../../nbs/lib/80_launch.kernel.ipynb #c10a1002
 def take_run(job: NotebookJob) -> FolderLock | None:  # None: the job has no run
@@ -215,7 +218,7 @@ def _restore(job: NotebookJob, error: BaseException, kept: bytes | None) -> bool
 
 def _began(folder: Path) -> bool:
     "Whether a run has looked at its data, or left anything of value."
-    info = read_run_info(folder)[0] if (folder / "run.json").exists() else {}
+    info = _run_info(folder)
     return info.get("status") == "running" or bool(info.get("dataset") or info.get("steps")) or (folder / "metrics.jsonl").exists()
 
 def _tell_run(folder: Path, error: BaseException) -> None:

@@ -146,7 +146,7 @@ def kill(root: Path, whole: Path) -> Pair:
         while True:
             try: return train(root, resume=True)
             except RunError as error:
-                if "in use" not in error.fact or time.monotonic() > until or time.time() > at + 1: raise
+                if "in use" not in error.fact or time.monotonic() > until: raise
     killer = toy.in_process(lambda: (time.sleep(max(0, at - time.time())), os.kill(creator.pid, signal.SIGKILL)), root / "killer.log")
     said = race(root, again, again)
     for process in (killer, creator): process.join()
