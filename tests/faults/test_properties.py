@@ -524,7 +524,7 @@ def test_a_correcting_click_is_where_the_mask_is_wrong(planes, seed, where):
 # orientations
 
 @many
-@given(st.integers(1, 8), masks(st.integers(2, 12), st.integers(2, 12)), coordinates, coordinates, coordinates, coordinates)
+@given(st.integers(1, 8), masks(), coordinates, coordinates, coordinates, coordinates)
 def test_turned_masks_and_regions_and_back(turn, mask, x0, y0, x1, y1):
     (h, w), shown = mask.shape, np.ascontiguousarray(turned(mask, turn))
     assert (turned_back(shown, turn) == mask).all()
