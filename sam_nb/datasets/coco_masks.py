@@ -222,7 +222,7 @@ def _entries(images: Images, found: Sequence[NamedPicture], folder: Path, truth:
         if picture.file in seen: _note(problems, "picture twice", "two images of the list name this picture", path, "give each image its own picture")
         seen.add(picture.file)
         if not len(own): _note(problems, "image without masks", "no usable mask for this image", path, "annotate it, or leave it out")
-        else: entries.append(Entry(os.path.splitext(picture.file)[0], path, own, tuple(size) if size[0] else None))
+        else: entries.append(Entry(os.path.splitext(picture.file)[0].replace("../", ""), path, own, tuple(size) if size[0] else None))
     return entries
 
 # %% ../../nbs/lib/10_datasets.coco_masks.ipynb #459ca02c

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..core import DatasetError
-from .layouts import Choices, Evidence, Layout
+from .inside import leads_outside
+from .layouts import Choices, Evidence, Layout, read_list
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, file_error
 from .problems import class_name
@@ -172,8 +173,8 @@ def _size(said: Mapping[str, Any]) -> tuple[int, int] | None:
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #a299955e
 def _in_order(labels: set[str], root: Path) -> tuple[str, ...]:
     "Classes in the order of labels.txt, LabelMe's list; the others sorted."
-    listed = (root / "labels.txt").read_text("utf-8-sig").split("\n") if (root / "labels.txt").is_file() else []
-    first = [n for line in listed if (n := line.strip()) and n not in _NO_OBJECT]
+    listed = read_list(root / "labels.txt") if (root / "labels.txt").is_file() and not leads_outside(root / "labels.txt") else []
+    first = [n for n in listed if n not in _NO_OBJECT]
     return tuple(dict.fromkeys([*first, *sorted(labels - {""})]))
 
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #a4563c86

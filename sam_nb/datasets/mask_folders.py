@@ -14,6 +14,7 @@ from typing import Any
 
 from ..core import ParameterError, read_json
 from .folders import SPLITS, Pair, Pairs, Side, list_files, open_pairs, pair_of, picture_folders, role_of, unread_below
+from .inside import leads_outside
 from .layouts import Choices, Evidence, Layout, read_list
 from .mask_kinds import MaskKind, colour_names, kind_of_masks
 from .mask_pictures import BinaryReader, InstanceReader, LabelMapReader
@@ -50,8 +51,9 @@ def _has_split(root: Path, split: str) -> bool:
 def _class_names(root: Path) -> tuple[str, ...]:
     "Names by number, of a dataset.json or a list of names."
     for name in ("class_names.txt", "classes.txt"):
-        if (root / name).is_file(): return tuple(n for n in read_list(root / name) if not n.startswith(("_ignore", "__ignore")))
-    said = read_json(root / "dataset.json") if (root / "dataset.json").is_file() else {}
+        if not (root / name).is_file() or leads_outside(root / name): continue
+        return tuple(n for n in read_list(root / name) if not n.startswith(("_ignore", "__ignore")))
+    said = read_json(root / "dataset.json") if (root / "dataset.json").is_file() and not leads_outside(root / "dataset.json") else {}
     named = said.get("classes") if isinstance(said, dict) else None
     return tuple(map(str, named)) if isinstance(named, list) else ()
 
@@ -89,7 +91,7 @@ def _reader(found: MaskKind, root: Path, choices: Choices, pairs: Pairs) -> tupl
         return LabelMapReader(split, **common, codes=found.codes), classes, (f"{said} (components={split}); {_and_void(found)} no object",)
     if found.kind != "instance":
         raise ParameterError(f"kind={found.kind!r} is a file of annotations, {pairs.folders[1]} holds pictures", remedy="--annotations FILE")
-    if (frames := root / "frames.json").is_file():
+    if (frames := root / "frames.json").is_file() and not leads_outside(frames):
         named, classes = _frame_names(frames)
         return InstanceReader(named, **common), classes, (f"categories of {frames.name}",)
     labels, folder = _class_files(root, pairs)

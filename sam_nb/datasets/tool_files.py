@@ -129,7 +129,7 @@ class Pictures:
         if path is None or not path.is_file() or not is_picture(path.name): return ""
         return os.path.relpath(os.path.realpath(path.parent), os.path.realpath(self.root)) + f"/{path.name}"
 
-    def name(self, file: str) -> str: return os.path.splitext(file)[0]  # of an entry
+    def name(self, file: str) -> str: return os.path.splitext(file)[0].replace("../", "")  # of an entry; it names files that are written
     def path(self, file: str) -> str: return os.path.join(self.root, file)
 
 # %% ../../nbs/lib/10_datasets.tool_files.ipynb #a4fd82a0

@@ -102,8 +102,10 @@ def _added(out: Path) -> int:
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #61dc9805
 def _remove_unfinished(out: Path, start: str) -> None:
-    "Remove what killed processes of this machine left beside a folder; its lock is held."
-    for folder in out.parent.glob(f"{glob.escape(start)}*"): shutil.rmtree(folder, ignore_errors=True)
+    "Remove what killed processes of this machine left beside a folder, and put back a result that one had moved aside; the lock is held."
+    for folder in sorted(out.parent.glob(f"{glob.escape(start)}*")):
+        if folder.suffix == ".old" and not out.exists(): folder.rename(out)
+        else: shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/lib/12_datasets.written_folder.ipynb #12a4b0db
 @contextlib.contextmanager
@@ -114,8 +116,8 @@ def written_folder(format: str, out: str | Path, classes: Sequence[str],  # read
     if copy not in (True, False, "link"): raise ParameterError(f"copy={copy!r}", remedy="True, 'link' or False")
     start = f".{out.name}.unfinished-{socket.gethostname()}-"
     with disk_errors(out), lock_folder(out.parent, f"conversion into {out.name}", f".{out.name}.lock", temporary=True):
-        _check_out(out, overwrite)  # another process may have been faster
         _remove_unfinished(out, start)
+        _check_out(out, overwrite)  # another process may have been faster
         aside = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=out.parent))
         try:
             made = WrittenFolder(Written(format, out), aside, classes, copy)

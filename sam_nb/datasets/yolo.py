@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ..core import DatasetError
-from .inside import inside, may_leave
+from .inside import inside, leads_outside, may_leave
 from .layouts import Choices, Evidence, Layout, read_list
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, Problem, file_error
@@ -103,7 +103,7 @@ def class_names(root: Path, config: Mapping[str, Any]) -> tuple[str, ...]:  # em
         return tuple(numbers.get(k, str(k)) for k in range(max(numbers, default=-1) + 1))
     if isinstance(names, Sequence) and not isinstance(names, str): return tuple(class_name(v, k) for k, v in enumerate(names))
     lists = (root / below / name for below in ("", "labels") for name in _NAMES)
-    return next((tuple(read_list(f)) for f in lists if f.is_file()), ())
+    return next((tuple(read_list(f)) for f in lists if f.is_file() and not leads_outside(f)), ())
 
 # %% ../../nbs/lib/10_datasets.yolo.ipynb #47bf5300
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

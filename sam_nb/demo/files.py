@@ -267,8 +267,10 @@ def make_once(root: Path, wanted: Mapping[str, object],  # version, place and pa
     "Write a demo dataset in one step, unless the same one is there already. Raises `DatasetError`."
     if _already_made(root, wanted, overwrite): return root
     with disk_errors(root), _alone(root):
+        for left in sorted(root.parent.glob(f"{glob.escape(_aside(root))}*")):  # of killed processes of this machine
+            if left.suffix == ".old" and not root.exists(): left.rename(root)
+            else: shutil.rmtree(left, ignore_errors=True)
         if _already_made(root, wanted, overwrite): return root  # another process was faster
-        for left in root.parent.glob(f"{glob.escape(_aside(root))}*"): shutil.rmtree(left, ignore_errors=True)  # of killed processes of this machine
         with _atomic_folder(root, overwrite) as folder: write(folder)
     return root
 

@@ -176,6 +176,7 @@ def of_mask_list(root: Path, name: str) -> None:
 def objects(root: Path, **options) -> list[str]:
     data = load_objects(root, "all", **options)
     files = [f for e in data.entries for f in (e.image, e.truth, *(e.truth if isinstance(e.truth, (list, tuple)) else ())) if isinstance(f, str) and os.sep in f]
+    assert not any(".." in e.name.split("/") for e in data.entries)  # names become names of files that are written
     for k in range(len(data)):
         with suppress(SamNbError): data.read(k)
     return files
@@ -369,6 +370,27 @@ def test_links_are_followed_inside_only(reader, world):
         assert sorted(files(root, allow_outside=True)) == sorted(whole), place
 
 
+def test_any_name_stays_inside(world):
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    from sam_nb.datasets.inside import file_word, inside
+    from sam_nb.datasets.written_folder import safe_name
+    root = world / "data"
+    add_links(root, world); add_links(root / "sub", world); picture(root / "sub/good.png")
+    part = st.sampled_from(["..", ".", "", "sub", "good.png", "link.png", "away", "round", "ring.png", "secret.png", "~", "C:", "x" * 300, "elsewhere", str(world)]) | st.text(max_size=8)
+
+    @settings(max_examples=400, deadline=None)
+    @given(st.lists(part, max_size=6), st.sampled_from(["/", "\\", "//"]), st.booleans())
+    def holds(parts, between, rooted):
+        name = "/" * rooted + between.join(parts)
+        path = inside(root, name)
+        if path is not None: assert os.path.realpath(path).startswith(os.path.realpath(root)); path.is_file()  # and it raises nothing
+        assert file_word(name).strip(".") and not {"/", "\\", "\0"} & set(file_word(name)) and len(file_word(name).encode()) <= 200
+        with suppress(SamNbError): assert os.path.normpath(root / safe_name(name)).startswith(f"{root}/")
+    holds()
+
+
 # --- writers: everything lies below OUT, nothing else has changed ---
 
 EVIL = ["../../evil", "/abs/evil", "a/../../evil", "..\\..\\evil", "C:\\evil", "a\0b", ".", "..", "", "   ", "x" * 300, "é" * 250, "a/" * 400 + "a", "con:evil", "-rf", "a\nb", "conversion", "data.yaml",
@@ -497,7 +519,7 @@ def test_results_of_segmentation_stay_in_out(world):
     from sam_nb.segment.formats import Formats
     out = world / "made/OUT"
     out.parent.mkdir()
-    for name in filter(str.isprintable, EVIL):
+    for name in filter(str.isprintable, [*EVIL[:8], "x" * 300, "con:evil", "a.json/b"]):
         with stays_in(out, world): Formats(results(out, world, [name, "good"]), [name, "good"], ["a"]).write(("coco", "labels", "geojson"))
         shutil.rmtree(out, ignore_errors=True)
     with stays_in(out, world): Formats(results(out, world, ["a/same", "b/same"]), ["a/same", "b/same"], ["a"]).write(("coco", "yolo", "labels", "geojson"))
