@@ -12,18 +12,18 @@ from sam_nb.core import write_json
 from sam_nb.recipe import Recipe
 from sam_nb.training.runs import Run
 
-READ_MARKS = "() => window.hostileMarks ?? []"
+READ_MARKS = "() => window.marked ?? []"
 
 
 def hostile(place: str) -> str:
-    "A text that adds `place` to `window.hostileMarks` where a page takes it for HTML. No `/`, `,`, `;` or `.`: it may be the name of a file, or one of a list."
-    return f"<img src=x onerror='(window[`hostileMarks`] ??= [])[`push`](`{place}`)'>"
+    "A text that adds `place` to `window.marked` where a page takes it for HTML. No `/`, `,`, `;` or `.`: it may be the name of a file, or one of a list."
+    return f"<img src=x onerror='(window[`marked`]??=[])[`push`](`{place}`)'>"
 
 
 def hostile_sentence(place: str) -> str:
     "The same for what may hold any character: it ends attributes, scripts and titles first, and is a link, a formula and an escape sequence too."
-    script = f"<script>(window.hostileMarks ??= []).push('{place}')</script>"
-    return f"\"'></title></style></script>{script}{hostile(place)}[{place}](javascript:alert(1)) ${{alert(1)}} $x_1^{{$ \x1b[31m\u202e"
+    script = f"<script>(window.marked??=[]).push('{place}')</script>"
+    return f"\"'></title></style></script>{script}{hostile(place)}[a](javascript:a) ${{a}} $x_1^{{$ \x1b[31m\u202e"
 
 
 def picture(file: Path, seed: int = 0, side: int = 48) -> Path:
@@ -55,8 +55,8 @@ def pairs(root: Path) -> Path:
 
 
 def objects(root: Path) -> Path:
-    "A COCO folder."
-    names = [hostile(f"objects file {k}") + "\x1b[2J\u202e" * (k > 0) + ".png" for k in range(3)]
+    "A COCO folder; the image of its validation split is a web page."
+    names = [hostile(f"objects file {k}") + "\x1b[2J\u202e" * (k == 1) + ".png" for k in range(3)]
     for k, name in enumerate(names): picture(root / "images" / name, k)
     (root / "images" / names[2]).write_bytes(b"<html>" + hostile_sentence("objects damaged").encode("utf-8"))
     images = [{"id": k, "file_name": name, "height": 48, "width": 48} for k, name in enumerate(names)]
@@ -64,8 +64,9 @@ def objects(root: Path) -> Path:
     annotations = [{"id": k, "image_id": k % 3, "category_id": 1 + k % 2, "bbox": [4, 5, 20, 22], "area": 440, "iscrowd": 0,
                     "attributes": {hostile_sentence("objects attribute"): hostile_sentence("objects value")},
                     "segmentation": [[4, 5, 24, 5, 24, 27, 4, 27]]} for k in range(6)]
-    write_json(root / "annotations" / "instances_train.json", {"info": {"description": hostile_sentence("objects info")}, "licenses": [{"name": hostile_sentence("objects licence")}],
-                                                               "images": images, "categories": categories, "annotations": annotations})
+    about = {"info": {"description": hostile_sentence("objects info")}, "licenses": [{"name": hostile_sentence("objects licence")}], "categories": categories}
+    for split, which in {"train": (0, 1), "val": (2,)}.items():
+        write_json(root / "annotations" / f"instances_{split}.json", {**about, "images": [images[k] for k in which], "annotations": [a for a in annotations if a["image_id"] in which]})
     return root
 
 

@@ -64,7 +64,7 @@ def test_views(notebook, root):
     notebook.open("markers.ipynb", *data, *runs, *prompts, VIEWS.replace("IMAGE", repr(image)), *everything, *referring, *tasks).run_all(300)
     page = notebook.page
     assert marks(page) == []
-    for name in ("sam-data", "sam-nb-runs", "samnb"): notebook.shot(f"hostile_{name}", page.locator(f".{name}").first)
+    for name in ("sam-data", "sam-nb-runs", "samnb"): notebook.shot(f"hostile_{name}", page.locator(f".{name}:visible").first)
     for grid in page.locator(".sam-data").all():
         grid.locator(".sam-tile").first.click()
         expect(grid.locator(".sam-bar b").first).to_be_visible()
@@ -87,7 +87,7 @@ from sam_nb.view.everything_view import EverythingView
 from sam_nb.view.label_view import LabelView
 from sam_nb.view.mask_view import MaskView
 from sam_nb.weights import LoadReport
-def hostile(place): return f"\\"'></title></style></script><script>(window.hostileMarks ??= []).push('{place}')</script><img src=x onerror='(window[`hostileMarks`] ??= [])[`push`](`{place}`)'>"
+def hostile(place): return f"\\"'></title></style></script><script>(window.marked ??= []).push('{place}')</script><img src=x onerror='(window[`marked`] ??= [])[`push`](`{place}`)'>"
 picture = image_array(IMAGE)
 labels = np.zeros(picture.shape[:2], np.uint8); labels[8:40, 8:40] = 1
 display(MaskView(picture, truth=labels, prediction=labels, classes=[hostile("a row"), hostile("mask class")]))
@@ -109,7 +109,7 @@ display(show.show_images([picture], ["$x_1^{$ " + hostile("title")]), show.legen
 def test_reports_run_no_script_but_their_own(browser, root, tmp_path):
     names = [r["name"] for r in run_records(root / "runs")]
     report = save_report(names, tmp_path / "report.html", root / "runs")
-    attack = hostile.hostile_sentence("by hand") + "<svg onload=\"(window.hostileMarks ??= []).push('svg')\"></svg><script src='https://example.org/x.js'></script><a id=link href=\"javascript:(window.hostileMarks ??= []).push('link')\">link</a>"
+    attack = hostile.hostile_sentence("by hand") + "<svg onload=\"(window.marked ??= []).push('svg')\"></svg><script src='https://example.org/x.js'></script><a id=link href=\"javascript:(window.marked ??= []).push('link')\">link</a>"
     for name, text in {"as written": report.read_text("utf-8"), "by hand": report.read_text("utf-8").replace("<body>", "<body>" + attack, 1),
                        "a page": html_page(hostile.hostile_sentence("title"), hostile.hostile_sentence("body"), ["document.body.dataset.ran = 'yes'"])}.items():
         (tmp_path / "shown.html").write_text(text, "utf-8")
@@ -121,7 +121,7 @@ def test_reports_run_no_script_but_their_own(browser, root, tmp_path):
         if name != "a page": assert page.locator(".sam-nb-runs tbody tr").count() >= 3, "its own script ran"
         else: assert page.evaluate("() => document.body.dataset.ran") == "yes"
         assert marks(page) == []
-        assert page.evaluate("""() => { try { document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.hostileMarks = [1]'>"); } catch (error) { return error.name; } }""") == "TypeError"
+        assert page.evaluate("""() => { try { document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.marked = [1]'>"); } catch (error) { return error.name; } }""") == "TypeError"
         assert marks(page) == [] and not [url for url in answered if not url.startswith(("file:", "data:", "blob:"))]
         if name == "as written": assert unread(page, ("run 1", "run 2", "run dataset", "run value 1", "run error")) == []
         page.close()
