@@ -45,9 +45,9 @@ NOTEBOOKS = {  # and what else is run for a mutant that its own notebook lets pa
     "10_datasets.object_masks": ("10_datasets.turned_masks", "10_datasets.coco_masks", "60_methods.promptable", "10_datasets.saom_files"),
     "40_training.loader": ("41_training.state", "41_training.callbacks", "42_training.loop", "tests/test_distributed.py"),
     "41_training.state": ("41_training.callbacks", "42_training.loop", "tests/test_resume.py"),
-    "41_training.callbacks": ("42_training.loop", "tests/test_resume.py"),
     "07_prompts": ("30_heads.promptable", "60_methods.promptable", "50_evaluation.clicks"),
     "06_weights": ("20_encoders.sam", "60_methods.promptable_weights", "60_methods.sartm_weights", "tests/test_weights.py"),
+    "41_training.callbacks": ("42_training.loop", "tests/test_resume.py"),
 }
 GIVEN = (  # changes that no test noticed once: judged first
     ("10_datasets.object_masks", "part[::-1 if crop.turn else 1, ::-1 if crop.flip else 1]", "part[::-1 if crop.flip else 1, ::-1 if crop.turn else 1]"),
@@ -116,8 +116,9 @@ def file_of(name: str) -> str: return name if name.endswith(".py") else f"nbs/li
 
 
 def cells_of(notebook: Path) -> dict[str, str]:
-    cells = json.loads(notebook.read_text())["cells"]
-    return {c["id"]: "".join(c["source"]) for c in cells if c["cell_type"] == "code" and "".join(c["source"]).startswith("#| export\n")}
+    "The sources of exported cells; not those with imports of the package, which nbdev rewrites."
+    cells = {c["id"]: "".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"}
+    return {name: source for name, source in cells.items() if source.startswith("#| export\n") and "\nfrom sam_nb." not in source}
 
 
 def copied_checkout(folder: Path) -> Path:
