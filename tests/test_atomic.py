@@ -11,6 +11,7 @@ import torch
 
 from sam_nb.training.state import load_training_state, save_training_state
 
+STATE = dict(step=0, epoch=0, recipe="", per_step=1, method="", callbacks={}, scaler=None)  # the plain values of a training state
 KILLS, MEGABYTES = 100, 4
 
 
@@ -18,7 +19,7 @@ def write_for_ever(path: Path, step: int) -> None:
     "Each state is filled with its own step number."
     while True:
         step += 1
-        save_training_state(path, {f"part{i}": torch.full((MEGABYTES * 2**16,), float(step)) for i in range(4)}, {"step": step})
+        save_training_state(path, {f"part{i}": torch.full((MEGABYTES * 2**16,), float(step)) for i in range(4)}, STATE | {"step": step})
 
 
 def test_a_killed_writer_leaves_a_whole_state(tmp_path):
@@ -26,7 +27,7 @@ def test_a_killed_writer_leaves_a_whole_state(tmp_path):
     path, chance = tmp_path / "last" / "training.safetensors", random.Random(time.time())
     for _ in range(3):
         start = time.perf_counter()
-        save_training_state(path, {f"part{i}": torch.zeros(MEGABYTES * 2**16) for i in range(4)}, {"step": 0})
+        save_training_state(path, {f"part{i}": torch.zeros(MEGABYTES * 2**16) for i in range(4)}, STATE)
     span, last, torn = max(0.04, 3 * (time.perf_counter() - start)), 0, 0  # a busy machine writes slowly
     for _ in range(KILLS):
         child = os.fork()
