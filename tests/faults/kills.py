@@ -483,6 +483,9 @@ class Trial:
 
     @property
     def sound(self) -> bool: return not self.lost and not self.litter
+    @property
+    def killed(self) -> int:  # kills that came before the end; where one process was killed alone, the others may end by themselves
+        return sum(c == "killed" or (c == "failed" and k.startswith("one ")) for k, c in zip(self.kills, self.came, strict=True))
 
 
 def trial(target: Target, number: int, seed: int, inputs: Path, work: Path, quiet: Undisturbed) -> Trial:
@@ -492,8 +495,8 @@ def trial(target: Target, number: int, seed: int, inputs: Path, work: Path, quie
     log = Path(f"{folder}.log")
     try:
         for _ in range(2 if chance.random() < 0.25 else 1):
-            aimed = quiet.calls and chance.random() < 0.4
-            if aimed:
+            alone = False
+            if quiet.calls and chance.random() < 0.4:
                 call = chance.randrange(2 * quiet.calls)
                 found.kills.append(f"{'after' if call % 2 else 'before'} call {call // 2 + 1} of {quiet.calls}")
                 outcome, _ = finish(start(target, inputs, folder, call, work / "calls"))
@@ -502,11 +505,10 @@ def trial(target: Target, number: int, seed: int, inputs: Path, work: Path, quie
                 found.kills.append(f"{f'one {target.children}' if alone else 'all'} at {100 * share:.0f} %")
                 outcome, _ = finish(start(target, inputs, folder), share * quiet.seconds, alone)
             found.came.append(outcome)
-            if outcome == "late": found.lost.append("it did not end")
+            if outcome == "late" or (outcome == "failed" and not alone): found.lost.append(f"{found.kills[-1]}: it {outcome}")
             found.lost += target.kept(folder)
-        for _ in range(1):
-            outcome, _ = finish(start(target, inputs, folder))
-            if outcome != "ended": found.lost.append(f"done again, it {outcome}: {' | '.join(log.read_text().strip().splitlines()[-3:])[-400:]}")
+        outcome, _ = finish(start(target, inputs, folder))
+        if outcome != "ended": found.lost.append(f"done again, it {outcome}: {' | '.join(log.read_text().strip().splitlines()[-3:])[-400:]}")
         left = listing(folder)
         if more := left.keys() - quiet.files.keys():
             clean(folder)
@@ -519,7 +521,9 @@ def trial(target: Target, number: int, seed: int, inputs: Path, work: Path, quie
     except SamNbError as error: found.lost.append(f"{type(error).__name__}: {error}")
     finally:
         found.seconds = round(time.monotonic() - began, 1)
-        if not found.sound and (keep := os.environ.get("SAM_NB_KEEP_KILLED")): shutil.copytree(folder, Path(keep) / f"{target.name}-{number}", dirs_exist_ok=True), shutil.copy(log, Path(keep) / f"{target.name}-{number}")
+        if not found.sound and (keep := os.environ.get("SAM_NB_KEEP_KILLED")): 
+            shutil.copytree(folder, Path(keep) / f"{target.name}-{number}", dirs_exist_ok=True)
+            shutil.copy(log, Path(keep) / f"{target.name}-{number}")
         shutil.rmtree(folder, ignore_errors=True)
         log.unlink(missing_ok=True)
     return found
@@ -575,7 +579,7 @@ def table(trials: list[Trial]) -> str:
     for name in [*dict.fromkeys(t.target for t in trials), "all"]:
         some = [t for t in trials if name in ("all", t.target)]
         kills = Counter("alone" if k.startswith("one ") else "call" if "call" in k else "all" for t in some for k in t.kills)
-        rows.append((name, len(some), sum(c == "killed" for t in some for c in t.came), sum(len(t.kills) > 1 for t in some), kills["alone"], kills["call"],
+        rows.append((name, len(some), sum(t.killed for t in some), sum(len(t.kills) > 1 for t in some), kills["alone"], kills["call"],
                      sum(not t.sound for t in some), sum(bool(t.cleaned) for t in some)))
     widths = [max(len(str(v)) for v in column) for column in zip(*rows)]
     return "\n".join("  ".join(str(v).ljust(w) for v, w in zip(row, widths)).rstrip() for row in rows)
@@ -592,7 +596,7 @@ def main(words: list[str]) -> int:
     trials = read(options.out) if options.table else run(chosen(options.what), options.count, options.seed, options.out)
     print(table(trials))
     failed = [t for t in trials if not t.sound]
-    about = {"trials": len(trials), "kills": sum(c == "killed" for t in trials for c in t.came), "not_sound": [asdict(t) for t in failed],
+    about = {"trials": len(trials), "kills": sum(t.killed for t in trials), "not_sound": [asdict(t) for t in failed],
              "seconds": round(sum(t.seconds for t in trials)), "seed": options.seed, "table": table(trials).splitlines()}
     if not options.what and len(trials) >= options.count: RESULTS.write_text(json.dumps(about, indent=1) + "\n")
     return int(bool(failed))
