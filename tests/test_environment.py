@@ -71,3 +71,10 @@ def test_makefile_and_readme_name_the_python_of_settings_ini():
 def test_settings_keep_papermills_tag():
     "Without this key nbdev_clean deletes the tag `parameters`, and papermill's -p is silently ignored."
     assert "tags" in (root / "settings.ini").read_text().split("allowed_cell_metadata_keys", 1)[1].splitlines()[0]
+
+
+def test_contributing_names_every_file_of_faults():
+    text = (root / "CONTRIBUTING.md").read_text().partition("## Faults")[2].partition("\n## ")[0]
+    named = {name.rpartition("/")[2] for name in re.findall(r"`((?:\.\./|\w+/)*\w+\.py)`", text)}
+    there = {file.name for file in (root / "tests/faults").glob("*.py")} - {"__init__.py"}
+    assert there <= named
