@@ -240,16 +240,16 @@ def read_report(recipe: ExploreRecipe) -> DataReport:
     options, _ = folder_options(recipe, found), found.prepare()
     if info.task == "referring":
         from sam_nb.datasets.object_checks import check_objects
-        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
+        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, **options)
         return ExpressionReport(recipe, info, data, check_objects(data, sample=recipe.limit))
     if info.task == "earth":
         from sam_nb.datasets.earth import check_earth
-        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root)
+        data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, **options)
         return EarthReport(recipe, info, data, check_earth(data, recipe.limit, info.name))
     if info.task == "objects":
         from sam_nb.datasets.object_checks import check_objects
         data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, **options)
         return ObjectsReport(recipe, info, data, check_objects(data, sample=recipe.limit))
     from sam_nb.datasets.rgbt import check_dataset
-    data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, strict=False)
+    data = load_dataset(recipe.dataset, recipe.split, recipe.data_root, strict=False, **options)
     return PairReport(recipe, info, data, check_dataset(data, recipe.limit))

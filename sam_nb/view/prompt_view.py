@@ -19,6 +19,7 @@ import traitlets
 
 from ..core import DatasetError, ParameterError, SamNbError, atomic_path, pick_device, read_json, workspace, write_json
 from ..locks import writing_to
+from ..datasets.inside import file_word
 from ..datasets.pictures import Picture
 from ..markup import Markup
 from .mask_layers import as_layer, image_message, layer_message
@@ -137,8 +138,10 @@ class KeptObject:
 class LabelledImage:
     "An image and its kept objects."
     array: np.ndarray  # uint8 [H, W, 3]
-    name: str  # of the image file, without suffix
+    name: str  # of the files that are written, without suffix; what would leave the folder becomes "_"
     objects: list[KeptObject] = field(default_factory=list)
+
+    def __post_init__(self): self.name = file_word(self.name)
 
     def object_ids(self) -> np.ndarray:  # uint16 [H, W], number of the object + 1; small ones on top
         out = np.zeros(self.array.shape[:2], np.uint16)

@@ -5,6 +5,7 @@
 # %% ../../nbs/lib/71_view.sentence_view.ipynb #a1e7b8cf
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import traitlets
 
 from ..core import ParameterError, SamNbError, atomic_path, pick_device, workspace, write_json
 from ..contract import ReferringModel, check_referring_model, jobs
+from ..datasets.inside import file_word
 from ..markup import text
 from ..masks import mask_to_rle
 from .assets import asset
@@ -72,8 +74,8 @@ def save_answer(session: SentenceSession, clicks: Sequence[Click] = (), name: st
                 ) -> list[Path]:  # NAME-NNN.png (0 and 255), NAME-NNN.json (run lengths, sentence, clicks)
     "Write the mask of the current sentence and clicks."
     from PIL import Image
-    answer, folder = session.segment(session.sentence, clicks), Path(folder or workspace().runs / "referring")
-    taken = [int(m[1]) for f in folder.glob(f"{name}-*.json") if (m := re.search(r"-(\d+)\.json$", f.name))]
+    answer, folder, name = session.segment(session.sentence, clicks), Path(folder or workspace().runs / "referring"), file_word(name)
+    taken = [int(m[1]) for f in folder.glob(f"{glob.escape(name)}-*.json") if (m := re.search(r"-(\d+)\.json$", f.name))]
     base = folder / f"{name}-{max(taken, default=0) + 1:03d}"
     with atomic_path(base.with_suffix(".png")) as temporary: Image.fromarray(np.uint8(255) * answer.masks[0]).save(temporary, "PNG")
     box = None if np.isnan(answer.boxes[0]).any() else [float(v) for v in answer.boxes[0]]
