@@ -561,6 +561,36 @@ def test_an_export_overwrites_nothing_of_a_users_own(world):
     for _ in range(2): export_state_dict(model, world / "model.pth")  # its own files it writes again
 
 
+def test_a_saved_model_follows_no_link(world):
+    import torch
+
+    from sam_nb.weights import HubModel
+    class Small(HubModel, torch.nn.Module):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.layer = torch.nn.Linear(2, 2)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        write(world / f"mine/{name}", "mine")
+        (world / "OUT").mkdir(exist_ok=True)
+        os.symlink(world / "mine" / name, world / "OUT" / name)
+    Small().save_pretrained(world / "OUT")
+    assert {p.read_text() for p in (world / "mine").iterdir()} == {"mine"} and (world / "OUT/model.safetensors").stat().st_size > 4
+
+
+def test_a_run_lies_in_the_folder_of_runs(world):
+    from sam_nb.recipe import Recipe
+    from sam_nb.training.runs import Run
+    refused = 0
+    for name in EVIL:
+        with stays_in(world / "runs", world):
+            refused += 1
+            run = Run.create("own", Recipe(run_name=name), root=world / "runs")
+            refused -= 1
+            assert run.folder.parent == world / "runs"
+            run.fail(KeyboardInterrupt())  # which gives its lock back
+    assert refused >= 15
+
+
 # --- the commands: what leaves the folder is named, and the remedy is one that they take ---
 
 def said(capsys, *words) -> tuple[int, str]:
