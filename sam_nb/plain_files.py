@@ -40,7 +40,9 @@ def read_file(file: str | Path,
         if not stat.S_ISREG(about.st_mode): raise SamNbError("a folder, not a file" if stat.S_ISDIR(about.st_mode) else "no regular file", file=file)
         if about.st_size > at_most: raise SamNbError(f"{about.st_size:,} bytes, more than such a file has", file=file)
         return Path(file).read_bytes()
-    except FileNotFoundError: raise
+    except FileNotFoundError:
+        if not os.path.islink(file): raise
+        raise SamNbError("a link that leads nowhere", file=file) from None
     except OSError as error: raise SamNbError(f"it cannot be read ({error.strerror})", file=file) from None
 
 # %% ../nbs/lib/00_plain_files.ipynb #418bea83

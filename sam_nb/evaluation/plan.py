@@ -23,7 +23,7 @@ from .rows import Evaluation
 from ..locks import writing_to
 from ..markup import table
 from ..recipe import Checked, check_recipe
-from ..training.run_files import sound_run_info
+from ..training.run_files import is_run, sound_run_info
 from ..training.run_list import find_run, inspect_run
 from ..training.runs import Run
 from ..zoo import find_weights
@@ -76,7 +76,8 @@ def check_evaluation(kind: type[E],  # the method's evaluation recipe
 def find_model(name: str | Path,  # a run, a name of the zoo, a folder, or a file
                ) -> Path:
     "Where a model lies; raises `CheckpointError`, and `RunError` for a damaged run."
-    run = next((f for f in (workspace().runs / name, Path(name)) if os.path.lexists(f / "run.json")), None)  # by its name, or the path of its folder
+    named = workspace().runs / name
+    run = named if is_run(named) and named.parent == workspace().runs else Path(name) if os.path.lexists(Path(name) / "run.json") else None
     if run is None: return find_weights(name)
     sound_run_info(run)
     if (run / "model" / "config.json").is_file(): return run / "model"

@@ -311,7 +311,7 @@ def _how_made(info: Mapping[str, Any], command: str | None) -> dict[str, str]:
     recipe, machine, packages = info.get("recipe", {}), info.get("hardware", {}), info.get("packages", {})
     gpus = ", ".join(g["name"] for g in machine.get("gpus", []))
     said = [f"--{k} {recipe[k]}" for k in ("dataset", "preset", "backbone", "steps", "epochs", "seed") if recipe.get(k) is not None]
-    splits = [f"{name}: {d['samples']} images (digest {d.get('digest')})" for name, d in info.get("dataset", {}).items()]
+    splits = [f"{name}: {d['samples']} images (digest {d.get('digest')})" for name, d in info.get("dataset", {}).items() if d]
     facts = {"command": f"`{command or ' '.join(['sam_nb train', info.get('method', '?'), *said])}`", "seed": recipe.get("seed"),
              "data": "; ".join([str(recipe.get("dataset", "")), *splits]), "steps": info.get("steps"), "batch size": recipe.get("batch_size"),
              "hardware": gpus or (f"{machine.get('cores')} CPU cores ({machine.get('processor')})" if machine else None),

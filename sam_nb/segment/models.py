@@ -24,7 +24,7 @@ from ..heads.everything import Window, as_window
 from ..masks import connected_components
 from .joining import EMPTY, Found, tight_window
 from ..training.run_files import sound_run_info
-from ..training.run_list import find_run
+from ..training.run_list import find_run, run_folders
 from ..zoo import ZOO
 
 # %% auto #0
@@ -55,8 +55,8 @@ def _method_of(path: Path) -> str | None:  # None: no method of the workbench
 def _find(name: str) -> Path:
     "The folder or file that a name means. Raises `CheckpointError`."
     if name == "last": return find_model(find_run("last", finished=True).folder)
-    known = [*ZOO, *(f.parent.name for f in workspace().runs.glob("*/run.json"))]
-    there = [workspace().runs / name / "run.json", Path(name).expanduser(), workspace().checkpoints / name]
+    known = [*ZOO, *(folder.name for folder in run_folders())]
+    there = [workspace().runs / name, Path(name).expanduser(), workspace().checkpoints / name]
     if name in ZOO or any(p.exists() for p in there): return find_model(name)
     raise CheckpointError(f"there is no model {name!r}", remedy=f"{did_you_mean(name, known)}\n  a model is a run (`sam_nb runs`, or 'last'), "
                           "a folder of save_pretrained, a weights file, or a published name (`sam_nb fetch`)")

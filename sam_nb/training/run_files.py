@@ -102,6 +102,7 @@ class RunInfo(_Plain):
     error: str | None
     process: Writer
     format: int = Field(1, ge=1, le=1)
+    name: str = ""
     order: Count = 0  # sorts the runs of a folder
     began: Time | None = None
     ended: Time | None = None
@@ -159,7 +160,7 @@ def read_run_info(folder: str | Path,  # runs/<name>
     except FileNotFoundError: return {**_DAMAGED, "order": 0}, ["run.json is missing"]
     except SamNbError as error: return {**_DAMAGED, "order": 0}, [f"run.json: {error.fact}"]
     info, problems = _valid(RunInfo, content, "run.json", _STAND_INS)
-    if problems: info = {**_DAMAGED, **info, "status": "damaged"}
+    info = {**_DAMAGED, **info, "status": "damaged"} if problems else {"resumed": 0, **info}
     if not info.get("order"): info["order"] = int(timestamp(info["created"]) * 1e6)
     return info, problems
 
@@ -216,7 +217,9 @@ def _tensor_header(file: Path) -> dict[str, Any]:
             size = int.from_bytes(f.read(8), "little")
             if not 0 < size <= min(about.st_size - 8, 10**8): raise SamNbError("it is cut off, or no safetensors file", file=file)
             header = parse_json(f.read(size), file)
-    except FileNotFoundError: raise
+    except FileNotFoundError:
+        if not file.is_symlink(): raise
+        raise SamNbError("a link that leads nowhere", file=file) from None
     except OSError as error: raise SamNbError(f"it cannot be read ({error.strerror})", file=file) from None
     if not isinstance(header, dict): raise SamNbError("no safetensors file", file=file)
     try: end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)

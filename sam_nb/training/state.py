@@ -94,13 +94,14 @@ def _must_match(t: Trainer) -> dict[str, Any]:
 def _alike(found: Any, now: Any, shape: torch.Size | None) -> bool:  # shape: of the parameter of this name
     "Whether a value that was saved is of the kind that a callback holds."
     if isinstance(found, Tensor): return (now is None or isinstance(now, Tensor)) and shape in (None, found.shape)
-    if now is None or found is None: return not isinstance(found, str | list)
+    if now is None: return not isinstance(found, str | list)
     return isinstance(found, int | float) if isinstance(now, int | float) else isinstance(found, type(now))
 
 def _restore_callback(callback: Any, saved: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> None:
     "Give a callback what it saved. Raises `CheckpointError` for what it did not write."
     name, now = type(callback).__name__, callback.saved()
     wrong = [k for k, v in saved.items() if not _alike(v, now.get(k), shapes.get(k))]
+    if shapes.keys() & saved: wrong += [k for k, v in saved.items() if isinstance(v, Tensor) and k not in shapes]  # of another model
     if wrong: raise CheckpointError(f"what it holds for {name} is invalid: {wrong[0]}")
     try: callback.restore(saved)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -92,13 +92,18 @@ class Damage:
     "What happens to one file of a run."
     file: str  # relative to the run
     do: Callable[[Path], None]  # with the file
-    harmless: bool = False  # the run stays sound, and every reader works
+    found: str = "by reading"  # `run_problems` tells it; "in use": only what works with the file refuses it; "": it is no damage
 
     def __call__(self, run: Path) -> None: self.do(run / self.file)
 
 
 def _write(content: str | bytes, file: Path) -> None: file.write_bytes(content.encode() if isinstance(content, str) else content)
 def _cut(file: Path) -> None: file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+    os.utime(file, (1e9, 1e9))  # a younger one is a run that is being created
+
+
 def _remove(file: Path) -> None: shutil.rmtree(file) if file.is_dir() else file.unlink()
 def _before(content: bytes, file: Path) -> None: file.write_bytes(content + file.read_bytes())
 def _after(content: bytes, file: Path) -> None: file.write_bytes(file.read_bytes() + content)
@@ -159,7 +164,7 @@ def _state(path: str, value: Any, file: Path) -> None:
 
 def _tensor(which: str, change: Callable[[str, dict], None], file: Path) -> None:
     "Change the entry of one tensor in the header."
-    _header(lambda header: change(next(k for k in header if k.startswith(which)), header), file)
+    _header(lambda header: change(next(k for k in header if k.startswith(which) and header[k]["shape"]), header), file)
 
 
 def _renamed(name: str, header: dict) -> None: header[name + "_"] = header.pop(name)
@@ -168,7 +173,7 @@ def _beyond(name: str, header: dict) -> None: header[name]["data_offsets"][1] +=
 
 
 ANY_FILE: dict[str, Callable[[Path], None]] = {  # what can happen to any file
-    "missing": _remove, "empty": partial(_write, ""), "half": _cut, "one byte": partial(_write, "{"), "random bytes": partial(_write, bytes(range(256)) * 9),
+    "missing": _remove, "empty": _empty, "half": _cut, "one byte": partial(_write, "{"), "random bytes": partial(_write, bytes(range(256)) * 9),
     "zeros": partial(_write, bytes(4096)), "a folder": partial(_instead, _full_folder), "a fifo": partial(_instead, os.mkfifo),
     "a link to itself": partial(_instead, _loop), "a link to nothing": partial(_instead, _nowhere), "a link to a folder": partial(_instead, _link)}
 
@@ -216,34 +221,63 @@ STATE_VALUES = ("missing", "text", "a list", "null", "-1", "huge")
 
 INFO, LOG, STATE, EVAL, WEIGHTS = "run.json", "metrics.jsonl", "last/training.safetensors", "eval-demo-val.json", "weights.safetensors"
 CONFIG, FIGURE, ERRORS = "model/config.json", "figures/answers.png", "slurm/1_0_log.err"
-NOT_NEEDED = {("missing", file) for file in (LOG, STATE, EVAL, WEIGHTS, CONFIG, FIGURE, ERRORS)} | {("empty", LOG)}  # a run need not have these
-OPTIONAL = {f for f in FIELDS if f.split(".")[0] not in ("method", "status", "created", "recipe", "metrics", "score", "steps", "error", "wall_seconds", "process")}
+PLANNED = (LOG, STATE, EVAL, WEIGHTS, CONFIG, FIGURE, ERRORS)  # files that a run need not have
+
+RECIPE = {"recipe.lr", "recipe.epochs"}  # what is checked when the run is resumed
+VALID: dict[str, set[str]] = {  # values that a field of run.json may have
+    "missing": {"format", "name", "began", "ended", "parameters", "resumed", "git", "packages", "hardware", "dataset", "test", "guesses", "peak_memory_gb", "order",
+                "recipe.dataset", "metrics.miou", "hardware.gpus", "hardware.cores", "dataset.train", *RECIPE},
+    "text": {"name", "method", "error", "process.host", "score.name", "recipe.dataset", "git.commit", *RECIPE}, "a list": {"metrics.miou", *RECIPE},
+    "null": {"began", "ended", "score", "error", "git", "score.step", "recipe.dataset", "metrics.miou", "hardware.cores", "dataset.train", *RECIPE},
+    "-1": {"score.value", "metrics.miou", *RECIPE}, "infinite": {"score.value", "metrics.miou", *RECIPE}, "huge": set()}
+VALID_HERE = {"a score of NaN", "class scores of another length", "a test of text"}  # of ONE_FIELD
+VALID_STATE = {"streams missing", "frozen missing", "scaler null", "callbacks.BestWeights.best null", "callbacks.BestWeights.best -1", "callbacks.Log.count -1"}
+IN_USE_STATE = {"recipe text", "method text", *(f"callbacks.{field} missing" for field in ("BestWeights", "BestWeights.best", "Log", "Log.count")),
+                *(f"callbacks.{field} {name}" for field in ("BestWeights.best", "Log.count") for name in ("text", "a list")), "callbacks.Log.count null"}
+
+
+def _of_file(file: str, name: str) -> str:  # `found` of what can happen to any file
+    if name == "missing" and file in PLANNED or name == "empty" and file == LOG: return ""
+    return "in use" if file in (CONFIG, FIGURE, ERRORS) else "by reading"
+
+
+def _of_state(name: str) -> str: return "" if name in VALID_STATE else "in use" if name in IN_USE_STATE else "by reading"
+def _of_evaluation(field: str, name: str) -> str:
+    if field == "format" and name in ("missing", "text", "null"): return "in use"  # an earlier form
+    valid = ("missing", "text", "a list", "null", "-1") if field in ("by_class.car.iou", "scores.miou") else ("missing",)
+    return "" if name in valid else "by reading"
+
+
+def _grid() -> dict[str, Damage]:
+    "Every value in every field of the JSON files."
+    cells = {f"{INFO}: {field} {name}": Damage(INFO, partial(put, path=field, value=value), "" if field in VALID[name] else "by reading")
+             for field in FIELDS for name, value in VALUES.items()}
+    return cells | {f"{STATE}: {field} {name}": Damage(STATE, partial(_state, field, VALUES[name]), _of_state(f"{field} {name}"))
+                    for field in STATE_FIELDS for name in STATE_VALUES}
+
 
 DAMAGES: dict[str, Damage] = {
-    "no damage": Damage(INFO, lambda file: None, harmless=True),
-    **{f"{file}: {name}": Damage(file, do, harmless=(name, file) in NOT_NEEDED)
-       for file in (INFO, LOG, STATE, EVAL, WEIGHTS, CONFIG, FIGURE, ERRORS) for name, do in ANY_FILE.items()},
-    **{f"{file}: {name}": Damage(file, do) for file in (INFO, EVAL, CONFIG) for name, do in ANY_JSON.items()},
-    f"{INFO}: a byte order mark": Damage(INFO, partial(_before, b"\xef\xbb\xbf"), harmless=True),
-    f"{LOG}: a byte order mark": Damage(LOG, partial(_before, b"\xef\xbb\xbf"), harmless=True),
-    **{f"{INFO}: {field} {name}": Damage(INFO, partial(put, path=field, value=value)) for field in FIELDS for name, value in VALUES.items()},
-    **{f"{INFO}: {name}": Damage(INFO, partial(put, path=path, value=value)) for name, (path, value) in ONE_FIELD.items()},
+    "no damage": Damage(INFO, lambda file: None, ""),
+    **{f"{file}: {name}": Damage(file, do, _of_file(file, name)) for file in (INFO, *PLANNED) for name, do in ANY_FILE.items()},
+    **{f"{file}: {name}": Damage(file, do, "in use" if file == CONFIG or (file, name) == (EVAL, "nothing in it") else "by reading")
+       for file in (INFO, EVAL, CONFIG) for name, do in ANY_JSON.items()},
+    f"{INFO}: a byte order mark": Damage(INFO, partial(_before, b"\xef\xbb\xbf"), ""), f"{LOG}: a byte order mark": Damage(LOG, partial(_before, b"\xef\xbb\xbf"), ""),
+    **_grid(),
+    **{f"{INFO}: {name}": Damage(INFO, partial(put, path=path, value=value), "" if name in VALID_HERE else "by reading") for name, (path, value) in ONE_FIELD.items()},
     **{f"{LOG}: {name}": Damage(LOG, partial(_after, line)) for name, line in LINES.items()},
     **{f"{LOG}: {name} in the middle": Damage(LOG, partial(_before, line)) for name, line in LINES.items() if line.endswith(b"\n")},
-    **{f"{LOG}: {name}": Damage(LOG, partial(_after, line), harmless=True) for name, line in SOUND_LINES.items()},
-    **{f"{STATE}: {field} {name}": Damage(STATE, partial(_state, field, VALUES[name])) for field in STATE_FIELDS for name in STATE_VALUES},
+    **{f"{LOG}: {name}": Damage(LOG, partial(_after, line), "") for name, line in SOUND_LINES.items()},
     f"{STATE}: of another kind": Damage(STATE, partial(_header, lambda h: h["__metadata__"].update(training_state="0"))),
     f"{STATE}: its values are no JSON": Damage(STATE, partial(_header, lambda h: h["__metadata__"].update(state="{"))),
     f"{STATE}: its values are a list": Damage(STATE, partial(_header, lambda h: h["__metadata__"].update(state="[]"))),
     f"{STATE}: no values": Damage(STATE, partial(_header, lambda h: h.pop("__metadata__"))),
     f"{STATE}: a header of 2**62 bytes": Damage(STATE, partial(_write, (2**62).to_bytes(8, "little") + b"{}")),
-    **{f"{STATE}: {what} of {which}": Damage(STATE, partial(_tensor, which, do)) for which in ("model.", "optimizer.exp_avg.", "callback.EMA.")
-       for what, do in (("another name", _renamed), ("another shape", _reshaped), ("bytes beyond the end", _beyond))},
-    **{f"{EVAL}: {field} {name}": Damage(EVAL, partial(put, path=field, value=VALUES[name])) for field in ("format", "scores", "by_class", "rows", "tables", "by_class.car", "by_class.car.iou", "scores.miou")
-       for name in ("missing", "text", "a list", "null", "infinite", "huge")},
-    **{f"{CONFIG}: classes {name}": Damage(CONFIG, partial(put, path="classes", value=VALUES[name])) for name in ("missing", "text", "a list", "null", "huge")},
-    "figures: a file": Damage("figures", partial(_instead, partial(_write, "x"))), "model: a file": Damage("model", partial(_instead, partial(_write, "x"))),
-    "last: a file": Damage("last", partial(_instead, partial(_write, "x"))), "slurm: a file": Damage("slurm", partial(_instead, partial(_write, "x")))}
+    **{f"{STATE}: {what} of {which}": Damage(STATE, partial(_tensor, which, do), "by reading" if do is _beyond else "in use")
+       for which in ("model.", "optimizer.exp_avg.", "callback.EMA.") for what, do in (("another name", _renamed), ("another shape", _reshaped), ("bytes beyond the end", _beyond))},
+    **{f"{EVAL}: {field} {name}": Damage(EVAL, partial(put, path=field, value=VALUES[name]), _of_evaluation(field, name))
+       for field in ("format", "scores", "by_class", "rows", "tables", "by_class.car", "by_class.car.iou", "scores.miou") for name in STATE_VALUES},
+    **{f"{CONFIG}: classes {name}": Damage(CONFIG, partial(put, path="classes", value=VALUES[name]), "in use") for name in ("missing", "text", "a list", "null", "huge")},
+    **{f"{folder}: a file": Damage(folder, partial(_instead, partial(_write, "x")), "by reading" if folder == "last" else "in use") for folder in ("figures", "model", "last", "slurm")}}
 
 
 # readers
@@ -254,6 +288,7 @@ class Reader:
     read: Callable[[Path], Any]  # of the folder of the runs
     shows: bool = True  # it shows runs: nothing is raised, whatever is damaged; False: it works with the run, and refuses one that is damaged
     needs: tuple[str, ...] = (INFO,)  # the files without which it cannot work
+    says: str = ""  # what it says of a run with a damaged run.json
 
     def __call__(self, runs: Path) -> Any: return self.read(runs)
 
@@ -279,10 +314,16 @@ def _open(runs: Path) -> Any:
     return run, run.status, run.seconds
 
 
+def _problems(runs: Path) -> Any:
+    from sam_nb.training.run_files import run_problems
+    return run_problems(runs / NAME)
+
+
 def _inspect(runs: Path) -> Any:
     from sam_nb.training.run_list import elapsed, inspect_run
     run, problems = inspect_run(runs / NAME)
-    return problems, run.status, elapsed(run), run.seconds
+    assert bool(problems) == (run.status == "damaged")
+    return run.status, elapsed(run), run.seconds
 
 
 def _compare(runs: Path) -> Any:
@@ -393,18 +434,20 @@ def _card(runs: Path) -> Any:
 
 
 READERS: dict[str, Reader] = {
-    "list_runs": Reader(_list), "inspect_run": Reader(_inspect), "find_run last": Reader(_last), "compare_runs": Reader(_compare), "metrics_table": Reader(_table, needs=(LOG,)),
-    "logged_lines": Reader(_lines, needs=(LOG,)), "run_summary": Reader(_summary), "training_curves": Reader(_curves, needs=(LOG,)), "save_report": Reader(_report),
-    "RunBrowser": Reader(_browser), "explore_runs": Reader(_choice), "completion": Reader(_completion),
-    "sam_nb runs": Reader(partial(command, "runs")), "sam_nb runs show": Reader(partial(command, f"runs show {NAME}")),
-    "sam_nb runs compare": Reader(partial(command, f"runs compare {NAME} {OTHER}")),
+    "run_problems": Reader(_problems), "inspect_run": Reader(_inspect, says="damaged"), "list_runs": Reader(_list, says="damaged"), "find_run last": Reader(_last, says=OTHER),
+    "compare_runs": Reader(_compare, says="damaged"), "metrics_table": Reader(_table), "logged_lines": Reader(_lines), "run_summary": Reader(_summary, says="damaged"),
+    "save_report": Reader(_report, says="damaged"), "RunBrowser": Reader(_browser, says="damaged"), "explore_runs": Reader(_choice), "completion": Reader(_completion, says=NAME),
+    "sam_nb runs": Reader(partial(command, "runs"), says="damaged"), "sam_nb runs show": Reader(partial(command, f"runs show {NAME}"), says="damaged"),
+    "sam_nb runs compare": Reader(partial(command, f"runs compare {NAME} {OTHER}"), says="damaged"),
     "sam_nb runs report": Reader(lambda runs: command(f"runs report {NAME} {OTHER} --out {runs.parent / 'other.html'}", runs)),
+    "training_curves": Reader(_curves, shows=False, needs=()),  # of a log without a valid line there is nothing to draw
     "find_run": Reader(_find, shows=False), "Run.open": Reader(_open, shows=False), "evaluation_job": Reader(_evaluation_job, shows=False),
     "checkpoint=": Reader(_checkpoint, shows=False), "segment": Reader(_segment, shows=False), "sentences": Reader(_sentences, shows=False),
     "load_evaluation": Reader(_evaluation, shows=False, needs=(EVAL,)), "model card": Reader(_card, shows=False),
     "eval --dry_run": Reader(partial(command, f"eval sartm --run {NAME} --dry_run"), shows=False),
     "train --resume --dry_run": Reader(partial(command, f"train sartm --resume {NAME} --dry_run"), shows=False),
-    "cut_metrics": Reader(_cut_log, shows=False, needs=(LOG,)), "resume": Reader(_resume, shows=False, needs=(INFO, STATE))}  # the last two write
+    "cut_metrics": Reader(_cut_log, shows=False, needs=()), "resume": Reader(_resume, shows=False, needs=(INFO, STATE))}  # the last two write
+UNFIT = ("segment", "sentences")  # what refuses the sound run as well: its model has no weights, and takes no sentences
 
 
 # trials
