@@ -157,6 +157,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     "Read a JSON file; one that is broken, or is no file, is reported by name. Raises `FileNotFoundError` where there is none."
+    if os.path.exists(path) and not os.path.isfile(path): raise SamNbError("no file: a folder, a pipe or a device", file=path, remedy="name a file")
     try: return json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError: raise
     except (ValueError, RecursionError) as error: raise SamNbError(f"not a JSON file ({error})", file=path, remedy="write it again") from error

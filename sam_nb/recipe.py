@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from .core import ParameterError, did_you_mean
 
 # %% auto #0
-__all__ = ['R', 'parameter_errors', 'Checked', 'Recipe', 'check_recipe', 'validated', 'notebook_parameters', 'describe']
+__all__ = ['R', 'parameter_errors', 'check_names', 'Checked', 'Recipe', 'check_recipe', 'validated', 'notebook_parameters',
+           'describe']
 
 # %% ../nbs/lib/00_recipe.ipynb #a395e6b0
 def _explain(kind: type[BaseModel], problem: Mapping) -> str:
@@ -47,6 +48,19 @@ def parameter_errors(kind: type[BaseModel]) -> Iterator[None]:
         raise ParameterError(fact, remedy=_remedy(kind, problems)) from None
 
 # %% ../nbs/lib/00_recipe.ipynb #9a38d555
+_NAMES = {"dataset", "data_root", "backbone", "checkpoint", "resume", "run_name", "run", "before", "split", "annotations"}  # may become paths
+
+def _may_be_path(text: str) -> bool:
+    "Whether every part of a path is short enough for a file system, and nothing in it is refused by the operating system."
+    try: return "\0" not in text and all(len(part.encode()) <= 255 for part in text.split("/")) and len(text) < 4096
+    except UnicodeEncodeError: return False  # half of a UTF-16 pair
+
+def check_names(values: Mapping[str, Any]) -> None:  # parameter names and values
+    "Raise `ParameterError` for a name that no file can have, before anybody looks for it."
+    for name, value in values.items():
+        if name in _NAMES and isinstance(value, str) and not _may_be_path(value):
+            raise ParameterError(f"{name}={_shortened(value)}: a name that no file can have", remedy="give a name of up to 255 characters")
+
 class Checked(BaseModel):
     "A pydantic model whose wrong values raise `ParameterError`, by calling it and by setting an attribute."
     model_config = ConfigDict(allow_inf_nan=False)
@@ -59,8 +73,9 @@ class Checked(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _fits_64_bits(cls, value: Any) -> Any:
+    def _possible(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, int) and abs(value) >= 2**63: raise ValueError("a number below 2**63")
+        if isinstance(value, str) and info.field_name in _NAMES and not _may_be_path(value): raise ValueError("a name that no file can have")
         return value
 
 # %% ../nbs/lib/00_recipe.ipynb #8179efc4

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
@@ -63,8 +65,22 @@ _HARMLESS = [argparse.Namespace, np.dtype, np.float64, np.float32, np.int64, typ
              type(np.dtype("bool")),
              (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"), (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar")]
 
+def _has_long_name(path: Path) -> bool:
+    "Whether a pickle names a function by more than 4,096 characters: torch's message about it would take hours."
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive: data = b"".join(archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
+    else:
+        with open(path, "rb") as file: data = file.read(1 << 24)
+    if not re.search(rb"c[^\n]{4096}", data): return False
+    pickles = io.BytesIO(data)
+    try:
+        while True:
+            if any(code.name == "GLOBAL" and len(said) > 4096 for code, said, _ in pickletools.genops(pickles)): return True
+    except Exception: return False  # noqa: BLE001 - the end, or a damaged pickle: torch says what is wrong with it
+
 def _read_pickle(path: Path) -> object:
     try:
+        if _has_long_name(path): raise pickle.UnpicklingError("a name of more than 4,096 characters")
         if zipfile.is_zipfile(path) and any(n.endswith("constants.pkl") for n in zipfile.ZipFile(path).namelist()):
             raise CheckpointError("a TorchScript archive (a program), not a state dict", file=path,
                                   remedy="if you trust it: torch.save(torch.jit.load(path).state_dict(), 'state.pt'), and give that file")

@@ -5,6 +5,7 @@
 # %% ../nbs/lib/04_zoo.ipynb #be29e997
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -99,7 +100,7 @@ def find_weights(name: str | Path,  # a name of the zoo, a path, or a file in ch
                  ) -> Path:
     "Path of the weights. Raises `CheckpointError` with address, place and command when they are missing."
     for place in (Path(name).expanduser(), workspace().checkpoints / name):
-        if place.is_file() or (place.is_dir() and (place / "config.json").is_file()): return place
+        if os.path.isfile(place) or os.path.isfile(place / "config.json"): return place
     if str(name) not in ZOO:
         raise CheckpointError(f"no weights {str(name)!r}", file=name,
                               remedy=f"{did_you_mean(str(name), ZOO)} (or give the path of a file that exists)")

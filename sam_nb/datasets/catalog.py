@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,8 @@ class DatasetFile(BaseModel):
         for name, given in {"palette": self.palette, "label_values": self.label_values}.items():
             if given is not None and len(given) != len(self.classes):
                 raise ValueError(f"{name} has {len(given)} entries for {len(self.classes)} classes")
+        try: re.compile(self.sequence or "")
+        except re.error as error: raise ValueError(f"sequence is no regular expression: {error}") from None
         if self.label_colours and self.palette is None: raise ValueError("label_colours needs a palette")
         return self
 

@@ -99,10 +99,11 @@ def _coco_names(data: Mapping[str, Any]) -> tuple[dict[Any, str], tuple[str, ...
 # %% ../../nbs/lib/10_datasets.earth_boxes.ipynb #ab328058
 def _coco_object(note: Any, names: Mapping[Any, str]) -> BoxObject | str:  # or what is wrong
     if not isinstance(note, dict): return "an annotation that is no object"
-    box, label = note.get("bbox"), names.get(note.get("category_id"))
-    if label is None: return f"category {note.get('category_id')!r} is not named in the file"
+    box, key = note.get("bbox"), note.get("category_id")
+    label = names.get(key) if isinstance(key, (int, str)) else None
+    if label is None: return f"category {str(key)[:40]!r} is not named in the file"
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
-        return f"a box that is not x, y, width, height: {box!r}"
+        return f"a box that is not x, y, width, height: {str(box)[:80]}"
     outline = note.get("segmentation")
     oriented = isinstance(outline, list) and len(outline) == 1 and isinstance(outline[0], list) and len(outline[0]) == 8
     return BoxObject(label, (box[0], box[1], box[0] + box[2], box[1] + box[3]), tuple(outline[0]) if oriented else ())
@@ -218,7 +219,7 @@ def _voc_objects(file: Path, problems: list[Problem]) -> tuple[str, list[tuple[s
 def _object_numbers(file: Path) -> set[int]:
     "The numbers of a split. Raises `DatasetError`."
     refuse_outside(file)
-    try: text = file.read_text(encoding="utf-8-sig")
+    try: text = file.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError: raise file_error("split missing", "this list of object numbers is not there", file, "choose a split that is") from None
     try: return {int(w) for w in text.replace(",", " ").split()}
     except ValueError: raise file_error("list damaged", "not a list of object numbers", file, "expected one number a line") from None

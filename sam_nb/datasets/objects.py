@@ -98,7 +98,7 @@ def _place(root: str | Path, choices: dict[str, Any]) -> tuple[Path, Choices]:
     "The folder, and the choices; a file of annotations is a choice in its folder."
     said = {name: os.fspath(v) if isinstance(v, Path) else v for name, v in choices.items()}
     root = Path(root).expanduser()
-    if root.is_file(): root, said = root.parent, {**said, "annotations": str(root)}
+    if os.path.isfile(root): root, said = root.parent, {**said, "annotations": str(root)}
     return root, Choices(**said)
 
 def _has_more(layout: Layout, evidence: Evidence, root: Path, split: str | None, choices: Choices) -> bool:
@@ -109,7 +109,7 @@ def _has_more(layout: Layout, evidence: Evidence, root: Path, split: str | None,
 # %% ../../nbs/lib/10_datasets.objects.ipynb #8b3dd8d5
 def _open_folder(root: Path, split: str | None, choices: Choices) -> FolderContents:
     "The images and masks of a split. Raises `DatasetError`."
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise file_error("folder missing", "this dataset folder is not there", root, "check data_root, or use dataset='demo_objects'")
     with one_listing(), _reading(root, choices) as bounds:
         layout, evidence = recognise(root, choices)

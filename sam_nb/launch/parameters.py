@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import ParameterError, did_you_mean, workspace
+from ..recipe import check_names
 
 # %% auto #0
 __all__ = ['Parameter', 'read_parameters', 'type_names', 'to_value', 'job_notebooks', 'find_notebook', 'Parser',
@@ -172,7 +173,9 @@ def read_command(job: str, method: str, words: Sequence[str],  # what follows th
     unknown = [w.lstrip("-").split("=")[0] for w in rest if w.startswith("-")] + [n for n in texts if n not in parameters]
     if unknown: raise ParameterError(f"unknown parameter {unknown[0]!r}", remedy=did_you_mean(unknown[0].replace("-", "_"), parameters))
     if rest: raise ParameterError(f"{rest[0]!r} belongs to no parameter", remedy=f"write --name value; sam_nb {job} {method} --help lists the names")
-    return options, {name: to_value(parameters[name], text) for name, text in texts.items()}
+    values = {name: to_value(parameters[name], text) for name, text in texts.items()}
+    check_names(values)
+    return options, values
 
 # %% ../../nbs/lib/80_launch.parameters.ipynb #5dc624e1
 def _underscored(word: str, parameters: Mapping[str, Parameter]) -> str:

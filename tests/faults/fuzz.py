@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MEGABYTES = 1.0, 500
-PATIENCE = 30  # seconds of the clock after which a child that says nothing is ended
+PATIENCE = 120  # seconds of the clock after which a child that says nothing is ended
 KINDS = ("accepted", "refused", "raw", "slow", "memory", "crash")
 
 
