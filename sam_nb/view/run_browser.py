@@ -25,7 +25,7 @@ import traitlets
 
 from ..contract import job
 from ..core import ParameterError, RunError, SamNbError, atomic_path, did_you_mean, disk_errors, workspace
-from ..markup import Markup, markup, page
+from ..markup import Markup, markup, page, visible
 from ..markup import table as markup_table
 from ..plain_files import read_plain
 from ..training.run_files import local_time, read_evaluation, tensor_problems
@@ -181,10 +181,11 @@ def _scores(info: Mapping[str, Any]) -> dict[str, Any]:
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #cbe5ed84
 def _plain(value: Any) -> Any:
-    "What JSON can hold."
-    if isinstance(value, Mapping): return {str(k): _plain(v) for k, v in value.items()}
+    "What JSON can hold; control characters in a text are made visible."
+    if isinstance(value, Mapping): return {visible(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
-    return value if isinstance(value, (str, int, type(None))) or isinstance(value, float) and math.isfinite(value) else str(value)
+    if isinstance(value, str): return str(visible(value))
+    return value if isinstance(value, (int, type(None))) or isinstance(value, float) and math.isfinite(value) else str(value)
 
 # %% ../../nbs/lib/71_view.run_browser.ipynb #1ca9bdc9
 def _made_with(info: Mapping[str, Any]) -> dict[str, str]:
@@ -204,10 +205,12 @@ def run_record(folder: str | Path,  # runs/<name>
     problems += _tensors(run.folder, _mark(run.weights), _mark(run.last))
     recipe = {str(k): _plain(v) for k, v in info["recipe"].items() if k not in ("run_name", "resume")}
     steps = max(info["steps"], logged["steps"])
-    return {"name": run.name, "method": info["method"], "dataset": str(recipe.get("dataset") or ""), "state": _STATES.get(run.status, "damaged"),
+    return {"name": run.name, "method": visible(info["method"]),
+            "dataset": str(recipe.get("dataset") or ""), "state": _STATES.get(run.status, "damaged"),
             **_scores(info), "loss": logged["loss"], "started": local_time(info["created"]), "order": info["order"],
             "seconds": round(elapsed(run), 1) if info["created"] else None,
-            "steps": steps, "recipe": recipe, "made_with": _made_with(info), "message": _end_message(run, steps), "problems": problems,
+            "steps": steps, "recipe": recipe, "made_with": _plain(_made_with(info)),
+            "message": visible(_end_message(run, steps)), "problems": problems,
             "curves": logged["curves"], "classes": _class_scores(run, problems),
             "figures": [f.name for f in sorted(run.folder.glob("figures/*.png"))]}
 
