@@ -19,6 +19,7 @@ import traitlets
 from ..core import ParameterError, SamNbError, atomic_path, pick_device, workspace, write_json
 from ..contract import ReferringModel, check_referring_model, jobs
 from ..datasets.inside import file_word
+from ..locks import writing_to
 from ..markup import text
 from ..masks import mask_to_rle
 from .assets import asset
@@ -75,13 +76,14 @@ def save_answer(session: SentenceSession, clicks: Sequence[Click] = (), name: st
     "Write the mask of the current sentence and clicks."
     from PIL import Image
     answer, folder, name = session.segment(session.sentence, clicks), Path(folder or workspace().runs / "referring"), file_word(name)
-    taken = [int(m[1]) for f in folder.glob(f"{glob.escape(name)}-*.json") if (m := re.search(r"-(\d+)\.json$", f.name))]
-    base = folder / f"{name}-{max(taken, default=0) + 1:03d}"
-    with atomic_path(base.with_suffix(".png")) as temporary: Image.fromarray(np.uint8(255) * answer.masks[0]).save(temporary, "PNG")
     box = None if np.isnan(answer.boxes[0]).any() else [float(v) for v in answer.boxes[0]]
-    write_json(base.with_suffix(".json"), {
-        "expression": session.sentence, "clicks": [list(c) for c in clicks], "score": float(answer.scores[0]), "present": float(answer.present[0]),
-        "box": box, "segmentation": mask_to_rle(answer.masks[0])})
+    said = {"expression": session.sentence, "clicks": [list(c) for c in clicks], "score": float(answer.scores[0]),
+            "present": float(answer.present[0]), "box": box, "segmentation": mask_to_rle(answer.masks[0])}
+    with writing_to(folder, "saving of masks", wait=60):  # another page takes another number
+        taken = [int(m[1]) for f in folder.glob(f"{glob.escape(name)}-*.json") if (m := re.search(r"-(\d+)\.json$", f.name))]
+        base = folder / f"{name}-{max(taken, default=0) + 1:03d}"
+        with atomic_path(base.with_suffix(".png")) as temporary: Image.fromarray(np.uint8(255) * answer.masks[0]).save(temporary, "PNG")
+        write_json(base.with_suffix(".json"), said)
     return [base.with_suffix(".png"), base.with_suffix(".json")]
 
 # %% ../../nbs/lib/71_view.sentence_view.ipynb #254d31ba

@@ -239,7 +239,7 @@ def evaluated(inputs: Path, folder: Path) -> None:
     from sam_nb.contract import job
     from sam_nb.evaluation.plan import save_evaluations
     if not (folder / "runs/one").exists():
-        shutil.copytree(inputs / "runs/one", folder / "runs/half")
+        shutil.copytree(inputs / "runs/one", folder / "runs/half", dirs_exist_ok=True)
         (folder / "runs/half").rename(folder / "runs/one")
     card = job("promptable")
     how = card.evaluators["clicks"]
