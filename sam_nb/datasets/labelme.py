@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -23,8 +22,8 @@ from .layouts import Choices, Evidence, Layout, read_list
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, file_error
 from .problems import class_name
-from .tool_files import (Crop, Pictures, canvas, chosen_files, corners, cut, cut_near, describe_shapes,
-                                        draw_shapes, files_below, read_annotation, split_of, splits_in, unannotated)
+from .tool_files import (Crop, Pictures, canvas, chosen_files, corners, cut, cut_near, describe_shapes, draw_shapes,
+                                        files_below, mask_pixels, read_annotation, split_of, splits_in, unannotated)
 
 # %% auto #0
 __all__ = ['LABELME', 'draw_shape', 'read_labelme', 'LabelMeReader']
@@ -38,20 +37,19 @@ _DRAWN = {**dict.fromkeys(("polygon", "oriented_rectangle", "rotation"), ("polyg
           "circle": ("ellipse", {"outline": 1}), "line": ("line", {"width": _LINE}), "linestrip": ("line", {"width": _LINE})}
 
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #95dfd30f
-def _mask(shape: Mapping[str, Any]) -> Crop:
+def _mask(shape: Mapping[str, Any], size: tuple[int, int]) -> Crop:
     "A mask that was painted: a PNG at the upper left corner of its points."
     x, y = corners(shape.get("points"), 2)[0].astype(int).tolist()
     try: data = base64.b64decode(shape.get("mask") or "", validate=True)
     except (TypeError, ValueError): raise ValueError("mask that is no base64") from None
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if pixels is None: raise ValueError("mask that is no picture")
+    pixels = mask_pixels(data, size)
     return cut(pixels if pixels.ndim == 2 else pixels[..., :3].any(-1), x, y)
 
 # %% ../../nbs/lib/10_datasets.labelme.ipynb #6987a6e8
 def draw_shape(shape: Mapping[str, Any], size: tuple[int, int]) -> Crop:
     "A shape as LabelMe draws it. Raises `ValueError` where it has no area."
     kind = shape.get("shape_type") or "polygon"
-    if kind == "mask": return _mask(shape)
+    if kind == "mask": return _mask(shape, size)
     if kind not in _POINTS: raise ValueError(f"shape of type {kind!r}, which has no area")
     points = corners(shape.get("points"), _POINTS[kind])
     if kind == "circle":

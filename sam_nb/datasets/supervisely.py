@@ -22,8 +22,8 @@ from .layouts import Choices, Evidence, Layout
 from .object_masks import Entry, FolderContents, MaskSet
 from .pictures import ENDINGS, file_error
 from .problems import class_name
-from .tool_files import (Crop, Pictures, canvas, chosen_files, corners, cut, cut_near, describe_shapes,
-                                        draw_shapes, files_below, read_annotation, split_of, splits_in, unannotated)
+from .tool_files import (Crop, Pictures, canvas, chosen_files, corners, cut, cut_near, describe_shapes, draw_shapes,
+                                        files_below, mask_pixels, most_pixels, read_annotation, split_of, splits_in, unannotated)
 
 # %% auto #0
 __all__ = ['SUPERVISELY', 'draw_figure', 'read_supervisely', 'SuperviselyReader']
@@ -32,23 +32,22 @@ __all__ = ['SUPERVISELY', 'draw_figure', 'read_supervisely', 'SuperviselyReader'
 def _kind(figure: Mapping[str, Any]) -> str: return str(figure.get("geometryType") or ("bitmap" if figure.get("bitmap") else "polygon"))
 
 # %% ../../nbs/lib/10_datasets.supervisely.ipynb #cb15611d
-def _bitmap(said: Any) -> Crop:
+def _bitmap(said: Any, size: tuple[int, int]) -> Crop:
     "A painted mask: the alpha of a PNG, or its one channel."
     said = said if isinstance(said, Mapping) else {}
     (x, y), = corners([said.get("origin")], 1).astype(int).tolist()
     try: data = base64.b64decode(said.get("data") or "")
     except (TypeError, binascii.Error): raise ValueError("bitmap that is no base64") from None
-    try: data = zlib.decompress(data)
+    try: data = zlib.decompressobj().decompress(data, 8 * most_pixels(size))  # no PNG of such a mask is longer
     except zlib.error: pass  # a PNG that was not compressed again
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if pixels is None: raise ValueError("bitmap that is no picture")
+    pixels = mask_pixels(data, size)
     return cut(pixels if pixels.ndim == 2 else pixels[..., 3] if pixels.shape[2] == 4 else pixels.any(-1), x, y)
 
 # %% ../../nbs/lib/10_datasets.supervisely.ipynb #87f4eca0
 def draw_figure(figure: Mapping[str, Any], size: tuple[int, int]) -> Crop:
     "An object as Supervisely draws it. Raises `ValueError` where it has no area."
     kind = _kind(figure)
-    if kind == "bitmap": return _bitmap(figure.get("bitmap"))
+    if kind == "bitmap": return _bitmap(figure.get("bitmap"), size)
     if kind not in ("polygon", "rectangle"): raise ValueError(f"shape of type {kind!r}, which has no area")
     said = figure.get("points") if isinstance(figure.get("points"), Mapping) else {}
     points = np.floor(corners(said.get("exterior"), 3 if kind == "polygon" else 2)).astype(np.int32)

@@ -23,13 +23,13 @@ from .inside import inside, leaves, may_leave, note_name, refuse_outside
 from .layouts import listed
 from .object_masks import MaskSet
 from .picture_names import split_names
-from .picture_files import is_picture
+from .picture_files import file_format, is_picture
 from .pictures import ENDINGS, Problem, file_error
 
 # %% auto #0
 __all__ = ['Crop', 'files_below', 'chosen_files', 'split_of', 'splits_in', 'Pictures', 'unannotated', 'describe_shapes',
-           'read_annotation', 'canvas', 'cut', 'cut_near', 'paste', 'joined', 'Crops', 'draw_shapes', 'corners',
-           'fill_polygon', 'rotated']
+           'read_annotation', 'canvas', 'most_pixels', 'mask_pixels', 'cut', 'cut_near', 'paste', 'joined', 'Crops',
+           'draw_shapes', 'corners', 'fill_polygon', 'rotated']
 
 # %% ../../nbs/lib/10_datasets.tool_files.ipynb #5e403fb3
 @lru_cache(32)
@@ -175,6 +175,21 @@ def canvas(points: np.ndarray,  # float [n, 2] x, y
     "An empty mask from the image's corner to the end of a shape."
     ends = [min(side, max(1, math.ceil(end + margin) + 1)) for side, end in zip(size, points.max(0)[::-1].tolist(), strict=True)]
     return np.zeros(ends, np.uint8)
+
+# %% ../../nbs/lib/10_datasets.tool_files.ipynb #44558e96
+def most_pixels(size: tuple[int, int]) -> int:  # (H, W) of a picture
+    "More than any mask painted in a picture can have, margins included."
+    return 4 * max(size[0] * size[1], 2**20)
+
+def mask_pixels(data: bytes,  # a PNG that an annotation holds
+                size: tuple[int, int]) -> np.ndarray:  # [h, w] or [h, w, C], as stored
+    "A painted mask. Raises `ValueError` for one that is no PNG, or far larger than its picture, before it is decoded."
+    if file_format(data[:32]) != "PNG": raise ValueError("mask that is no picture")
+    width, height = (int.from_bytes(data[at:at + 4]) for at in (16, 20))
+    if width * height > most_pixels(size): raise ValueError(f"mask of {width:,} x {height:,} pixels in a picture of {size[1]:,} x {size[0]:,}")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None: raise ValueError("mask that is no picture")
+    return pixels
 
 # %% ../../nbs/lib/10_datasets.tool_files.ipynb #f9790326
 def cut(plane: np.ndarray,  # [h, w], not 0: inside
