@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,17 @@ def main_parser() -> Parser:
 # %% ../nbs/lib/90_cli.ipynb #a4f13e40
 _STOPPED = ("TrainingInterrupted", "KeyboardInterrupt")
 
+@contextlib.contextmanager
+def _possible_paths() -> Iterator[None]:
+    "A path that no file can have, and the home of a user that this machine does not have, are mistakes of the command line."
+    try: yield
+    except RuntimeError as error:
+        if "home directory" not in str(error): raise
+        raise ParameterError("a path begins with ~ and a user that this machine does not have", remedy="write the whole path") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG: raise
+        raise ParameterError(f"no file can be called {str(error.filename)[:40]}...: this is too long", remedy="correct the path") from None
+
 def main(words: Sequence[str] | None = None,  # None: of the command line
          ) -> int:  # 0: done, 1: a mistake, 130: stopped by Ctrl-C
     "Run the command `sam_nb`."
@@ -144,9 +157,10 @@ def main(words: Sequence[str] | None = None,  # None: of the command line
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # threads that wait give way sooner: a third of the time beside other jobs, the same alone
     if "_ARGCOMPLETE" in os.environ: complete(main_parser())
     try:
-        if words[:1] in (["train"], ["eval"]): _do_job(words[0], words[1:]); return 0
-        options = main_parser().parse_args(words or ["--help"])
-        return options.do(options) or 0
+        with _possible_paths():
+            if words[:1] in (["train"], ["eval"]): _do_job(words[0], words[1:]); return 0
+            options = main_parser().parse_args(words or ["--help"])
+            return options.do(options) or 0
     except SystemExit as done: return done.code or 0  # argparse after --help
     except SamNbError as error:
         name = getattr(error, "name", type(error).__name__)

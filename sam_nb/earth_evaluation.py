@@ -89,6 +89,7 @@ class EarthRun:
     layouts: Mapping[str, Path]
     split: str = "test"
     images: int | None = None  # of each task, at most
+    allow_outside: bool = False  # names and links that leave a folder are read as written
     prompt: str = "{} in the image"  # a class name as a sentence
     semantic_prompt: str | None = None  # the same for label maps; None: as `prompt`; "{} in the image." as released
     contours: Callable | None = None  # for detection on DIOR (above 0.25) and counting (above 0.15), as released
@@ -106,7 +107,7 @@ class EarthRun:
     def cover(self) -> dict[str, Any]:  # name of an image -> its label map
         kind = next((k for k in COVER_FORMS if k in self.layouts), None)
         if kind is None: return {}
-        data = _open(self.layouts[kind], self.split)[0]
+        data = _open(self.layouts[kind], self.split, allow_outside=self.allow_outside)[0]
         return {_stem(s): (s, data.classes) for s in data}
 
     def truth(self, some: Sequence[Any], classes: Sequence[str] = ()) -> EarthTasks:
@@ -131,29 +132,29 @@ def _referring_seg(run: EarthRun, folder: Path) -> Evaluation:
     return put_beside(found, floors, sentence_ceiling(data, run.model.image_size, evenly_spaced(len(data), run.images)))
 
 def _semantic_seg(run: EarthRun, folder: Path) -> Evaluation:
-    data, train = _open(folder, run.split)
+    data, train = _open(folder, run.split, allow_outside=run.allow_outside)
     some = _few(data, run.images)
     ceiling = EarthTasks(TrueMaps(some, class_mask(data.classes), run.model.image_size), prompt="{}")
     return evaluate_named_classes(run.tasks(prompt=run.semantic_prompt or run.prompt), some, data.classes, train, ceiling)
 
 # %% ../nbs/lib/66_earth_evaluation.ipynb #09996476
 def _detection(run: EarthRun, folder: Path, oriented: bool = False) -> Evaluation:
-    data, train = _open(folder, run.split)
+    data, train = _open(folder, run.split, allow_outside=run.allow_outside)
     some, contours = _few(data, run.images), run.contours if data.kind == "dior" else None
     return evaluate_detection(run.tasks(contours=contours), some, data.classes, oriented, train=train, ceiling=run.truth(some, data.classes))
 
 def _oriented(run: EarthRun, folder: Path) -> Evaluation: return _detection(run, folder, oriented=True)
 
 def _visual_grounding(run: EarthRun, folder: Path) -> Evaluation:
-    some = _few(_open(folder, run.split)[0], run.images)
+    some = _few(_open(folder, run.split, allow_outside=run.allow_outside)[0], run.images)
     return evaluate_grounding(run.tasks(), some, run.truth(some))
 
 def _multi_label_cls(run: EarthRun, folder: Path) -> Evaluation:
-    data, train = _open(folder, run.split)
+    data, train = _open(folder, run.split, allow_outside=run.allow_outside)
     return evaluate_labels(run.tasks(), _few(data, run.images), data.classes, train)
 
 def _multi_class_cls(run: EarthRun, folder: Path) -> Evaluation:
-    data, train = _open(folder, run.split)
+    data, train = _open(folder, run.split, allow_outside=run.allow_outside)
     some = _few(data, run.images)
     found = evaluate_scenes(run.tasks(), some, data.classes, train)
     for name, balance in (("maximum", 1.0), ("mean", 0.0)):  # which of both decides is the larger question
@@ -172,14 +173,14 @@ def choose_class_balance(model: ReferringModel, root: str | Path, split: str = "
 
 # %% ../nbs/lib/66_earth_evaluation.ipynb #7ca689f4
 def _captioning(run: EarthRun, folder: Path) -> Evaluation:
-    data, train = _open(folder, run.split)
+    data, train = _open(folder, run.split, allow_outside=run.allow_outside)
     some, kind = _few(data, run.images), next((k for k in ("dior", "dota") if k in run.layouts), None)
-    boxes = _open(run.layouts[kind], run.split)[0] if kind else ()
+    boxes = _open(run.layouts[kind], run.split, allow_outside=run.allow_outside)[0] if kind else ()
     same = bool(boxes) and {_stem(s) for s in some} <= {_stem(b) for b in boxes}
     return evaluate_captions(run.tasks(), some, data.classes, train=train, boxes=boxes if same else None)
 
 def _counting(run: EarthRun, folder: Path) -> Evaluation:
-    data, train = _open(folder, run.split, **({"name": run.count_list} if run.count_list else {}))
+    data, train = _open(folder, run.split, allow_outside=run.allow_outside, **({"name": run.count_list} if run.count_list else {}))
     some = _few(data, run.images)
     known = run.cover and all(_stem(s) in run.cover for s in some)
     ceiling = run.truth(some, sorted({s.label for s in some})) if known else None
@@ -236,7 +237,7 @@ def show_worst(results: Mapping[str, Evaluation], task: str,  # detection, orien
     from sam_nb.show import show_images
     if task not in _WORST: raise ParameterError(f"no pictures of {task}", remedy=f"one of {', '.join(_WORST)}")
     about, seen = results[task].about, {}
-    data = _open(Path(about["folder"]), about["split"])[0]
+    data = _open(Path(about["folder"]), about["split"], allow_outside=how.get("allow_outside", False))[0]
     some, run = _few(data, about["images"]), EarthRun(model, {}, **how)
     for row in results[task].ranked(_WORST[task]): seen.setdefault(row["name"], row["index"])
     drawn = [_drawn(run.tasks(), task, some[k], data.classes) for k in list(seen.values())[:count]]

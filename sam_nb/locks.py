@@ -55,7 +55,7 @@ class Holder:
 def _read_holder(text: str) -> tuple[Holder, float | None]:  # its birth too
     "What a lock file says; anything may be in it."
     try: said = json.loads(text)
-    except ValueError: said = None
+    except (ValueError, RecursionError): said = None
     if not isinstance(said, dict): said = {}
     pid, birth = said.get("pid"), said.get("birth")
     words = [v if isinstance(v := said.get(k), str) else "" for k in ("host", "began", "what")]

@@ -122,12 +122,13 @@ def make_panoramas(sweeps: Any,  # a folder of frames, sweeps (then all in "trai
                    out: str | Path,  # made, must be empty
                    layout: str = "saom",  # "saom": red masks and metadata.json; "instance": images/, instance/ (16-bit PNG) and frames.json
                    classes: Sequence[str] | None = None,  # by category; None: those of the folder, or one called "object"
+                   allow_outside: bool = False,  # names and links that leave the folder are read as written, of a folder of frames
                    **options) -> Path:  # of `join_sweep`; the metadata file for `load_saom_metadata`, or the folder for `load_objects`
     "Join and write many sweeps; SAOM's layout leaves out objects without a class. Raises `ParameterError` or `DatasetError`."
     writers = {"saom": write_saom_metadata, "instance": _write_instances}
     if layout not in writers: raise ParameterError(f"layout={layout!r}", remedy=did_you_mean(layout, writers))
     if isinstance(sweeps, (str, Path)):
-        found = _frames_in(sweeps)
+        found = _frames_in(sweeps, allow_outside)
         sweeps, classes = {s: sweeps_in(d) for s, d in found.items()}, classes or next(iter(found.values())).classes
         if "" in sweeps: sweeps = sweeps[""]
     if not isinstance(sweeps, Mapping): sweeps = {"train" if layout == "saom" else "": sweeps}
@@ -136,10 +137,10 @@ def make_panoramas(sweeps: Any,  # a folder of frames, sweeps (then all in "trai
         return writers[layout]({s: _JoinedSweeps(of, options, not classes) for s, of in sweeps.items()}, out, classes or ("object",))
 
 # %% ../../nbs/lib/10_datasets.panorama_files.ipynb #6d269c2c
-def _frames_in(folder: str | Path) -> dict[str, Objects]:  # split -> frames, all of them; "": no splits
-    there = splits_on_disk(folder)
+def _frames_in(folder: str | Path, allow_outside: bool = False) -> dict[str, Objects]:  # split -> frames, all of them; "": no splits
+    there = splits_on_disk(folder, allow_outside=allow_outside)
     whole = [s for s in there if s == "train" and "val" not in there]  # by name, a part of it would be held out
-    return {s: load_objects(folder, s if s and s not in whole else None, kind="instance") for s in there or [""]}
+    return {s: load_objects(folder, s if s and s not in whole else None, kind="instance", allow_outside=allow_outside) for s in there or [""]}
 
 def _write_instances(splits: Mapping[str, Any], folder: str | Path, classes: Sequence[str]) -> Path:
     "Write images/split, instance/split (16-bit PNG) and frames.json."

@@ -256,10 +256,11 @@ def _conversion_notes(splits: Mapping[str, Referring], layout: str, ending: str 
 def convert_referring(source: str | Path,  # a folder in any of the three layouts
                       out: str | Path,  # new or empty
                       layout: str,  # "risors", "refer" or "refsegrs"
+                      allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
                       **options) -> Converted:  # ending of `write_risors`, name of `write_refer`
     "Write a referring dataset in another layout. Raises `DatasetError` or `ParameterError`."
     if layout not in WRITERS: raise ParameterError(f"layout={layout!r}", remedy=did_you_mean(layout, WRITERS))
-    splits = whole_splits(source, empty=True)
+    splits = whole_splits(source, empty=True, allow_outside=allow_outside)
     table = WRITERS[layout](splits, out, **options)
     notes = _conversion_notes(splits, layout, **{k: v for k, v in options.items() if k == "ending"})
     return Converted(Path(out), table, (*_merged_splits(Path(source).expanduser()), *notes))

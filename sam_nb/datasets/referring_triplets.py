@@ -85,17 +85,18 @@ def _of_masks(data: Any, index: int) -> ObjectImage:  # data: `Objects`
 # %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #358ed3b2
 def open_images(root: str | Path, split: str,
                 problems: list[Problem] | None = None,  # images that cannot be read are added here; None: they raise
+                allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
                 ) -> tuple[tuple[str, ...], Iterator[ObjectImage]]:  # the classes of the dataset, the images
     "The images of a split of DOTA, DIOR, label maps, or a folder of instance masks. Raises `DatasetError`."
     kind = earth_kind(root)
     if kind in ("counts", "rsvg", "captions", "scenes"):
         raise file_error("no masks", f"a folder of {kind} has neither boxes of all objects nor masks", root, "take DOTA, DIOR, COCO or label maps")
-    data = open_earth(root, split, kind) if kind else _open_masks(Path(root), split)
+    data = open_earth(root, split, kind, allow_outside=allow_outside) if kind else _open_masks(Path(root), split, allow_outside)
     return tuple(c for c in data.classes if "/" not in c), _images(data, bool(kind), problems)
 
 # %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #25a751a4
-def _open_masks(root: Path, split: str) -> Any:  # Objects
-    try: return load_objects(root, split, crowd=True)
+def _open_masks(root: Path, split: str, allow_outside: bool) -> Any:  # Objects
+    try: return load_objects(root, split, crowd=True, allow_outside=allow_outside)
     except DatasetError as error:
         if getattr(error, "problem", None) is None or error.problem.kind != "no masks": raise
         raise file_error("nothing to describe", f"no referring dataset here, and {error.fact}", root, "expected JPEGImages, Annotations and "
@@ -285,17 +286,19 @@ class Triplets:
 def _flat(data: Referring) -> list[tuple[Entry, Target]]: return [(e, t) for e in data.entries for t in e.truth]
 
 # %% ../../nbs/lib/10_datasets.referring_triplets.ipynb #8c375f28
-def triplet_splits(root: str | Path) -> list[str]:
+def triplet_splits(root: str | Path, allow_outside: bool = False) -> list[str]:
     "The splits of a folder from which triplets can be made."
-    there = earth_splits(root) or [s for s in splits_to_check(root)]
+    there = earth_splits(root) or [s for s in splits_to_check(root, allow_outside=allow_outside)]
     return ["train" if s == "all" else s for s in there]
 
 def make_triplets(root: str | Path, split: str | None = None,  # None: the first
-                  seed: int = 0, options: TripletOptions = TripletOptions()) -> Triplets:
+                  seed: int = 0, options: TripletOptions = TripletOptions(),
+                  allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
+                  ) -> Triplets:
     "Referring triplets of every image of a split. Raises `DatasetError`."
     root, problems, entries, groups = Path(root).expanduser(), [], [], []
-    split = split or triplet_splits(root)[0]
-    (classes, images), overhead = open_images(root, split, problems), bool(earth_kind(root))
+    split = split or triplet_splits(root, allow_outside)[0]
+    (classes, images), overhead = open_images(root, split, problems, allow_outside), bool(earth_kind(root))
     words = dataset_words(classes, overhead)
     for image in images:
         found = image_triplets(image, classes, words, np.random.default_rng(derive_seed(seed, "triplets", image.name)), options, overhead)
@@ -311,11 +314,12 @@ def generate_referring(source: str | Path,  # DOTA, DIOR, COCO or other masks, l
                        out: str | Path,  # new or empty
                        layout: str = "refer",  # "risors", "refer" or "refsegrs"
                        seed: int = 0, options: TripletOptions = TripletOptions(),
+                       allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
                        **how) -> Converted:  # ending of `write_risors`, name of `write_refer`
     "Write referring triplets of every split of a folder. Raises `DatasetError` or `ParameterError`."
     if layout not in WRITERS: raise ParameterError(f"layout={layout!r}", remedy=did_you_mean(layout, WRITERS))
     if not Path(source).is_dir(): raise file_error("folder missing", "this folder is not there", source, "check the path")
-    made = {split: make_triplets(source, split, seed, options) for split in triplet_splits(source)}
+    made = {split: make_triplets(source, split, seed, options, allow_outside) for split in triplet_splits(source, allow_outside)}
     table = WRITERS[layout]({split: m.data for split, m in made.items()}, out, **how)
     counts = Counter(group for m in made.values() for group, _ in m.groups)
     notes = [f"made: {counts['one']} of one object, {counts['many']} of several or of a class, {counts['zero']} of nothing"]

@@ -182,10 +182,11 @@ def _write(sample: Mapping[str, Any], number: int, split: str, folder: Path, cla
 def folder_to_saom(root: str | Path,  # of images with object masks, as `load_objects` takes it
                    folder: str | Path,  # made, must be empty
                    parts: bool = False,  # parts of objects too
+                   allow_outside: bool = False,  # names and links that leave the folder are read as written, see `datasets.inside`
                    ) -> Path:  # the metadata file
     "Images and masks in SAOM's layout; one in five is held out where there is no validation split, and objects without a class are called 'object'."
-    there = splits_on_disk(root)
+    there = splits_on_disk(root, allow_outside=allow_outside)
     splits = [s for s in ("train", "val", "test") if s in there or (s != "test" and (not there or "train" in there))]
-    found = {split: load_objects(root, split) for split in splits}
+    found = {split: load_objects(root, split, allow_outside=allow_outside) for split in splits}
     classes = next(iter(found.values())).classes
     return write_saom_metadata(found, folder, classes or ("object",), parts, unnamed=not classes)

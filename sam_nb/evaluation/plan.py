@@ -227,11 +227,14 @@ def _short(card: Job, name: str | None) -> dict[str, Any]:
 # %% ../../nbs/lib/50_evaluation.plan.ipynb #8665178a
 def open_data(card: Job, plan: Plan,
               choices: FolderChoices | None = None,  # about a folder of object masks; the run's are kept
+              allow_outside: bool | None = None,  # without choices; None: as the run
               **options: Any) -> Any:  # of the dataset's loader
     "The images of a plan; raises `DatasetError` or `ParameterError`."
     found = find_data(card, plan.dataset, plan.data_root, plan.split)
     if choices is not None: kept = options_like_run(choices, plan.trained, found, plan.same_folder)
-    else: kept = {"allow_outside": True} if plan.same_folder and plan.trained.get("allow_outside") else {}
+    else:
+        if allow_outside is None: allow_outside = plan.same_folder and plan.trained.get("allow_outside")
+        kept = {"allow_outside": True} if allow_outside else {}
     data = found.open(plan.split, **{**kept, **options})
     if choices is not None and kept: refuse_idle(choices.chosen(), data.kind)
     return data

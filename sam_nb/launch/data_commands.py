@@ -52,7 +52,7 @@ def _do_shares(options: argparse.Namespace) -> None:
     from sam_nb.datasets.catalog import named_folder, resolve_dataset
     from sam_nb.datasets.label_shares import labelled_share, link_share, share_table, write_share
     name, root = (options.dataset, options.data_root) if options.data_root else named_folder(options.dataset)
-    data, tables = resolve_dataset(name, root, "objects", "demo_street").open("train"), {}
+    data, tables = resolve_dataset(name, root, "objects", "demo_street").open("train", allow_outside=options.allow_outside == "true"), {}
     if options.links and data.kind != "cityscapes": raise ParameterError("--links is for Cityscapes' layout", remedy="leave it out")
     drawn = dict(seed=options.seed, nested=options.nested, every_class=options.every_class)
     for share in options.shares:
@@ -109,10 +109,11 @@ def _do_saom_data(options: argparse.Namespace) -> None:
     with disk_errors(Path(options.out)):
         if options.panoramas:
             from sam_nb.datasets.panorama_files import make_panoramas
-            made = make_panoramas(options.folder, options.out, projection=options.panoramas, fov=options.fov, roll=options.roll)
+            made = make_panoramas(options.folder, options.out, projection=options.panoramas, fov=options.fov, roll=options.roll,
+                                  allow_outside=options.allow_outside == "true")
         else:
             from sam_nb.datasets.saom_files import folder_to_saom
-            made = folder_to_saom(options.folder, options.out, options.parts)
+            made = folder_to_saom(options.folder, options.out, options.parts, options.allow_outside == "true")
     print(shown_path(made))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #86d94c3c
@@ -125,7 +126,7 @@ def _do_referring_data(options: argparse.Namespace) -> None:
     from sam_nb.datasets.referring_triplets import generate_referring
     chosen = {"ending": ".png"} if options.png else {"name": options.name} if options.name else {}
     make = convert_referring if is_referring(options.folder) else generate_referring
-    made = make(options.folder, options.out, options.layout, **chosen)
+    made = make(options.folder, options.out, options.layout, allow_outside=options.allow_outside == "true", **chosen)
     print(made, shown_path(made.folder.resolve()), sep="\n")
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #a1c98d1c
@@ -138,6 +139,7 @@ def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentP
     saom = command("saom-data", "write a folder of images and masks as SAOM's metadata.json and red masks, or as panoramas", _do_saom_data)
     saom.add_argument("folder", metavar="FOLDER", help="images with object masks; for panoramas the views of each place: NAME_0, NAME_1, ...")
     saom.add_argument("out", metavar="OUT", help="a new folder")
+    _add_outside_option(saom)
     saom.add_argument("--parts", action="store_true", help="parts of objects too")
     saom.add_argument("--panoramas", choices=["concatenate", "cylindrical"],
                       help="join the views of each place, evenly turned, by their numbers")
@@ -147,16 +149,22 @@ def add_data_commands(command: Callable[[str, str, Callable], argparse.ArgumentP
     sentences.add_argument("folder", metavar="FOLDER", help="images with expressions (RISORS, REFER, RefSegRS), or with boxes, "
                            "masks or label maps (DOTA, DIOR, COCO, LoveDA)")
     sentences.add_argument("out", metavar="OUT", help="a new folder")
+    _add_outside_option(sentences)
     sentences.add_argument("--layout", choices=["risors", "refer", "refsegrs"], required=True, help="the one to write")
     sentences.add_argument("--png", action="store_true", help="risors: pictures that are not JPEG as PNG, exactly; public readers take JPEG only")
     sentences.add_argument("--name", help="refer: of the dataset, which names its folders (default: rrsisd)")
     _add_demo_options(command("demo-data", "generate a demo dataset", _do_demo_data))
 
 # %% ../../nbs/lib/80_launch.data_commands.ipynb #edcd2f69
+def _add_outside_option(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--allow_outside", "--allow-outside", choices=["true", "false"],
+                      help="true: names and links that leave the folder are read as they are written (default: false)")
+
 def _add_share_options(shares: argparse.ArgumentParser) -> None:
     shares.add_argument("dataset", metavar="DATASET", help="a name of the catalog, or a folder of images with object masks")
     shares.add_argument("shares", nargs="+", metavar="SHARE", help='percent of the training images, or "24 images"')
     shares.add_argument("--data_root", "--data-root", metavar="FOLDER", help="its folder (default: data/DATASET)")
+    _add_outside_option(shares)
     shares.add_argument("--seed", type=int, default=0, help="another seed, another draw (default: 0)")
     shares.add_argument("--nested", action="store_true", help="smaller shares lie within larger ones")
     shares.add_argument("--every-class", action="store_true", help="every class has a label in each share")

@@ -294,6 +294,7 @@ def check_litter(more: Iterable[str | Path] = (),  # further folders, such as th
 def _left(one: Litter) -> Finding:
     name = f"{one.what} {shown_path(one.path)}"
     if one.certain: return _warning("litter", f"{name}: {one.why}", "sam_nb doctor --clean removes it")
+    if one.nameless: return _ok("litter", f"{name}: an older version's, or your own", f"if not yours: rm -r {shlex.quote(shown_path(one.path))}")
     return _ok("litter", f"{name}: a process may be writing it", "if not: look again in an hour (one of another machine: in a day)")
 
 def _cleaned(one: Litter) -> Finding:

@@ -35,8 +35,10 @@ _HOUR = 3600.0  # seconds
 
 def _writer(found: re.Match) -> int | None:  # None: its name does not tell, or tells another machine
     "The process of this machine that made a temporary name."
-    pid = found.groupdict().get("pid")
-    return int(pid) if pid and re.search(rf"[.-]{re.escape(socket.gethostname())}-{pid}-", found[0]) else None
+    if not (pid := found.groupdict().get("pid")): return None
+    host = socket.gethostname()
+    ends = [begin + name for begin in (".", ".unfinished-") for name in (host, host.partition(".")[0][:40])]  # the second: of `atomic_path`
+    return int(pid) if found[0][:found.start("pid") - 1].endswith(tuple(ends)) else None
 
 # %% ../../nbs/lib/81_launch.litter.ipynb #dab82c90
 def _open_paths() -> set[str]:
@@ -63,17 +65,21 @@ class Litter:
     what: str  # "temporary file", "unfinished folder", ...
     why: str  # why it is nobody's; empty: that is not certain
     locked_by: tuple[Path, str] | None = None  # folder and lock file that must be free
+    nameless: bool = False  # its name tells no process: of an older version, or a person's own
 
     @property
     def certain(self) -> bool: return bool(self.why)
 
 # %% ../../nbs/lib/81_launch.litter.ipynb #c6b85907
+def _is_nameless(found: re.Match) -> bool: return "pid" in found.groupdict() and found["pid"] is None
+
 def _nobodys(path: Path, found: re.Match, run: Path | None, open_: set[str]) -> str:  # why; empty: not certain
     "Why something is nobody's."
     if any(p == str(path) or p.startswith(f"{path}{os.sep}") for p in open_): return ""
+    if _is_nameless(found): return ""
     pid = _writer(found)
     if pid is not None and not psutil.pid_exists(pid): return f"its process {pid} has ended"
-    if run is not None and is_locked(run) is False: return "nobody writes to this folder"
+    if run is not None and is_locked(run) is False and not is_locked(run, ".eval.lock"): return "nobody writes to this folder"
     try: quiet = time.time() - _last_write(path)
     except OSError: return ""
     elsewhere = pid is None and found.groupdict().get("pid") is not None  # another machine's process cannot be looked for
@@ -124,16 +130,18 @@ def find_litter(more: Iterable[str | Path] = (),  # further folders, such as the
 def _judge(path: Path, is_folder: bool, run: Path | None, open_: set[str]) -> Iterator[Litter]:
     "A name that is ours, and whether it is nobody's."
     if not is_folder and (named := _FILE.fullmatch(path.name)):
-        yield Litter(path, "temporary file", _nobodys(path, named, run, open_), (run, ".lock") if run else None)
+        locked_by = (run, ".lock") if run else None
+        yield Litter(path, "temporary file", _nobodys(path, named, run, open_), locked_by, _is_nameless(named))
     elif is_folder and (named := _FOLDER.fullmatch(path.name)):
         if named["old"] and not os.path.lexists(path.with_name(named["name"])): return  # the only copy: see `only_copies`
-        yield Litter(path, "replaced folder" if named["old"] else "unfinished folder", _nobodys(path, named, None, open_))
+        what = "replaced folder" if named["old"] else "unfinished folder"
+        yield Litter(path, what, _nobodys(path, named, None, open_), nameless=_is_nameless(named))
     elif not is_folder and _LOCK.fullmatch(path.name) and _is_our_lock(path) and is_locked(path.parent, path.name) is False:
         yield Litter(path, "lock file", "no process holds its lock", (path.parent, path.name))
 
 def _is_our_lock(path: Path) -> bool:
     try: said = json.loads(path.read_bytes()[:4096])
-    except (OSError, ValueError): return False
+    except (OSError, ValueError, RecursionError): return False
     return isinstance(said, dict) and {"pid", "host", "began", "what"} <= said.keys()
 
 # %% ../../nbs/lib/81_launch.litter.ipynb #b1c989cf

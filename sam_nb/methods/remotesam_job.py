@@ -86,7 +86,7 @@ def _open(recipe: RemoteSamEvalRecipe, plan: Plan) -> tuple[dict[str, RemoteSAM]
     from sam_nb.core import pick_device
     device = pick_device(recipe.device)
     if device.type == "cpu" and recipe.precision == "fp16": raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
-    data = open_data(JOB, plan, empty=recipe.absent)
+    data = open_data(JOB, plan, allow_outside=recipe.allow_outside, empty=recipe.absent)
     stopped = plan.weights.is_file() and plan.trained
     model = _of_stopped_run(plan) if stopped else _load(plan.weights, recipe.image_size, recipe.bert)
     return {"model": model.to(device)}, data
@@ -135,7 +135,8 @@ def _evaluate_tasks(models: Mapping[str, RemoteSAM], data: Any, recipe: RemoteSa
     contours = load_contour_model(recipe.contours, recipe.device) if recipe.contours else None
     images = recipe.task_images or (6 if recipe.tasks_root is None else None)
     say = (lambda line: print(line, flush=True)) if progress else (lambda line: None)
-    how = dict(prompt=recipe.prompt, contours=contours, tile=recipe.tile, precision=recipe.precision, class_balance=recipe.class_balance)
+    how = dict(prompt=recipe.prompt, contours=contours, tile=recipe.tile, precision=recipe.precision, class_balance=recipe.class_balance,
+               allow_outside=bool(recipe.allow_outside))
     return evaluate_tasks(models["model"], folder, tasks, plan.split, images, say, leave=("referring_seg",), **how)
 
 # %% ../../nbs/lib/60_methods.remotesam_job.ipynb #2c146888

@@ -166,6 +166,7 @@ class RemoteSamEvalRecipe(EvalRecipe):
     bert: str | None = Field(None, description="of a released file: folder of vocab.txt; None: beside it, or checkpoints/bert-base-uncased")
     max_expressions: int | None = Field(None, gt=0, description="sentences of an image, at most; None: all")
     absent: bool = Field(True, description="evaluate the dataset's sentences that name nothing too")
+    allow_outside: bool | None = Field(None, description="read names and links that leave the dataset's folder as they are written; None: as the run")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision")
     worst: int = Field(4, gt=0, le=50, description="worst answers to show")
     tasks: str = Field("all", description=f"beside the sentences, separated by commas: {', '.join(OTHER_TASKS)}; all that have data; none")

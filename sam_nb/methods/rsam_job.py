@@ -90,7 +90,7 @@ def _open(recipe: RsamEvalRecipe, plan: Plan) -> tuple[dict[str, RSAM], Any]:  #
     from sam_nb.core import pick_device
     device = pick_device(recipe.device)
     if device.type == "cpu" and recipe.precision == "fp16": raise ParameterError("precision='fp16' needs a GPU", remedy="precision='fp32' or 'bf16'")
-    data = open_data(JOB, plan, empty=recipe.absent)
+    data = open_data(JOB, plan, allow_outside=recipe.allow_outside, empty=recipe.absent)
     stopped = plan.weights.is_file() and plan.trained
     model = _of_stopped_run(plan) if stopped else _load(plan.weights, recipe.backbone, recipe.image_size, recipe.bert, recipe.mask_text_padding)
     return {"model": model.to(device)}, data

@@ -168,6 +168,7 @@ class RsamEvalRecipe(EvalRecipe):
     mask_text_padding: bool | None = Field(None, description="padding takes no part; None: the model's own, false for a released file")
     max_expressions: int | None = Field(None, gt=0, description="sentences of an image, at most; None: all")
     absent: bool = Field(True, description="evaluate the dataset's sentences that name nothing too")
+    allow_outside: bool | None = Field(None, description="read names and links that leave the dataset's folder as they are written; None: as the run")
     black_boxes: float = Field(0.0, ge=0, le=1, description="probability of black boxes on an image; 0.2 as released")
     seed: int = Field(0, ge=0, description="of the black boxes")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast precision; bf16 as released")

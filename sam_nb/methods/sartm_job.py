@@ -99,7 +99,7 @@ def _open(recipe: SartmEvalRecipe, plan: Plan) -> tuple[dict[str, Any], Any]:  #
     from sam_nb.encoders.lora import merge_lora
     from sam_nb.methods.sartm_weights import load
     released = not plan.trained and plan.weights.is_file()
-    data = open_data(JOB, plan, **({"released": True} if released or plan.trained.get("released") else {}))
+    data = open_data(JOB, plan, allow_outside=recipe.allow_outside, **({"released": True} if released or plan.trained.get("released") else {}))
     model = load(plan.weights, data.classes, data.palette, recipe.image_size, plan.trained)
     merge_lora(model.image_encoder)
     return {"model": model}, data

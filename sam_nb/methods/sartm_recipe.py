@@ -129,6 +129,7 @@ class SartmEvalRecipe(EvalRecipe):
     workers: int | None = Field(None, ge=0, description="loader processes; None: as many as help on this machine, at most 8")
     multi_scale: bool = Field(False, description=f"average over the sizes {SCALES}")
     flip: bool = Field(False, description="average over the mirror image too")
+    allow_outside: bool | None = Field(None, description="read names and links that leave the dataset's folder as they are written; None: as the run")
     absent: Literal["zero", "skip"] = Field("zero", description="classes that never occur: 0 in the mean (released), or left out")
 
 # %% ../../nbs/lib/60_methods.sartm_recipe.ipynb #159bf74a

@@ -370,6 +370,24 @@ def test_links_are_followed_inside_only(reader, world):
         assert sorted(files(root, allow_outside=True)) == sorted(whole), place
 
 
+def test_every_evaluation_takes_the_option_that_its_error_names(world):
+    from types import SimpleNamespace
+
+    from sam_nb.contract import job
+    from sam_nb.demo.aerial import make_demo_aerial
+    from sam_nb.evaluation.plan import open_data
+    for method in ("promptable", "remotesam", "rsam", "s4m", "saom", "sartm"):
+        assert all("allow_outside" in way.recipe.model_fields for way in job(method).evaluators.values()), method
+    root = make_demo_aerial(world / "data", size=64, train=2, val=1, test=1, hard=0)
+    shutil.move(root / "JPEGImages", world / "disk")
+    os.symlink(world / "disk", root / "JPEGImages")
+    for trained, same in (({}, False), ({"allow_outside": True}, True)):
+        plan = SimpleNamespace(dataset="referring", data_root=str(root), split="test", trained=trained, same_folder=same)
+        with pytest.raises(SamNbError, match="--allow_outside true"): open_data(job("rsam"), plan, allow_outside=False)
+        assert len(open_data(job("rsam"), plan, allow_outside=True)) == 1
+    assert len(open_data(job("rsam"), plan)) == 1  # as the run
+
+
 def test_any_name_stays_inside(world):
     from hypothesis import given, settings
     from hypothesis import strategies as st
