@@ -136,7 +136,7 @@ def test_a_signal_to_the_whole_process_group_is_heard(tmp_path, number, whole):
     os.killpg(process.pid, number)
     process.join(30)
     log = (tmp_path / "stopped.log").read_text()
-    assert process.exitcode and "interrupted at step" in log and "go on with resume='stopped'" in log
+    assert process.exitcode and "interrupted at step" in log and "go on with --resume stopped (resume='stopped')" in log
     run = Run.open("stopped", tmp_path)
     assert run.status == "interrupted" and load_training_state(run.last)[1]["step"] == run.info["steps"] >= 5
     toy.finish(toy.train(tmp_path, "stopped", resume=True, **SMALL), tmp_path, "stopped")

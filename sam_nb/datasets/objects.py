@@ -260,8 +260,9 @@ def load_objects(root: str | Path,
     found = _open_folder(root, split, choices)
     if not found.entries:
         kept_out = f" (left out: {count_problems(found.problems)})" if found.problems else ""
-        remedy = next((p.remedy for p in found.problems if p.kind in (LINK, NAME)), "mend what was left out, or choose another split")
-        raise file_error("split empty", f"no image with a usable mask in split {split or 'all'!r}{kept_out}", root, remedy)
+        left = next((p for p in found.problems if p.kind in (LINK, NAME)), None)
+        fact = f"no image with a usable mask in split {split or 'all'!r}{kept_out}" + (f"; {left.fact}" if left else "")
+        raise file_error("split empty", fact, root, left.remedy if left else "mend what was left out, or choose another split")
     return Objects(found, split=split or "", root=root, **reading, **options)
 
 # %% ../../nbs/lib/10_datasets.objects.ipynb #1e372271

@@ -32,7 +32,7 @@ def check_formats(to: Sequence[str] | str | None,  # names, or "coco,geojson"; N
     "The formats that are meant. Raises `ParameterError` for those that cannot be written."
     to = [f.strip() for f in to.split(",") if f.strip()] if isinstance(to, str) else list(to or ())
     for name in to:
-        if name not in FORMATS: raise ParameterError(f"there is no format {name!r}", remedy=did_you_mean(name, FORMATS))
+        if name not in FORMATS: raise ParameterError(f"there is no format {name!r} (of {', '.join(FORMATS)})", remedy=did_you_mean(name, FORMATS))
         if semantic and name in ("yolo", "instances"):
             raise ParameterError(f"--to {name} is for objects, and this model finds classes of pixels", remedy="--to labels,coco,geojson")
     if "gpkg" in to: require_geopackage()

@@ -79,7 +79,7 @@ def compare_runs(names: list[str | Path],  # two or more runs
     import pandas as pd
     runs = [inspect_run(run_folder(n, root))[0] for n in names]
     recipes = pd.DataFrame({r.name: {k: repr(v) for k, v in r.info["recipe"].items() if k not in ("run_name", "resume")} for r in runs})
-    differing = recipes[recipes.nunique(axis=1, dropna=False) > 1]
+    differing = recipes[recipes.fillna("None").nunique(axis=1) > 1]  # an older run does not know every parameter
     scores = pd.DataFrame({r.name: {k: round(v, 2) for k, v in r.info["metrics"].items() if isinstance(v, (int, float))} for r in runs})
     status = pd.DataFrame({r.name: {"status": r.status} for r in runs})
     return pd.concat({"run": status, "parameter": differing, "score": scores}).fillna("")

@@ -295,7 +295,8 @@ def _refuse_running(run: Run) -> None:
 def _check_resumed(run: Run, method: str, recipe: Recipe) -> None:
     "Raise `RunError` where a run is finished, or has another recipe."
     if run.info["status"] == "finished":
-        raise RunError(f"run {run.name!r} is finished", file=run.folder, remedy="start a new run; checkpoint=... may name its weights")
+        raise RunError(f"run {run.name!r} is finished", file=run.folder,
+                       remedy="start a new run, from its weights if you like: --checkpoint FOLDER/model (checkpoint=...)")
     changes = recipe_changes(run.info["recipe"], recipe)
     if run.info["method"] != method: changes = {"method": (run.info["method"], method), **changes}
     if changes:

@@ -43,7 +43,8 @@ def check_interrupt(t: Trainer) -> None:
         if t.step % t.log_every: return
         caught = bool(t.accelerator.reduce(torch.tensor(float(caught), device=t.device), "sum"))
     if caught:
-        raise TrainingInterrupted(f"interrupted at step {t.step} of {t.steps}", file=t.run.folder, remedy=f"go on with resume={t.run.name!r}")
+        raise TrainingInterrupted(f"interrupted at step {t.step} of {t.steps}", file=t.run.folder,
+                                  remedy=f"go on with --resume {t.run.name} (resume={t.run.name!r})")
 
 # %% ../../nbs/lib/41_training.stop.ipynb #10de80d7
 @contextlib.contextmanager

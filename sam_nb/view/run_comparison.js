@@ -4,7 +4,8 @@ function differing(runs, field) {
   const names = [...new Set(runs.flatMap(r => Object.keys(r[field])))];
   const sound = runs.filter(r => Object.keys(r[field]).length); // a damaged run has no values to compare
   const value = (r, name) => name in r[field] ? formatValue(r[field][name]) : "–";
-  const differs = name => new Set(sound.map(r => value(r, name))).size > 1;
+  const older = field === "recipe" ? formatValue(null) : "–"; // a run of an older version does not know every parameter
+  const differs = name => new Set(sound.map(r => name in r[field] ? value(r, name) : older)).size > 1;
   return names.filter(differs).map(name => [name, runs.map(r => value(r, name))]);
 }
 const rounded = v => /^-?\d+\.\d{4,}$/.test(v) ? String(+(+v).toPrecision(5)) : v;

@@ -644,6 +644,10 @@ def test_check_names_what_leaves_the_folder(world, capsys):
     linked(root, world, root / "train")
     code, text = said(capsys, "check", root)
     assert code == 1 and f"{root}/train is a link to" in text and "--allow_outside true" in text
+    for split in ("train", "val"): (root / f"annotations/instances_{split}.json").rename(root / f"annotations/{split}.json")
+    (root / "annotations/val.json").unlink(); (root / "val").rename(root / "unused"); shutil.rmtree(root / "unused")
+    code, text = said(capsys, "check", root)  # nothing is left: the reason is named all the same
+    assert code == 1 and f"{root}/train is a link to" in text and "--allow_outside true" in text
     os.symlink(root, world / "way")
     shutil.rmtree(world / "elsewhere/train", ignore_errors=True)
     shutil.rmtree(root, ignore_errors=True); many(root, world, far=False)
