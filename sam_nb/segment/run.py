@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -189,7 +190,7 @@ def _unfinished(out: Path) -> list[Path]:
     def ours(path: Path) -> bool:
         name = path.name
         for end in ("-journal", "-wal", "-shm"): name = name.removesuffix(end)  # beside a temporary database
-        if path.parent != out or ".unfinished-" not in name: return temporary_writer(name) is not None
+        if path.parent != out or not re.search(r"\.unfinished-.+-\d+-\w+(\.old)?$", name): return temporary_writer(name) is not None
         return not name.endswith(".old") or (out / name[1:].partition(".unfinished-")[0]).exists()  # else it is the only copy
     return [path for path in out.rglob(".*") if ours(path)]
 
