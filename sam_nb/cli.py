@@ -138,6 +138,10 @@ def main_parser() -> Parser:
 # %% ../nbs/lib/90_cli.ipynb #a4f13e40
 _STOPPED = ("TrainingInterrupted", "KeyboardInterrupt")
 
+def _here() -> None:
+    try: os.getcwd()
+    except FileNotFoundError: raise SamNbError("the folder that you are in has been removed", remedy="go to another one: cd ~") from None
+
 @contextlib.contextmanager
 def _possible_paths() -> Iterator[None]:
     "A path that no file can have, and the home of a user that this machine does not have, are mistakes of the command line."

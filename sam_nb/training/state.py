@@ -82,6 +82,7 @@ def start_run(t: Trainer) -> None:
         cut_metrics(t.run, t.step)
         t.run.start(dataset=data)
         if t.step: print(f"run {t.run.name}: goes on at step {t.step} of {t.steps}")
+        elif t.run.info.get("resumed"): print(f"run {t.run.name}: there is no training state to go on from, it begins again at step 1")
 
 # %% ../../nbs/lib/41_training.state.ipynb #b899d304
 def _must_match(t: Trainer) -> dict[str, Any]:
