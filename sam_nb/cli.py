@@ -161,6 +161,7 @@ def main(words: Sequence[str] | None = None,  # None: of the command line
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # threads that wait give way sooner: a third of the time beside other jobs, the same alone
     if "_ARGCOMPLETE" in os.environ: complete(main_parser())
     try:
+        _here()
         with _possible_paths():
             if words[:1] in (["train"], ["eval"]): _do_job(words[0], words[1:]); return 0
             options = main_parser().parse_args(words or ["--help"])
