@@ -151,9 +151,11 @@ def _checksum(features: Iterable[Tensor]) -> int:
 
 def _read(path: Path) -> list[Tensor]:
     "The tensors of a file, memory-mapped; ValueError if they are not what was written."
-    with safe_open(path, "pt") as f:
-        tensors = [f.get_tensor(str(i)) for i in range(len(f.keys()))]
-        if str(_checksum(tensors)) != (f.metadata() or {}).get("crc32"): raise ValueError("the checksum differs")
+    try:
+        with safe_open(path, "pt") as f:
+            tensors = [f.get_tensor(str(i)) for i in range(len(f.keys()))]
+            if str(_checksum(tensors)) != (f.metadata() or {}).get("crc32"): raise ValueError("the checksum differs")
+    except RuntimeError as error: raise ValueError(f"another file took its place while it was opened: {error}") from None  # torch maps it by its name
     return tensors
 
 def _remove_damaged(path: Path) -> list[Tensor] | None:
