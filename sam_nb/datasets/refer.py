@@ -133,8 +133,8 @@ def list_refer(root: Path, split: str, problems: list[Problem],
     for ref in refs:
         key = ref.get("ann_id")
         at, = annotations.of([key])
-        annotation = data["annotations"][at]
-        place, = images.of([annotation["image_id"]]) if at >= 0 else (-1,)
+        annotation = data["annotations"][at] if at >= 0 else {}
+        place, = images.of([annotation["image_id"]]) if annotation else (-1,)
         if place < 0:
             fact = f"reference {ref.get('ref_id')} names annotation {key}, which is not there"
             problems.append(Problem("target missing", fact, str(file), "take refs and instances.json of the same release"))
