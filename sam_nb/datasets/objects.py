@@ -222,8 +222,7 @@ class Objects(torch.utils.data.Dataset):
     def __repr__(self) -> str:
         whole = [p for p in self.problems if os.path.isdir(p.file)]  # about all masks
         left = [p for p in self.problems if p not in whole]
-        counted = [f"{what}: {count_problems(some)}" for what, some in (("left out", left), ("look at", whole)) if some]
-        said = [*self.found.notes, *counted]
+        said = [*self.found.notes, *(f"{what}: {count_problems(some)}" for what, some in (("left out", left), ("look at", whole)) if some)]
         return f"Objects({self.name} {self.split or 'all'}: {len(self)} images, {self.kind}; {'; '.join(said) or 'as it is on disk'})"
 
     @classmethod

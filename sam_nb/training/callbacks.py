@@ -149,12 +149,18 @@ class Log(Callback):
 
     def saved(self) -> dict[str, Any]: return {"count": self.count, **self.sums}
     def restore(self, saved: Mapping[str, Any]) -> None:
+        if not isinstance(saved["count"], int): raise TypeError(f"{saved['count']!r} is no number of steps")
         self.count, self.sums = saved["count"], {k: v for k, v in saved.items() if k != "count"}
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #30d8392e
 def _comparable(score: Any) -> float | None:
     "The score, where it is a finite number: NaN compares with nothing."
     return score if isinstance(score, (int, float)) and math.isfinite(score) else None
+
+def _saved_best(score: Any) -> float | None:
+    "The best score of a training state; raises TypeError for what is no number."
+    if score is not None and not isinstance(score, (int, float)): raise TypeError(f"{score!r} is no score")
+    return _comparable(score)
 
 class Scores(Callback):
     "Evaluate every `eval_every` epochs (or after every `eval_steps` steps, at the end of an epoch), and at the end."
@@ -216,7 +222,7 @@ class BestWeights(Callback):
 
     def saved(self) -> dict[str, Any]: return {"best": self.best, "step": self.step, "scores": self.scores}
     def restore(self, saved: Mapping[str, Any]) -> None:
-        self.best, self.step, self.scores = _comparable(saved["best"]), saved["step"], saved["scores"]
+        self.best, self.step, self.scores = _saved_best(saved["best"]), saved["step"], saved["scores"]
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #1200ff79
 class EarlyStop(Callback):
@@ -234,7 +240,7 @@ class EarlyStop(Callback):
         if self.waited >= self.patience: t.stopping = f"no better {t.monitor} in {self.waited} evaluations"
 
     def saved(self) -> dict[str, Any]: return {"best": self.best, "waited": self.waited}
-    def restore(self, saved: Mapping[str, Any]) -> None: self.best, self.waited = _comparable(saved["best"]), saved["waited"]
+    def restore(self, saved: Mapping[str, Any]) -> None: self.best, self.waited = _saved_best(saved["best"]), saved["waited"]
 
 # %% ../../nbs/lib/41_training.callbacks.ipynb #eb6fe441
 class Checkpoint(Callback):
